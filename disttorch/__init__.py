@@ -1,0 +1,64 @@
+"""disttorch: tensors, autograd and distributed training on NumPy and CuPy, with PyTorch's names and meanings.
+
+    import disttorch as torch
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from . import autograd
+from .autograd.grad_mode import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .backend import get_default_device, set_default_device
+from .backend.device import device
+from .backend.dtypes import (
+    PUBLIC_DTYPES,
+    can_cast,
+    dtype,
+    finfo,
+    get_default_dtype,
+    iinfo,
+    promote_types,
+    result_type,
+    set_default_dtype,
+)
+from .ops import creation, indexing, linear, pointwise, random, reduction, shape
+from .ops.dims import Size
+from .ops.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
+from .printing import set_printoptions
+from .tensor import METHODS, Tensor, is_tensor
+from .version import __version__
+
+# Functions of the package: those that are methods too, from the same table, and those that make and join tensors.
+_METHODS_ONLY = {"contiguous", "expand", "expand_as", "repeat", "to", "view"}
+for _module, _names in METHODS.items():
+    for _name in _names.split():
+        if not _name.endswith("_") and _name not in _METHODS_ONLY:
+            globals()[_name] = getattr(_module, _name)
+for _module, _names in {
+    creation: """
+        arange as_tensor asarray bernoulli empty empty_like eye from_numpy full full_like linspace meshgrid multinomial normal
+        ones ones_like rand rand_like randint randint_like randn randn_like randperm scalar_tensor tensor zeros zeros_like
+    """,
+    shape: "broadcast_shapes broadcast_tensors cat concat concatenate stack",
+    indexing: "where",
+    pointwise: "rsub",
+}.items():
+    for _name in _names.split():
+        globals()[_name] = getattr(_module, _name)
+globals().update(PUBLIC_DTYPES)
+
+
+def __getattr__(name: str) -> Any:
+    """Subpackages are imported when they are first used; a name that is not there is said to be absent."""
+    if name in ("cuda", "distributed", "nn", "optim", "utils"):
+        return import_module(f"disttorch.{name}")
+    raise AttributeError(f"disttorch has no {name!r}: it is not built (yet) or no name of PyTorch's")

@@ -1,0 +1,284 @@
+"""The engine: walks the graph from results to leaves, each node once, as soon as its whole gradient has arrived.
+
+It does not recurse (a graph may be 100,000 nodes deep), keeps all state in local variables (several threads may run
+backward at once), and lets go of gradients and saved arrays as it passes. It works on raw arrays, or on tensors where
+the gradient's own graph is asked for; the code is the same, as the rules are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from ..backend import NAMESPACES
+from .grad_mode import enable_grad, is_anomaly_enabled, no_grad
+from .graph import AccumulateGrad, Node, Pick
+from .variable import Tensor, wrap
+
+__all__ = ["queue_callback", "run_backward"]
+
+_callbacks: ContextVar[list[Callable[[], None]] | None] = ContextVar("disttorch.backward_callbacks", default=None)
+
+
+def queue_callback(callback: Callable[[], None]) -> None:
+    """Call a function when the backward pass that is running in this thread has ended.
+
+    Raises
+    ------
+    RuntimeError
+        If none is running.
+    """
+    callbacks = _callbacks.get()
+    if callbacks is None:
+        raise RuntimeError("queue_callback: no backward pass is running in this thread")
+    callbacks.append(callback)
+
+
+def run_backward(
+    roots: Sequence[tuple[Node, Any]],
+    *,
+    keep_graph: bool = False,
+    create_graph: bool = False,
+    capture: Sequence[Node] = (),
+    accumulate: bool = True,
+) -> dict[Node, Any]:
+    """Send gradients from the roots to the leaves.
+
+    Parameters
+    ----------
+    roots : sequence of (Node, gradient)
+        Gradients are arrays, or tensors if `create_graph`.
+    keep_graph : bool
+        Keep what nodes saved, for another pass.
+    create_graph : bool
+        Record the computation of the gradients.
+    capture : sequence of Node
+        Nodes whose gradient is returned. Only nodes on the way to them are visited.
+    accumulate : bool
+        Whether accumulators add to ``.grad``; with `capture`, only those that are captured do.
+
+    Returns
+    -------
+    dict of Node to gradient
+        Of those captured nodes that any gradient reached.
+    """
+    outer = _callbacks.get()
+    callbacks: list[Callable[[], None]] = []
+    _callbacks.set(callbacks)
+    try:
+        with enable_grad() if create_graph else no_grad():
+            captured = _walk(roots, keep_graph, create_graph, capture, accumulate)
+            for callback in callbacks:
+                callback()
+        return captured
+    finally:
+        _callbacks.set(outer)
+
+
+def _walk(
+    roots: Sequence[tuple[Node, Any]], keep_graph: bool, create_graph: bool, capture: Sequence[Node], accumulate: bool
+) -> dict[Node, Any]:
+    waiting_for = _count_consumers(node for node, _ in roots)
+    needed = _nodes_towards(capture, waiting_for) if capture else None
+    check_nan = is_anomaly_enabled()
+    captured: dict[Node, Any] = {}
+    gradients: dict[Node, Any] = {}
+    fresh: set[Node] = set()  # nodes whose gradient in `gradients` is an array that we alone hold
+    ready: list[Node] = []
+    for node, gradient in roots:
+        gradients[node] = gradients[node] + gradient if node in gradients else gradient
+        waiting_for[node] -= 1
+        if not waiting_for[node]:
+            ready.append(node)
+
+    while ready:
+        node = ready.pop()
+        gradient = gradients.pop(node, None)
+        edges = node.edges
+        results: Iterable[Any] = ()
+        if gradient is not None and (needed is None or node in needed):
+            if node.hooks or node.node_pre_hooks:
+                gradient = _run_hooks(node, gradient, create_graph)
+                fresh.discard(node)
+            is_captured = capture and node in capture
+            if is_captured:
+                captured[node] = gradient
+            if node.__class__ is AccumulateGrad:
+                if accumulate and (not capture or is_captured):
+                    node.accumulate(gradient, node in fresh)
+            elif node.__class__ is Pick:
+                _collect(gradients, node, gradient)
+            else:
+                if gradient.__class__ is list:
+                    _fill_missing(node, gradient)
+                results = node.propagate(gradient, create_graph)
+                if not keep_graph:
+                    node.release()
+                if node.node_hooks:
+                    results = _run_node_hooks(node, results, gradient, create_graph)
+                if check_nan:
+                    _look_for_nan(node, results, create_graph)
+        is_fresh = node.returns_fresh_arrays
+        previous = gradient
+        for edge, result in zip(edges, results):
+            if edge is None or result is None:
+                continue
+            array = result._array if create_graph else result
+            if array.shape != edge.shape or array.dtype is not edge.dtype:
+                result = _fit(node, edge, result, create_graph)
+            sum_so_far = gradients.get(edge)
+            if sum_so_far is None:
+                gradients[edge] = result
+                if is_fresh and not create_graph and result is not gradient and result is not previous and result.base is None:
+                    fresh.add(edge)
+            elif edge in fresh and result.ndim:
+                sum_so_far += result
+            else:
+                gradients[edge] = sum_so_far + result
+                if not create_graph:
+                    fresh.add(edge)
+            previous = result
+        for edge in edges:
+            if edge is not None:
+                waiting_for[edge] -= 1
+                if not waiting_for[edge]:
+                    ready.append(edge)
+    return captured
+
+
+def _count_consumers(roots: Iterable[Node]) -> dict[Node, int]:
+    """For each node that can be reached: how many edges, and roots, lead to it."""
+    count: dict[Node, int] = {}
+    stack = []
+    for root in roots:
+        if root in count:
+            count[root] += 1
+        else:
+            count[root] = 1
+            stack.append(root)
+    while stack:
+        for edge in stack.pop().edges:
+            if edge is not None:
+                if edge in count:
+                    count[edge] += 1
+                else:
+                    count[edge] = 1
+                    stack.append(edge)
+    return count
+
+
+def _nodes_towards(targets: Sequence[Node], reachable: dict[Node, int]) -> set[Node]:
+    """The nodes from which a target can be reached."""
+    consumers: dict[Node, list[Node]] = {}
+    for node in reachable:
+        for edge in node.edges:
+            if edge is not None:
+                consumers.setdefault(edge, []).append(node)
+    needed: set[Node] = set()
+    stack = list(targets)
+    while stack:
+        node = stack.pop()
+        if node not in needed:
+            needed.add(node)
+            stack.extend(consumers.get(node, ()))
+    return needed
+
+
+def _collect(gradients: dict[Node, Any], pick: Pick, gradient: Any) -> None:
+    node = pick.edges[0]
+    assert node is not None
+    parts = gradients.get(node)
+    if parts is None:
+        parts = gradients[node] = [None] * len(node.shape)
+    parts[pick.index] = gradient if parts[pick.index] is None else parts[pick.index] + gradient
+
+
+def _fill_missing(node: Node, gradients: list) -> None:
+    """Zeros for those results of a node that no gradient reached."""
+    if getattr(node, "materialize_grads", True):
+        some = next(g for g in gradients if g is not None)
+        xp = NAMESPACES[some.__class__]
+        for i, g in enumerate(gradients):
+            if g is None:
+                gradients[i] = xp.zeros(node.shape[i], node.dtype[i])
+
+
+def _fit(node: Node, edge: Node, gradient: Any, create_graph: bool) -> Any:
+    """A gradient in the shape and dtype of the input that it is for: broadcasting is undone by a sum."""
+    xp = NAMESPACES[gradient.__class__]
+    wanted = edge.shape
+    shape = tuple(gradient.shape)
+    if shape != wanted:
+        extra = len(shape) - len(wanted)
+        stretched = tuple(
+            i for i in range(len(shape)) if i < extra or (wanted[i - extra] == 1 and shape[i] != 1)
+        )
+        summed = tuple(1 if i in stretched else n for i, n in enumerate(shape))
+        if extra < 0 or summed[extra:] != wanted:
+            raise RuntimeError(
+                f"{node.name} returned a gradient of shape {list(shape)} for an input of shape {list(wanted)}; "
+                "it can only be summed to it over dimensions that were broadcast"
+            )
+        gradient = xp.reshape(xp.sum(gradient, axis=stretched, keepdims=True), wanted)
+    array = gradient._array if create_graph else gradient
+    if array.dtype != edge.dtype:
+        if array.dtype.kind == "c" and edge.dtype.kind != "c":
+            gradient = gradient.real
+        gradient = xp.astype(gradient, edge.dtype)
+    return gradient
+
+
+def _run_hooks(node: Node, gradient: Any, create_graph: bool) -> Any:
+    """Hooks see and may replace the gradient of the node's result, as a tensor."""
+    several = gradient.__class__ is list
+    if node.hooks and not several:
+        for hook in tuple(node.hooks.values()):
+            replaced = hook(gradient if create_graph else _as_tensor(gradient))
+            if replaced is not None:
+                if not isinstance(replaced, Tensor):
+                    raise TypeError(f"a gradient hook must return a Tensor or None, not {type(replaced).__name__}")
+                if replaced._array.shape != node.shape:
+                    raise RuntimeError(
+                        f"a hook on the result of {node.name} changed the gradient's shape from {list(node.shape)} to "
+                        f"{list(replaced._array.shape)}"
+                    )
+                gradient = replaced if create_graph else replaced._array
+    if node.node_pre_hooks:
+        parts = gradient if several else [gradient]
+        for hook in tuple(node.node_pre_hooks.values()):
+            replaced = hook(tuple(g if create_graph or g is None else _as_tensor(g) for g in parts))
+            if replaced is not None:
+                parts = [g if create_graph or g is None else g._array for g in replaced]
+        gradient = parts if several else parts[0]
+    return gradient
+
+
+def _run_node_hooks(node: Node, results: Iterable[Any], gradient: Any, create_graph: bool) -> Iterable[Any]:
+    def tensors(values: Iterable[Any]) -> tuple:
+        return tuple(v if create_graph or v is None else _as_tensor(v) for v in values)
+
+    outputs = tensors(gradient if gradient.__class__ is list else [gradient])
+    for hook in tuple((node.node_hooks or {}).values()):
+        replaced = hook(tensors(results), outputs)
+        if replaced is not None:
+            results = [g if create_graph or g is None else g._array for g in replaced]
+    return results
+
+
+def _as_tensor(array: Any) -> Tensor:
+    xp = NAMESPACES[array.__class__]
+    return wrap(array if array.__class__ is xp.ndarray else xp.asarray(array))
+
+
+def _look_for_nan(node: Node, results: Iterable[Any], create_graph: bool) -> None:
+    for i, result in enumerate(results):
+        if result is None:
+            continue
+        array = result._array if create_graph else result
+        xp = NAMESPACES[array.__class__]
+        if xp.any(xp.isnan(array)):
+            where = "".join(node.recorded_at or ()) or "  (recorded before anomaly detection was switched on)\n"
+            raise RuntimeError(
+                f"Function '{node.name}' returned nan values in its {i}th output. It was computed here:\n{where}"
+            )

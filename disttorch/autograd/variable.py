@@ -1,0 +1,99 @@
+"""The bare Tensor: an array and its place in the graph. tensor.py gives it its methods.
+
+It stands below the operations because they create tensors, and the methods stand above them because they call them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+if TYPE_CHECKING:
+    from .graph import Edge
+
+__all__ = ["Tensor", "bump_version", "share_version", "wrap"]
+
+
+class Tensor:
+    """A multi-dimensional array that records what is computed from it.
+
+    Its methods are attached in ``disttorch/tensor.py``.
+
+    Attributes
+    ----------
+    _array : numpy.ndarray or cupy.ndarray
+        The elements; never a NumPy scalar.
+    _node : Node or None
+        Where its gradient goes: the node that computed it, the accumulator of a leaf, or None if no gradient is asked.
+    _grad : Tensor or None
+        What ``.grad`` says.
+    _version : list of one int, or None
+        How often the memory was changed in place, shared by all tensors on that memory. Made when first needed.
+    _view : tuple or None
+        Of a view: the tensor that it is a view of, and the (operation, parameters) that lead there from it.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_array", "_grad", "_node", "_version", "_view")
+
+    _array: Any
+    _node: Edge | None
+    _grad: Tensor | None
+    _version: list[int] | None
+    _view: tuple[Tensor, tuple] | None
+
+    # rarely there, so kept in the instance's __dict__ once set
+    _views: list[ref[Tensor]] | None = None
+    _retains_grad: bool = False
+
+    if TYPE_CHECKING:
+        # The methods are attached from tables; the type checker is told so.
+        def __getattr__(self, name: str) -> Any: ...
+        def __setattr__(self, name: str, value: Any) -> None: ...
+        def __add__(self, other: Any) -> Tensor: ...
+        def __radd__(self, other: Any) -> Tensor: ...
+        def __sub__(self, other: Any) -> Tensor: ...
+        def __rsub__(self, other: Any) -> Tensor: ...
+        def __mul__(self, other: Any) -> Tensor: ...
+        def __rmul__(self, other: Any) -> Tensor: ...
+        def __truediv__(self, other: Any) -> Tensor: ...
+        def __rtruediv__(self, other: Any) -> Tensor: ...
+        def __pow__(self, other: Any) -> Tensor: ...
+        def __matmul__(self, other: Any) -> Tensor: ...
+        def __neg__(self) -> Tensor: ...
+        def __invert__(self) -> Tensor: ...
+        def __lt__(self, other: Any) -> Tensor: ...
+        def __le__(self, other: Any) -> Tensor: ...
+        def __gt__(self, other: Any) -> Tensor: ...
+        def __ge__(self, other: Any) -> Tensor: ...
+        def __getitem__(self, index: Any) -> Tensor: ...
+        def __setitem__(self, index: Any, value: Any) -> None: ...
+        def __len__(self) -> int: ...
+        def __float__(self) -> float: ...
+        def __int__(self) -> int: ...
+        def __bool__(self) -> bool: ...
+        def __iter__(self) -> Any: ...
+
+
+_new = object.__new__
+
+
+def wrap(array: Any, node: Edge | None = None) -> Tensor:
+    """A tensor on an array, without a copy."""
+    tensor = _new(Tensor)
+    tensor._array = array
+    tensor._node = node
+    tensor._grad = tensor._version = tensor._view = None
+    return tensor
+
+
+def share_version(source: Tensor, other: Tensor) -> None:
+    """Let two tensors on the same memory count its changes together."""
+    if source._version is None:
+        source._version = [0]
+    other._version = source._version
+
+
+def bump_version(tensor: Tensor) -> None:
+    """Note that the memory of a tensor was changed in place."""
+    if tensor._version is not None:
+        tensor._version[0] += 1

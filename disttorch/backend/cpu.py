@@ -1,0 +1,180 @@
+"""The CPU world: NumPy's functions, with those replaced that are slow or imprecise in NumPy."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import numpy
+
+from .cpu_kernels import CPU_KERNELS
+from .device import device
+from .dtypes import DTYPES, HALF
+from .namespace import NAMESPACES, Namespace, move
+
+__all__ = ["cpu"]
+
+# PyTorch computes 1/0, log(0) and overflows silently, and so do we: NumPy's warnings would name our lines, not the
+# user's, and looking at the flags for each operation (numpy.errstate) costs three times a small addition.
+# To look for NaN and infinity there is autograd.detect_anomaly, which names the operation.
+numpy.seterr(all="ignore")
+
+DEVICE = device("cpu")
+FLOAT32 = numpy.dtype(numpy.float32)
+
+
+def _half_in_float32(function: Any) -> Any:
+    """Half-precision input computed in float32 and rounded once, where NumPy would round after every addition."""
+
+    def wrapped(a: Any, *args: Any, **kwargs: Any) -> Any:
+        if a.dtype in HALF and kwargs.get("dtype") is None:
+            return function(a.astype(FLOAT32), *args, **kwargs).astype(a.dtype)
+        return function(a, *args, **kwargs)
+
+    return wrapped
+
+
+def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    # numpy.sum's Python wrapper takes as long as the sum of a small array
+    return numpy.add.reduce(a, axis, dtype, None, keepdims)
+
+
+def _prod(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
+    return numpy.multiply.reduce(a, axis, dtype, None, keepdims)
+
+
+def _max(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return numpy.maximum.reduce(a, axis, None, None, keepdims)
+
+
+def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return numpy.minimum.reduce(a, axis, None, None, keepdims)
+
+
+def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    total = numpy.add.reduce(a, axis, None, None, keepdims)
+    return total * total.dtype.type(total.size / a.size if a.size else numpy.nan)
+
+
+def _matmul(a: Any, b: Any) -> Any:
+    if a.dtype in HALF:
+        return numpy.matmul(a.astype(FLOAT32), b.astype(FLOAT32)).astype(a.dtype)
+    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous:
+        # one large product instead of a small one for every leading index
+        return numpy.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
+    return numpy.matmul(a, b)
+
+
+def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    product = _matmul(x, weight.T)
+    if bias is not None:
+        product += bias
+    return product
+
+
+def _power(a: Any, b: Any) -> Any:
+    # numpy.power of float32 takes 50 ns an element whatever the exponent; small integers are products
+    if getattr(b, "ndim", 0) == 0 and a.dtype.kind == "f":
+        exponent = float(b)
+        if exponent == 2:
+            return numpy.multiply(a, a)
+        if exponent == 3:
+            return a * a * a
+        if exponent == 0.5:
+            return numpy.sqrt(a)
+        if exponent == -1:
+            return numpy.reciprocal(a)
+    return numpy.power(a, b)
+
+
+def _relu(a: Any) -> Any:
+    return numpy.maximum(a, cpu.scalar(0, a.dtype))
+
+
+class CPU(Namespace):
+    """NumPy, our faster functions, and the kernels."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", numpy)
+        self.sum, self.prod, self.mean = map(_half_in_float32, (_sum, _prod, _mean))
+        self.max, self.min, self.matmul, self.power = _max, _min, _matmul, _power
+        self.relu, self.linear = _relu, _linear
+        self.cumsum, self.cumprod = _half_in_float32(numpy.cumsum), _half_in_float32(numpy.cumprod)
+        self.__dict__.update(CPU_KERNELS)
+        self.scalars: dict[tuple, Any] = {}
+
+    def array(self, data: Any, dtype: Any = None) -> Any:
+        """A new array with a copy of the data."""
+        return numpy.array(data, dtype=dtype)
+
+    def scalar(self, value: Any, dtype: Any) -> Any:
+        """An array without dimensions. Kept for the next time: NumPy takes longer to convert a number than to use it."""
+        if value == 0:  # +0.0 and -0.0 would be the same key
+            return numpy.asarray(value).astype(dtype)
+        try:
+            return self.scalars[value, dtype]
+        except KeyError:
+            if len(self.scalars) >= 4096:
+                self.scalars.clear()
+            array = self.scalars[value, dtype] = numpy.asarray(value).astype(dtype)
+            return array
+
+    def on(self, where: device) -> Any:
+        """Make arrays on a device, in a with-block."""
+        return nullcontext()
+
+    def eye_of(self, shape: tuple[int, int], dtype: Any) -> Any:
+        return numpy.eye(*shape, dtype=dtype)
+
+    def astype(self, a: Any, dtype: Any) -> Any:
+        return a.astype(dtype)
+
+    def from_host(self, array: Any, index: int | None = None) -> Any:
+        return array
+
+    def to_host(self, array: Any) -> Any:
+        return array
+
+    def move(self, a: Any, target: device) -> Any:
+        """A copy of an array of this world on another device."""
+        return move(self, a, target)
+
+    def device_of(self, array: Any) -> device:
+        return DEVICE
+
+    def check_device(self, requested: device) -> device:
+        if requested.index:
+            raise RuntimeError(f"there is one CPU device, 'cpu'; got '{requested}'")
+        return DEVICE
+
+    def shares_memory(self, a: Any, b: Any) -> bool:
+        """Whether the memory ranges of two arrays overlap: cheap, and exact for an array and a view of it."""
+        return numpy.may_share_memory(a, b)
+
+    def as_strided(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Any:
+        """A view with any shape and strides (bytes, offset too) on the array's memory."""
+        return numpy.ndarray(shape, a.dtype, buffer=memory_of(a), offset=offset, strides=strides)
+
+    def random(self, seed: int) -> Any:
+        """A counter-based bit stream, the same on every platform (Salmon et al., SC 2011)."""
+        return numpy.random.Generator(numpy.random.Philox(seed))
+
+    def add_at(self, a: Any, index: Any, values: Any) -> None:
+        """``a[index] += values`` with repeated indices added up."""
+        numpy.add.at(a, index, values)
+
+    def synchronize(self) -> None:
+        """NumPy has finished when it returns."""
+
+
+def memory_of(a: Any) -> Any:
+    """The whole block of memory that an array is a view of."""
+    while isinstance(a.base, numpy.ndarray):
+        a = a.base
+    return a
+
+
+cpu = CPU()
+for _type in [numpy.ndarray, *(d.type for d in DTYPES)]:
+    # NumPy's operations return scalars where an array without dimensions is meant
+    NAMESPACES[_type] = cpu

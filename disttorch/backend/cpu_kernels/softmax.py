@@ -1,0 +1,133 @@
+"""Softmax and cross entropy in place on one buffer, a block of rows at a time.
+
+Only along the last axis, where numbers of one row lie together; along other axes and for half types the plain kernels
+run.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..kernels import softmax as plain
+
+__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
+
+#: Elements at a time: 128 KiB of float32.
+BLOCK = 32768
+SINGLE = np.dtype(np.float32)
+
+
+def softmax(x: Any, axis: int) -> Any:
+    if not rowwise(x, axis):
+        return plain.softmax(np, x, axis)
+    out = np.empty(x.shape, x.dtype)
+    for rows, o in blocks(x, out):
+        np.subtract(rows, np.maximum.reduce(rows, 1, None, None, True), o)
+        np.exp(o, o)
+        np.divide(o, np.add.reduce(o, 1, None, None, True), o)
+    return out
+
+
+def softmax_backward(g: Any, out: Any, axis: int) -> Any:
+    if not rowwise(out, axis) or g.dtype != out.dtype:
+        return plain.softmax_backward(np, g, out, axis)
+    grad = np.empty(out.shape, out.dtype)
+    for from_above, o, result in blocks(g, out, grad):
+        np.multiply(from_above, o, result)
+        total = np.add.reduce(result, 1, None, None, True)
+        np.subtract(from_above, total, result)
+        np.multiply(result, o, result)
+    return grad
+
+
+def log_softmax(x: Any, axis: int) -> Any:
+    if not rowwise(x, axis):
+        return plain.log_softmax(np, x, axis)
+    out = np.empty(x.shape, x.dtype)
+    for rows, o in blocks(x, out):
+        np.subtract(rows, np.maximum.reduce(rows, 1, None, None, True), o)
+        total = np.add.reduce(np.exp(o), 1, None, None, True)
+        np.subtract(o, np.log(total, total), o)
+    return out
+
+
+def log_softmax_backward(g: Any, out: Any, axis: int) -> Any:
+    if not rowwise(out, axis) or g.dtype != out.dtype:
+        return plain.log_softmax_backward(np, g, out, axis)
+    grad = np.empty(out.shape, out.dtype)
+    for from_above, o, result in blocks(g, out, grad):
+        np.exp(o, result)
+        np.multiply(result, np.add.reduce(from_above, 1, None, None, True), result)
+        np.subtract(from_above, result, result)
+    return grad
+
+
+def cross_entropy(
+    logits: Any, target: Any, weight: Any, ignore_index: int, label_smoothing: float
+) -> tuple[Any, Any]:
+    """As the plain kernel.
+
+    Raises
+    ------
+    IndexError
+        If a target is neither a class index nor `ignore_index`.
+    """
+    check_targets(logits, target, ignore_index)
+    if logits.dtype.itemsize < 4 or weight is not None or label_smoothing:
+        return plain.cross_entropy(np, logits, target, weight, ignore_index, label_smoothing)
+    log_p = log_softmax(logits, 1)
+    ignored = target == ignore_index
+    losses = log_p[np.arange(len(target)), np.where(ignored, 0, target)] if logits.shape[1] else np.zeros_like(target)
+    np.negative(losses, losses)
+    losses[ignored] = 0
+    return losses, log_p
+
+
+def cross_entropy_backward(
+    g: Any, log_probabilities: Any, target: Any, weight: Any, ignore_index: int, label_smoothing: float
+) -> Any:
+    if log_probabilities.dtype.itemsize < 4 or weight is not None or label_smoothing:
+        return plain.cross_entropy_backward(np, g, log_probabilities, target, weight, ignore_index, label_smoothing)
+    ignored = target == ignore_index
+    g = np.where(ignored, 0, g).astype(log_probabilities.dtype, copy=False)
+    grad = np.empty(log_probabilities.shape, log_probabilities.dtype)
+    for log_p, result, factor in blocks(log_probabilities, grad, g[:, None]):
+        np.exp(log_p, result)
+        np.multiply(result, factor, result)
+    grad[np.arange(len(target)), np.where(ignored, 0, target)] -= g
+    grad[ignored] = 0
+    return grad
+
+
+def check_targets(logits: Any, target: Any, ignore_index: int) -> None:
+    """Raise an IndexError if a target is neither a class index nor `ignore_index`."""
+    classes = logits.shape[1]
+    if target.size and (np.minimum.reduce(target) < 0 or np.maximum.reduce(target) >= classes):
+        wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise IndexError(
+                f"cross_entropy: target {int(target[at])} of sample {at} is out of bounds: with logits of shape "
+                f"{logits.shape} it must be from 0 to {classes - 1}, or ignore_index={ignore_index}"
+            )
+
+
+def rowwise(x: Any, axis: int) -> bool:
+    """Whether the fast kernels apply: rows along the last axis, of float32 or float64."""
+    return x.ndim > 0 and axis in (-1, x.ndim - 1) and x.dtype.itemsize >= 4 and x.size > 0
+
+
+def blocks(*arrays: Any) -> Any:
+    """The arrays as matrices of rows, a block of rows of each at a time."""
+    length = arrays[0].shape[-1]
+    count = prod(arrays[0].shape[:-1])
+    matrices = [a.reshape(count, a.shape[-1]) for a in arrays]
+    step = max(1, BLOCK // length)
+    if step >= count:
+        yield matrices
+        return
+    for start in range(0, count, step):
+        yield [m[start : start + step] for m in matrices]

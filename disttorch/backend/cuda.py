@@ -1,0 +1,93 @@
+"""The CUDA world: CuPy's functions and the plain kernels. Imported when a CUDA device is first asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cupy
+import numpy
+
+from .device import device
+from .namespace import NAMESPACES, Namespace, move
+
+__all__ = ["cuda"]
+
+
+class CUDA(Namespace):
+    """CuPy and the kernels."""
+
+    def __init__(self) -> None:
+        super().__init__("cuda", cupy)
+
+    def array(self, data: Any, dtype: Any = None) -> Any:
+        """A new array with a copy of the data."""
+        return cupy.array(data, dtype=dtype)
+
+    def scalar(self, value: Any, dtype: Any) -> Any:
+        """A NumPy scalar, which CuPy passes to its kernels by value."""
+        return numpy.asarray(value).astype(dtype)[()]
+
+    def on(self, where: device) -> Any:
+        """Make arrays on a device, in a with-block."""
+        return cupy.cuda.Device(where.index)
+
+    def eye_of(self, shape: tuple[int, int], dtype: Any) -> Any:
+        return cupy.eye(*shape, dtype=dtype)
+
+    def astype(self, a: Any, dtype: Any) -> Any:
+        return a.astype(dtype)
+
+    def from_host(self, array: Any, index: int | None = None) -> Any:
+        """A copy of a NumPy or CuPy array on a device."""
+        with cupy.cuda.Device(index):
+            return cupy.array(array)
+
+    def to_host(self, array: Any) -> Any:
+        return cupy.asnumpy(array)
+
+    def move(self, a: Any, target: device) -> Any:
+        """A copy of an array of this world on another device."""
+        return move(self, a, target)
+
+    def device_of(self, array: Any) -> device:
+        return device("cuda", array.device.id)
+
+    def check_device(self, requested: device) -> device:
+        count = device_count()
+        index = cupy.cuda.runtime.getDevice() if requested.index is None else requested.index
+        if index >= count:
+            raise RuntimeError(f"there are {count} CUDA devices here; '{requested}' is not one of them")
+        return device("cuda", index)
+
+    def shares_memory(self, a: Any, b: Any) -> bool:
+        return bool(cupy.may_share_memory(a, b))
+
+    def as_strided(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Any:
+        """A view with any shape and strides (bytes, offset too) on the array's memory."""
+        base = a
+        while base.base is not None:
+            base = base.base
+        return cupy.ndarray(shape, a.dtype, memptr=base.data + offset, strides=strides)
+
+    def random(self, seed: int) -> Any:
+        """A counter-based bit stream (Salmon et al., SC 2011)."""
+        return cupy.random.Generator(cupy.random.Philox4x3210(seed))
+
+    def add_at(self, a: Any, index: Any, values: Any) -> None:
+        """``a[index] += values`` with repeated indices added up."""
+        cupy.add.at(a, index, values)
+
+    def synchronize(self) -> None:
+        cupy.cuda.get_current_stream().synchronize()
+
+
+def device_count() -> int:
+    """CUDA devices that this process may use; 0 without a driver."""
+    try:
+        return cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return 0
+
+
+cuda = CUDA()
+NAMESPACES[cupy.ndarray] = cuda

@@ -1,0 +1,71 @@
+"""Devices by PyTorch's names: "cpu", "cuda", "cuda:1"."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["as_device", "device"]
+
+_TYPES = ("cpu", "cuda")
+
+
+class device:
+    """Where a tensor's elements live.
+
+    Parameters
+    ----------
+    type : str or device or int
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a CUDA device's number.
+    index : int, optional
+        The device's number, where `type` does not have it.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no such kind of device, or the number is given twice or negative.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.device("cuda:1").index
+    1
+    """
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, type: Any = "cpu", index: int | None = None):
+        if isinstance(type, device):
+            type, index = type.type, type.index if index is None else index
+        elif isinstance(type, int):
+            type, index = "cuda", type
+        kind, colon, number = str(type).partition(":")
+        if kind not in _TYPES:
+            raise RuntimeError(f"expected one of {', '.join(_TYPES)} device type at start of device string: {type!r}")
+        if colon:
+            if index is not None:
+                raise RuntimeError(f"the device index stands twice: in {type!r} and as index={index}")
+            if not number.isdigit():
+                raise RuntimeError(f"invalid device string: {type!r}")
+            index = int(number)
+        if index is not None and index < 0:
+            raise RuntimeError(f"a device index must not be negative, got {index}")
+        self.type: str = kind
+        self.index: int | None = index
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type='{self.type}'{index})"
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, device) and (self.type, self.index) == (other.type, other.index)
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+
+def as_device(value: Any) -> device:
+    """The device for a device, its name or its number."""
+    return value if isinstance(value, device) else device(value)

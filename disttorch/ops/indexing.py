@@ -1,0 +1,361 @@
+"""Indexing in NumPy's forms, gather and scatter, and masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.grad_mode import recording
+from ..autograd.operation import Operation, apply, check_in_place
+from ..autograd.variable import Tensor, bump_version, wrap
+from ..autograd.views import AssignedView, set_history
+from ..backend import dtypes as dt
+from ..backend import namespace
+from ..backend.dtypes import DIFFERENTIABLE, DTYPES
+from .dims import normal_dim
+from .elementwise import as_operands
+
+# --- x[...] and x[...] = y ------------------------------------------------------------------------------------------
+
+
+def _is_basic(index: Any) -> bool:
+    """Whether an index makes a view: integers, slices, None and ..., and tuples of them."""
+    if index.__class__ is tuple:
+        return all(_is_basic(i) for i in index)
+    return index is None or index is Ellipsis or index.__class__ is slice or (isinstance(index, int) and not isinstance(index, bool))
+
+
+def _part(part: Any, xp: Any) -> Any:
+    if isinstance(part, Tensor):
+        array = part._array
+        if array.dtype not in dt.INTEGRAL:
+            raise IndexError(f"tensors used as indices must be integers or bool, not {DTYPES[array.dtype]}")
+        return int(array) if array.ndim == 0 and array.dtype != dt.bool_.numpy else array
+    if isinstance(part, (list, range)):
+        return _part(_as_index_tensor(list(part), xp), xp)
+    if isinstance(part, slice):
+        return slice(*(None if v is None else v.__index__() for v in (part.start, part.stop, part.step)))
+    if part is None or part is Ellipsis or isinstance(part, (bool, int)):
+        return part
+    if hasattr(part, "__index__") and getattr(part, "ndim", 0) == 0:
+        return part.__index__()
+    if hasattr(part, "__array__"):
+        return xp.asarray(part)
+    raise IndexError(
+        "only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices "
+        f"(got {type(part).__name__})"
+    )
+
+
+def _as_index_tensor(values: list, xp: Any) -> Tensor:
+    plain = [v.item() if isinstance(v, Tensor) and v.ndim == 0 else v for v in values]
+    array = xp.array(plain) if plain else xp.zeros((0,), dt.int64.numpy)
+    return wrap(array)
+
+
+def _normal_index(index: Any, x: Tensor) -> Any:
+    """An index in the array library's terms, with PyTorch's errors for wrong ones."""
+    xp = namespace(x._array)
+    if isinstance(index, tuple):
+        index = tuple(_part(i, xp) for i in index)
+    else:
+        index = _part(index, xp)
+    for part in index if isinstance(index, tuple) else (index,):
+        if isinstance(part, slice) and part.step is not None and part.step <= 0:
+            raise ValueError(f"step must be greater than zero, got {part.step}; see flip()")
+    return index
+
+
+def _index_error(x: Tensor, index: Any, error: Exception) -> IndexError:
+    return IndexError(f"cannot index a tensor of shape {list(x.shape)}: {error}")
+
+
+_basic = Operation(
+    "slice",
+    lambda xp, x, *, index: x[index],
+    is_view=True,
+    x=lambda g, x_shape, index, xp: xp.put_slice(g, x_shape, index),
+)
+_advanced = Operation(
+    "index", lambda xp, x, *, index: x[index], x=lambda g, x_shape, index, xp: xp.put_index(g, x_shape, index)
+)
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """``input[index]`` with integers, slices, ``...``, None (views), integer and bool tensors, lists (copies).
+
+    Raises
+    ------
+    IndexError
+        If the index does not fit the shape.
+    """
+    basic = _is_basic(index)
+    if not basic:
+        index = _normal_index(index, input)
+        basic = _is_basic(index)
+    elif index.__class__ is slice or index.__class__ is tuple:
+        index = _normal_index(index, input)
+    try:
+        if basic:
+            if index.__class__ is int:
+                index = (index, ...)  # a view also where only one element is left
+            elif index.__class__ is tuple and Ellipsis not in index:
+                index = (*index, ...)
+            return apply(_basic, input, index=index)
+        return apply(_advanced, input, index=index)
+    except IndexError as error:
+        raise _index_error(input, index, error) from None
+
+
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """``input[index] = value``, recorded: the gradient of what was overwritten is zero.
+
+    Raises
+    ------
+    IndexError
+        If the index does not fit the shape.
+    RuntimeError
+        If the value does not broadcast to what is indexed.
+    """
+    index = _normal_index(index, input)
+    a = input._array
+    xp = namespace(a)
+    source = value if isinstance(value, Tensor) else wrap(xp.asarray(value))
+    check_in_place("setitem", input, (source,))
+    try:
+        a[index] = source._array if source._array.__class__ is a.__class__ else xp.array(source._array)
+    except IndexError as error:
+        raise _index_error(input, index, error) from None
+    except ValueError:
+        raise RuntimeError(
+            f"shape mismatch: value of shape {list(source.shape)} cannot be broadcast to the indexed part of a tensor of shape {list(a.shape)}"
+        ) from None
+    bump_version(input)
+    if recording.get() and (source._node is not None or input._node is not None) and a.dtype in DIFFERENTIABLE:
+        _record_assignment(input, index, source)
+
+
+def _record_assignment(input: Tensor, index: Any, source: Tensor) -> None:
+    operation = _basic if _is_basic(index) else _advanced
+    part = wrap(input._array[index])
+    value = source.to(dtype=DTYPES[input._array.dtype]).expand(part._array.shape)
+    node = AssignedView(input, ((operation, {"index": index}, None),), value._node)
+    set_history(input, node)
+
+
+# --- gather, scatter, index_select --------------------------------------------------------------------------------
+
+_gather = Operation(
+    "gather",
+    lambda xp, x, index, *, dim: xp.gather(x, index, dim),
+    x=lambda g, index, x_shape, dim, xp: xp.scatter_add(g, index, x_shape, dim),
+)
+_scatter_add = Operation(
+    "scatter_add",
+    lambda xp, x, index, source, *, dim: x + xp.scatter_add(source, index, x.shape, dim),
+    x=lambda g: g,
+    source=lambda g, index, dim, xp: xp.gather(g, index, dim),
+)
+_scatter = Operation(
+    "scatter",
+    lambda xp, x, index, source, *, dim: xp.scatter(x, index, source, dim),
+    x=lambda g, index, dim, xp: xp.scatter(g, index, xp.zeros(index.shape, g.dtype), dim),
+    source=lambda g, index, dim, xp: xp.gather(g, index, dim),
+)
+
+
+def _check_index(name: str, input: Tensor, dim: int, index: Tensor) -> int:
+    dim = normal_dim(dim, input.ndim, name)
+    if index._array.dtype not in (dt.int64.numpy, dt.int32.numpy):
+        raise RuntimeError(f"{name}(): expected dtype int32/int64 for index, got {index.dtype}")
+    if index.ndim != input.ndim:
+        raise RuntimeError(
+            f"{name}(): index must have as many dimensions as input: got {list(index.shape)} and {list(input.shape)}"
+        )
+    a = index._array
+    if a.size:
+        xp = namespace(a)
+        low, high = int(xp.min(a)), int(xp.max(a))
+        if low < 0 or high >= input.shape[dim]:
+            bad = low if low < 0 else high
+            raise RuntimeError(f"{name}(): index {bad} is out of bounds for dimension {dim} with size {input.shape[dim]}")
+    return dim
+
+
+def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """``out[i][j][k] = input[index[i][j][k]][j][k]`` for dim 0, and so on; as ``torch.gather``.
+
+    Parameters
+    ----------
+    input : Tensor
+    dim : int
+    index : Tensor
+        int64, of as many dimensions; no larger than `input` except along `dim`.
+    """
+    if not input.ndim:
+        return input.clone()
+    return apply(_gather, input, index, dim=_check_index("gather", input, dim, index))
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """`input` with the values of `src` added where `index` says along `dim`; as ``torch.scatter_add``."""
+    dim = _check_index("scatter_add", input, dim, index)
+    part = src[tuple(slice(0, n) for n in index.shape)]
+    return apply(_scatter_add, input, index, part, dim=dim)
+
+
+def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
+    """`input` with the values of `src` put where `index` says along `dim`; as ``torch.scatter``."""
+    dim = _check_index("scatter", input, dim, index)
+    given = src if src is not None else value
+    xp = namespace(input._array)
+    if isinstance(given, Tensor) and given.ndim:
+        part = given[tuple(slice(0, n) for n in index.shape)]
+    else:
+        part = wrap(xp.full(index._array.shape, float(given), input._array.dtype))
+    return apply(_scatter, input, index, part, dim=dim)
+
+
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The given indices of a dimension, copied; as ``torch.index_select``."""
+    dim = normal_dim(dim, input.ndim, "index_select")
+    if index.ndim > 1:
+        raise IndexError(f"index_select(): Index is supposed to be a vector, got shape {list(index.shape)}")
+    return input[(slice(None),) * dim + (index.reshape(-1),)]
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """Values at indices along a dimension, with broadcasting; as ``torch.take_along_dim``."""
+    if dim is None:
+        return gather(input.reshape(-1), 0, indices.reshape(-1))
+    dim = normal_dim(dim, input.ndim, "take_along_dim")
+    shape = list(input.shape)
+    shape[dim] = indices.shape[dim]
+    return gather(input, dim, indices.expand(shape))
+
+
+# --- masks ----------------------------------------------------------------------------------------------------------
+
+_where = Operation(
+    "where",
+    lambda xp, condition, x, y: xp.where(condition, x, y),
+    x=lambda g, condition, xp: xp.where(condition, g, xp.zeros_like(g)),
+    y=lambda g, condition, xp: xp.where(condition, xp.zeros_like(g), g),
+)
+
+
+def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
+    """Elements of `input` where the condition is true, else of `other`; as ``torch.where``.
+
+    Parameters
+    ----------
+    condition : Tensor
+        bool.
+    input, other : Tensor or number
+        Broadcast with the condition. Without them, ``nonzero(condition, as_tuple=True)``.
+
+    Raises
+    ------
+    RuntimeError
+        If the condition is not bool.
+    """
+    if input is None and other is None:
+        return nonzero(condition, as_tuple=True)
+    if condition._array.dtype != dt.bool_.numpy:
+        raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
+    xp = namespace(condition._array)
+    result = dt.result_type(input, other).numpy
+
+    def operand(v: Any) -> Tensor:
+        if isinstance(v, Tensor):
+            return v if v._array.dtype == result else v.to(dtype=result)
+        return wrap(xp.asarray(xp.scalar(v, result)))
+
+    return apply(_where, condition, operand(input), operand(other))
+
+
+def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
+    """The indices of elements that are not zero: (n, ndim), or a tuple of one vector a dimension; as ``torch.nonzero``."""
+    a = input._array
+    xp = namespace(a)
+    if not a.ndim:
+        found = (xp.nonzero(xp.reshape(a, (1,)))[0],)
+        return tuple(wrap(i) for i in found) if as_tuple else wrap(xp.zeros((len(found[0]), 0), dt.int64.numpy))
+    found = tuple(i.astype(dt.int64.numpy) for i in xp.nonzero(a))
+    return tuple(wrap(i) for i in found) if as_tuple else wrap(xp.stack(found, axis=1))
+
+
+def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """`input` with a value where the mask is true; as ``torch.masked_fill``."""
+    if mask._array.dtype != dt.bool_.numpy:
+        raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.dtype}")
+    xp = namespace(input._array)
+    filler = value.to(dtype=input.dtype) if isinstance(value, Tensor) else wrap(xp.asarray(xp.scalar(value, input._array.dtype)))
+    return apply(_where, mask, filler, input)
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The elements where the mask is true, in one dimension; as ``torch.masked_select``."""
+    from .shape import broadcast_tensors
+
+    x, m = broadcast_tensors(input, mask)
+    return x[m]
+
+
+# --- clamp ----------------------------------------------------------------------------------------------------------
+
+_clamp_numbers = Operation(
+    "clamp",
+    lambda xp, x, *, low, high: xp.clip(x, low, high),
+    x=lambda g, x, low, high, xp: g * _within(x, low, high),
+)
+
+
+def _within(x: Any, low: Any, high: Any) -> Any:
+    if low is None:
+        return x <= high
+    return x >= low if high is None else (x >= low) & (x <= high)
+
+
+def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Each element, but not less than `min` and not more than `max`; as ``torch.clamp``.
+
+    Raises
+    ------
+    RuntimeError
+        If both are absent.
+    """
+    if min is None and max is None:
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        from .pointwise import maximum, minimum
+
+        if min is not None:
+            input = maximum(input, min if isinstance(min, Tensor) else wrap(as_operands_number(input, min)))
+        if max is not None:
+            input = minimum(input, max if isinstance(max, Tensor) else wrap(as_operands_number(input, max)))
+        return input
+    result = dt.result_type(*(v for v in (input, min, max) if v is not None))
+    if result.numpy != input._array.dtype:
+        input = input.to(dtype=result)
+    xp = namespace(input._array)
+    low, high = (None if v is None else xp.scalar(v, result.numpy) for v in (min, max))
+    return apply(_clamp_numbers, input, low=low, high=high)
+
+
+def as_operands_number(input: Tensor, value: Any) -> Any:
+    """A number as an array without dimensions, of the tensor's dtype."""
+    xp = namespace(input._array)
+    return as_operands(input._array, xp.asarray(xp.scalar(value, input._array.dtype)))[1]
+
+
+def clamp_min(input: Tensor, min: Any) -> Tensor:
+    """`clamp` from below."""
+    return clamp(input, min=min)
+
+
+def clamp_max(input: Tensor, max: Any) -> Tensor:
+    """`clamp` from above."""
+    return clamp(input, max=max)
+
+
+clip = clamp

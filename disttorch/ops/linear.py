@@ -1,0 +1,167 @@
+"""Matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.operation import Operation, apply
+from ..autograd.variable import Tensor
+from ..backend.dtypes import DTYPES
+from .elementwise import as_operands
+
+
+def _matmul_x(g: Any, x_shape: Any, y: Any, xp: Any) -> Any:
+    if len(x_shape) == 1 and y.ndim == 1:
+        return g * y
+    if y.ndim == 1:
+        return xp.expand_dims(g, -1) * y
+    if len(x_shape) == 1:
+        # (n) @ (..., n, m): the engine sums over the dimensions that x was broadcast over
+        return xp.matmul(xp.expand_dims(g, -2), xp.swapaxes(y, -1, -2))[..., 0, :]
+    return xp.matmul(g, xp.swapaxes(y, -1, -2))
+
+
+def _matmul_y(g: Any, x: Any, y_shape: Any, xp: Any) -> Any:
+    if x.ndim == 1 and len(y_shape) == 1:
+        return g * x
+    if x.ndim == 1:
+        return xp.expand_dims(x, -1) * xp.expand_dims(g, -2)
+    if len(y_shape) == 1:
+        return xp.sum(xp.expand_dims(g, -1) * x, axis=tuple(range(x.ndim - 1)))
+    if len(y_shape) == 2 and x.ndim > 2:
+        # one large product instead of a sum of small ones
+        return xp.matmul(xp.swapaxes(xp.reshape(x, (-1, x.shape[-1])), 0, 1), xp.reshape(g, (-1, g.shape[-1])))
+    return xp.matmul(xp.swapaxes(x, -1, -2), g)
+
+
+_matmul = Operation("matmul", lambda xp, x, y: xp.matmul(x, y), x=_matmul_x, y=_matmul_y)
+
+_linear = Operation(
+    "linear",
+    lambda xp, x, weight, bias: xp.linear(x, weight, bias),
+    x=lambda g, weight, xp: xp.matmul(g, weight),
+    weight=lambda g, x, xp: xp.matmul(
+        xp.swapaxes(xp.reshape(g, (-1, g.shape[-1])), 0, 1), xp.reshape(x, (-1, x.shape[-1]))
+    ),
+    bias=lambda g, xp: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim > 1 else g,
+)
+
+
+def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The matrix product, batched and broadcast over leading dimensions; as ``torch.matmul``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (..., n, k) or (k,)
+    other : Tensor
+        (..., k, m) or (k,)
+
+    Returns
+    -------
+    Tensor
+        (..., n, m), without the dimension that a vector does not have.
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes do not fit, or the dtypes differ.
+    """
+    _check_product("matmul", input, other)
+    a, b = input._array.shape, other._array.shape
+    if a[-1] != b[-2 if len(b) > 1 else 0]:
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied ({_of(a)} and {_of(b)}): matmul needs the last dimension of the first, "
+            f"{a[-1]}, to equal the {'second to last' if len(b) > 1 else 'only'} one of the second, {b[-2 if len(b) > 1 else 0]}"
+        )
+    try:
+        result = apply(_matmul, input, other)
+    except ValueError:
+        raise RuntimeError(f"matmul: the leading dimensions of {list(a)} and {list(b)} cannot be broadcast") from None
+    return result if out is None else out.copy_(result)
+
+
+def _of(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _check_product(name: str, input: Tensor, other: Tensor) -> None:
+    for operand in (input, other):
+        if not isinstance(operand, Tensor):
+            raise TypeError(f"{name}(): arguments must be Tensors, not {type(operand).__name__}")
+    if not input.ndim or not other.ndim:
+        raise RuntimeError(f"both arguments to {name} need to be at least 1D, but they are {input.ndim}D and {other.ndim}D")
+    if input._array.dtype != other._array.dtype:
+        raise RuntimeError(
+            f"{name}: expected both tensors to have the same dtype, but got {DTYPES[input._array.dtype]} and {DTYPES[other._array.dtype]}"
+        )
+
+
+def _of_dimensions(name: str, first: int, second: int) -> Any:
+    def function(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+        _check_product(name, input, other)
+        if (input.ndim, other.ndim) != (first, second):
+            raise RuntimeError(
+                f"{name}: expected a {first}D and a {second}D tensor, got {list(input.shape)} and {list(other.shape)}"
+            )
+        if name == "bmm" and input.shape[0] != other.shape[0]:
+            raise RuntimeError(f"bmm: batch sizes differ: {list(input.shape)} and {list(other.shape)}")
+        return matmul(input, other, out=out)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = f"`matmul` of a tensor of {first} and one of {second} dimensions, without broadcasting; as ``torch.{name}``."
+    return function
+
+
+mm = _of_dimensions("mm", 2, 2)
+mv = _of_dimensions("mv", 2, 1)
+dot = _of_dimensions("dot", 1, 1)
+bmm = _of_dimensions("bmm", 3, 3)
+
+
+def outer(input: Tensor, vec2: Tensor) -> Tensor:
+    """All products of the elements of two vectors; as ``torch.outer``."""
+    return input.unsqueeze(1) * vec2
+
+
+def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """beta * input + alpha * (mat1 @ mat2); as ``torch.addmm``."""
+    product = mm(mat1, mat2)
+    if alpha != 1:
+        product = product * alpha
+    if beta == 0:  # what is in `input`, NaN too, does not count then
+        return product
+    return product + (input if beta == 1 else input * beta)
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input @ weight.T + bias; as ``torch.nn.functional.linear``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (..., in_features)
+    weight : Tensor
+        (out_features, in_features) or (in_features,)
+    bias : Tensor, optional
+        (out_features,)
+
+    Raises
+    ------
+    RuntimeError
+        If the shapes do not fit, or the dtypes differ.
+    """
+    if weight.ndim == 1:
+        product = matmul(input, weight)
+        return product if bias is None else product + bias
+    _check_product("linear", input, weight)
+    if input._array.shape[-1] != weight._array.shape[1]:
+        raise RuntimeError(
+            f"linear: mat1 and mat2 shapes cannot be multiplied: input is {list(input.shape)} and weight {list(weight.shape)}; "
+            f"the last dimension of the input, {input.shape[-1]}, must be in_features, {weight.shape[1]}"
+        )
+    if bias is not None and bias._array.shape not in ((weight._array.shape[0],), ()):
+        raise RuntimeError(f"linear: bias of shape {list(bias.shape)} does not fit weight of shape {list(weight.shape)}")
+    if bias is not None and bias._array.dtype != input._array.dtype:
+        bias = bias.to(dtype=as_operands(input._array, bias._array)[0].dtype)
+    return apply(_linear, input, weight, bias)

@@ -1,0 +1,250 @@
+"""Elementwise functions: name, the array library's function, and the derivative.
+
+A rule reads as calculus does: ``g`` is the gradient of the result, ``x`` and ``y`` the operands, ``out`` the result.
+Broadcasting is undone by the engine.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ..autograd.operation import Operation, apply
+from ..autograd.variable import Tensor
+from ..backend.dtypes import DIFFERENTIABLE
+from .elementwise import IN_PLACE, binary, unary, write_out
+
+# Powers, roots, exponentials and logarithms
+exp = unary("exp", "exp", lambda g, out: g * out)
+exp2 = unary("exp2", "exp2", lambda g, out: g * out * math.log(2))
+expm1 = unary("expm1", "expm1", lambda g, out: g * (out + 1))
+log = unary("log", "log", lambda g, x: g / x)
+log2 = unary("log2", "log2", lambda g, x: g / (x * math.log(2)))
+log10 = unary("log10", "log10", lambda g, x: g / (x * math.log(10)))
+log1p = unary("log1p", "log1p", lambda g, x: g / (x + 1))
+sqrt = unary("sqrt", "sqrt", lambda g, out: g / (2 * out))
+rsqrt = unary("rsqrt", "rsqrt", lambda g, out: g * out * out * out * -0.5, doc="1 / sqrt(x)")
+reciprocal = unary("reciprocal", "reciprocal", lambda g, out: -g * out * out)
+square = unary("square", "square", lambda g, x: g * 2 * x, to_float=False)
+
+# Trigonometric and hyperbolic functions
+sin = unary("sin", "sin", lambda g, x, xp: g * xp.cos(x))
+cos = unary("cos", "cos", lambda g, x, xp: -g * xp.sin(x))
+tan = unary("tan", "tan", lambda g, out: g * (1 + out * out))
+asin = unary("asin", "arcsin", lambda g, x, xp: g / xp.sqrt(1 - x * x))
+acos = unary("acos", "arccos", lambda g, x, xp: -g / xp.sqrt(1 - x * x))
+atan = unary("atan", "arctan", lambda g, x: g / (1 + x * x))
+sinh = unary("sinh", "sinh", lambda g, x, xp: g * xp.cosh(x))
+cosh = unary("cosh", "cosh", lambda g, x, xp: g * xp.sinh(x))
+tanh = unary("tanh", "tanh", lambda g, out: g * (1 - out * out))
+asinh = unary("asinh", "arcsinh", lambda g, x, xp: g / xp.sqrt(x * x + 1))
+acosh = unary("acosh", "arccosh", lambda g, x, xp: g / xp.sqrt(x * x - 1))
+atanh = unary("atanh", "arctanh", lambda g, x: g / (1 - x * x))
+deg2rad = unary("deg2rad", "deg2rad", lambda g: g * (math.pi / 180))
+rad2deg = unary("rad2deg", "rad2deg", lambda g: g * (180 / math.pi))
+
+# Special functions
+sigmoid = unary("sigmoid", "sigmoid", lambda g, out: g * out * (1 - out), doc="1 / (1 + exp(-x))")
+erf = unary("erf", "erf", lambda g, x, xp: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)))
+erfc = unary("erfc", "erfc", lambda g, x, xp: g * xp.exp(-x * x) * (-2 / math.sqrt(math.pi)))
+
+# Sign and rounding; the derivative of a step is zero wherever there is one
+neg = unary("neg", "negative", lambda g: -g, to_float=False)
+positive = unary("positive", "positive", lambda g: g, to_float=False, in_place=False)
+abs = unary("abs", "abs", lambda g, x, xp: g * xp.sign(x), to_float=False)
+sign = unary("sign", "sign", lambda g, xp: xp.zeros_like(g), to_float=False)
+floor = unary("floor", "floor", lambda g, xp: xp.zeros_like(g), to_float=False)
+ceil = unary("ceil", "ceil", lambda g, xp: xp.zeros_like(g), to_float=False)
+trunc = unary("trunc", "trunc", lambda g, xp: xp.zeros_like(g), to_float=False)
+_rint = unary("round", "rint", lambda g, xp: xp.zeros_like(g), to_float=False)
+frac = unary("frac", "frac", lambda g: g, to_float=False, doc="x - trunc(x)")
+relu = unary("relu", "relu", lambda g, out: g * (out > 0), to_float=False, doc="max(x, 0)")
+
+# Tests and logic: results are bool or integers, without gradient
+isnan = unary("isnan", "isnan", to_float=False, in_place=False)
+isinf = unary("isinf", "isinf", to_float=False, in_place=False)
+isfinite = unary("isfinite", "isfinite", to_float=False, in_place=False)
+signbit = unary("signbit", "signbit", to_float=False, in_place=False)
+logical_not = unary("logical_not", "logical_not", to_float=False)
+bitwise_not = unary("bitwise_not", "invert", to_float=False)
+
+# Arithmetic
+_add = binary("add", "add", x=lambda g: g, y=lambda g: g)
+_sub = binary("sub", "subtract", x=lambda g: g, y=lambda g: -g)
+mul = binary("mul", "multiply", x=lambda g, y: g * y, y=lambda g, x: g * x)
+_div = binary("div", "divide", x=lambda g, y: g / y, y=lambda g, y, out: -g * out / y, to_float=True)
+_pow = binary(
+    "pow",
+    "power",
+    # where the exponent is 0 the derivative is 0, also at x = 0 where x ** -1 is infinite
+    x=lambda g, x, y, xp: g * xp.where(y == 0, xp.zeros_like(y), y * x ** (y - 1)),
+    # x ** y does not change with y at x = 0, y > 0, where log(x) is infinite
+    y=lambda g, x, y, out, xp: g * xp.where((x == 0) & (y >= 0), xp.zeros_like(out), out * xp.log(x)),
+)
+_pow_number = Operation(
+    "pow",
+    lambda xp, x, *, exponent: xp.power(x, xp.scalar(exponent, x.dtype)),
+    x=lambda g, x, exponent, xp: g * (exponent * x ** (exponent - 1)) if exponent else xp.zeros_like(g),
+)
+floor_divide = binary("floor_divide", "floor_divide")
+remainder = binary("remainder", "remainder", x=lambda g: g, y=lambda g, x, y, xp: -g * xp.floor(x / y))
+fmod = binary("fmod", "fmod", x=lambda g: g, y=lambda g, x, y, xp: -g * xp.trunc(x / y))
+atan2 = binary(
+    "atan2",
+    "arctan2",
+    x=lambda g, x, y: g * y / (x * x + y * y),
+    y=lambda g, x, y: -g * x / (x * x + y * y),
+    to_float=True,
+)
+hypot = binary("hypot", "hypot", x=lambda g, x, out: g * x / out, y=lambda g, y, out: g * y / out)
+logaddexp = binary(
+    "logaddexp",
+    "logaddexp",
+    x=lambda g, x, out, xp: g * xp.exp(x - out),
+    y=lambda g, y, out, xp: g * xp.exp(y - out),
+    in_place=False,
+)
+copysign = binary(
+    "copysign", "copysign", x=lambda g, x, out, xp: g * xp.sign(x) * xp.sign(out), to_float=True
+)
+
+
+# Greater and smaller; equal operands share the gradient, as in PyTorch
+maximum = binary(
+    "maximum",
+    "maximum",
+    x=lambda g, x, y: g * ((x > y) + (x == y) * 0.5),
+    y=lambda g, x, y: g * ((x < y) + (x == y) * 0.5),
+    in_place=False,
+)
+minimum = binary(
+    "minimum",
+    "minimum",
+    x=lambda g, x, y: g * ((x < y) + (x == y) * 0.5),
+    y=lambda g, x, y: g * ((x > y) + (x == y) * 0.5),
+    in_place=False,
+)
+fmax = binary("fmax", "fmax", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False)
+fmin = binary("fmin", "fmin", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False)
+
+# Comparisons and logic
+eq = binary("eq", "equal")
+ne = binary("ne", "not_equal")
+lt = binary("lt", "less")
+le = binary("le", "less_equal")
+gt = binary("gt", "greater")
+ge = binary("ge", "greater_equal")
+logical_and = binary("logical_and", "logical_and")
+logical_or = binary("logical_or", "logical_or")
+logical_xor = binary("logical_xor", "logical_xor")
+bitwise_and = binary("bitwise_and", "bitwise_and")
+bitwise_or = binary("bitwise_or", "bitwise_or")
+bitwise_xor = binary("bitwise_xor", "bitwise_xor")
+bitwise_left_shift = binary("bitwise_left_shift", "left_shift")
+bitwise_right_shift = binary("bitwise_right_shift", "right_shift")
+
+
+# Functions of the table with one more argument, or a shorter way
+
+
+def pow(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
+    """input ** exponent, elementwise with broadcasting; as ``torch.pow``.
+
+    Raises
+    ------
+    RuntimeError
+        For integers to a negative power.
+    """
+    if exponent.__class__ in (int, float) and isinstance(input, Tensor):
+        if input._array.dtype in DIFFERENTIABLE:
+            result = apply(_pow_number, input, exponent=exponent)
+            return result if out is None else write_out("pow", result, out)
+        if exponent.__class__ is int and exponent < 0:
+            raise RuntimeError(f"pow: integers to negative integer powers are not allowed, got exponent {exponent}")
+    return _pow(input, exponent, out=out)
+
+
+def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+    """input + alpha * other, elementwise with broadcasting; as ``torch.add``."""
+    return _add(input, other if alpha == 1 else mul(other, alpha), out=out)
+
+
+def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
+    """input - alpha * other, elementwise with broadcasting; as ``torch.sub``."""
+    return _sub(input, other if alpha == 1 else mul(other, alpha), out=out)
+
+
+def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+    """other - alpha * input, elementwise with broadcasting; as ``torch.rsub``."""
+    return _sub(other, input if alpha == 1 else mul(input, alpha))
+
+
+def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor | None = None) -> Tensor:
+    """input / other, elementwise with broadcasting; as ``torch.div``.
+
+    Parameters
+    ----------
+    input, other : Tensor or number
+    rounding_mode : {None, "trunc", "floor"}
+        None divides truly (integers become floating point), the others round towards zero or down and keep integers.
+    out : Tensor, optional
+
+    Raises
+    ------
+    ValueError
+        For another rounding mode.
+    """
+    if rounding_mode is None:
+        return _div(input, other, out=out)
+    if rounding_mode == "floor":
+        return floor_divide(input, other, out=out)
+    if rounding_mode == "trunc":
+        quotient = trunc(_div(input, other))
+        return quotient.to(dtype=floor_divide(input, other).dtype) if out is None else out.copy_(quotient)
+    raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
+
+
+def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:
+    """To the nearest integer, or that many decimal places, halves to even; as ``torch.round``."""
+    if decimals == 0:
+        return _rint(input, out=out)
+    scale = 10.0**decimals
+    return _div(_rint(mul(input, scale)), scale, out=out)
+
+
+true_divide = div
+multiply, subtract, divide, absolute, negative = mul, sub, div, abs, neg
+arcsin, arccos, arctan, arctan2 = asin, acos, atan, atan2
+arcsinh, arccosh, arctanh, fix = asinh, acosh, atanh, trunc
+greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
+
+
+def _with_alpha(name: str) -> Any:
+    plain = IN_PLACE[name]
+
+    def function(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
+        return plain(input, other if alpha == 1 else mul(other, alpha))
+
+    function.__name__, function.__doc__ = name, plain.__doc__
+    return function
+
+
+def _div_in_place(input: Tensor, other: Any, *, rounding_mode: str | None = None) -> Tensor:
+    """`div` in place."""
+    if rounding_mode is None:
+        return _true_div_in_place(input, other)
+    return input.copy_(div(input, other, rounding_mode=rounding_mode))
+
+
+_true_div_in_place = IN_PLACE["div_"]
+IN_PLACE.update(
+    add_=_with_alpha("add_"),
+    sub_=_with_alpha("sub_"),
+    div_=_div_in_place,
+    true_divide_=_div_in_place,
+)
+for _alias, _name in [
+    ("multiply_", "mul_"), ("subtract_", "sub_"), ("divide_", "div_"), ("negative_", "neg_"), ("absolute_", "abs_"),
+    ("arcsin_", "asin_"), ("arccos_", "acos_"), ("arctan_", "atan_"), ("fix_", "trunc_"),
+]:  # fmt: skip
+    IN_PLACE[_alias] = IN_PLACE[_name]
