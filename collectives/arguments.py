@@ -1,0 +1,97 @@
+"""Checks of the arguments, made once for all transports. Messages have the values in them and say what is expected."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from .staging import Array
+
+__all__ = [
+    "check_array",
+    "check_dtypes",
+    "check_integer",
+    "check_only_on_root",
+    "check_rank",
+    "check_rows",
+    "check_tag",
+]
+
+
+class Group(Protocol):
+    """What the checks need to know of a communicator."""
+
+    rank: int
+    size: int
+    transport: str
+    array_types: tuple[Any, ...]
+
+
+def check_rank(group: Group, name: str, role: str, rank: int) -> None:
+    """`rank` is one of the group; `role` is what the caller calls it."""
+    if not _is_integer(rank):
+        raise TypeError(f"{name}: {role} must be a rank, an integer from 0 to {group.size - 1}, got {rank!r}")
+    if not 0 <= rank < group.size:
+        raise ValueError(f"{name}: {role} is {rank}, but the ranks of this group are 0 to {group.size - 1}")
+
+
+def check_tag(name: str, tag: int) -> None:
+    """`tag` is an integer from 0."""
+    check_integer(name, "tag", tag)
+    if tag < 0:
+        raise ValueError(f"{name}: tag must not be negative, got {tag}")
+
+
+def check_array(group: Group, name: str, role: str, array: Array, written: bool = False) -> None:
+    """`array` is of a type that the transport carries, holds no Python objects, and can be written where it must."""
+    if not isinstance(array, group.array_types):
+        wanted = " or ".join(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in group.array_types)
+        raise TypeError(f"{name}: {role} must be a {wanted} over {group.transport}, got {_type_name(array)}")
+    if array.dtype.hasobject:
+        raise TypeError(f"{name}: {role} has the dtype {array.dtype}: use the _object methods for Python objects")
+    # CuPy's flags know no `writeable`: its arrays always are.
+    if written and not getattr(array.flags, "writeable", True):
+        raise ValueError(f"{name}: {role} of shape {array.shape} and dtype {array.dtype} is read-only")
+
+
+def check_rows(group: Group, name: str, role: str, rows: Array, array: Array) -> None:
+    """`rows` has one row of the shape and dtype of `array` for each rank."""
+    if rows.shape != (group.size, *array.shape):
+        raise ValueError(
+            f"{name}: {role} must have the shape (size, *array.shape) = {(group.size, *array.shape)} on {group.size} "
+            f"rank{'s' if group.size > 1 else ''}, got {rows.shape} with array of shape {array.shape}"
+        )
+    check_dtypes(name, role, rows, array)
+
+
+def check_only_on_root(
+    group: Group, name: str, role: str, rows: Array | None, root: int, array: Array, written: bool = False
+) -> None:
+    """`rows` is given on the root, fitting to `array`, and on no other rank."""
+    if group.rank == root:
+        check_array(group, name, role, rows, written)
+        check_rows(group, name, role, rows, array)
+    elif rows is not None:
+        raise ValueError(f"{name}: {role} is for the root, rank {root}; on rank {group.rank} it must be None")
+
+
+def check_dtypes(name: str, role: str, other: Array, array: Array) -> None:
+    """Both arrays have one dtype: bytes are moved, nothing is converted."""
+    if other.dtype != array.dtype:
+        raise TypeError(f"{name}: {role} and array must have one dtype; {role} has {other.dtype}, array {array.dtype}")
+
+
+def check_integer(name: str, role: str, value: object) -> None:
+    """`value` is an integer, of Python's or NumPy's, and no truth value."""
+    if not _is_integer(value):
+        raise TypeError(f"{name}: {role} must be an integer, got {value!r}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

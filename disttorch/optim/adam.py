@@ -1,0 +1,152 @@
+"""Adam (Kingma & Ba, arXiv:1412.6980), AMSGrad (Reddi et al., ICLR 2018) and AdamW (Loshchilov & Hutter, arXiv:1711.05101)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..autograd.variable import Tensor, wrap
+from ..backend import cpu
+from ..backend.dtypes import float32
+from .optimizer import Optimizer, Params, non_negative, zeros_like
+
+__all__ = ["Adam", "AdamW"]
+
+
+class Adam(Optimizer):
+    """Adam; as ``torch.optim.Adam``.
+
+    Parameters
+    ----------
+    params : iterable
+        See `Optimizer`.
+    lr : float
+        Learning rate.
+    betas : (float, float)
+        How much of the running averages of the gradient and of its square is kept.
+    eps : float
+        Added to the root of the second average.
+    weight_decay : float
+        How much of the parameter is added to its gradient.
+    amsgrad : bool
+        Divide by the greatest second average so far.
+    maximize : bool
+        Ascend instead.
+    decoupled_weight_decay : bool
+        Decay the parameter itself, as `AdamW` does.
+    foreach, capturable, differentiable, fused
+        Accepted as in PyTorch: how PyTorch computes the step, which is always fused here. `differentiable` must be false.
+
+    Raises
+    ------
+    ValueError
+        If an option is negative, or a beta is not in [0, 1).
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> w = disttorch.ones(1, requires_grad=True)
+    >>> optimizer = disttorch.optim.Adam([w], lr=0.25)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.7500], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ):
+        non_negative("learning rate", lr)
+        non_negative("epsilon value", eps)
+        non_negative("weight_decay value", weight_decay)
+        for i, beta in enumerate(betas):
+            if not 0.0 <= beta < 1.0:
+                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
+        if differentiable:
+            raise ValueError(
+                f"{type(self).__name__}: differentiable=True is not built; write the step with operations on tensors instead"
+            )
+        super().__init__(
+            params,
+            {
+                "lr": lr,
+                "betas": betas,
+                "eps": eps,
+                "weight_decay": weight_decay,
+                "amsgrad": amsgrad,
+                "maximize": maximize,
+                "foreach": foreach,
+                "capturable": capturable,
+                "differentiable": differentiable,
+                "fused": fused,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
+        )
+
+    def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        state = {
+            "step": wrap(cpu.zeros((), float32.numpy)),
+            "exp_avg": zeros_like(param),
+            "exp_avg_sq": zeros_like(param),
+        }
+        if group["amsgrad"]:
+            state["max_exp_avg_sq"] = zeros_like(param)
+        return state
+
+    def update(self, xp: Any, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
+        step = state["step"]._array
+        step += 1
+        greatest = state["max_exp_avg_sq"]._array if group["amsgrad"] else None
+        xp.adam_(
+            p, g, state["exp_avg"]._array, state["exp_avg_sq"]._array, greatest, int(step), float(group["lr"]), *group["betas"],
+            group["eps"], group["weight_decay"], group["decoupled_weight_decay"], group["maximize"],
+        )  # fmt: skip
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay; as ``torch.optim.AdamW``.
+
+    Parameters are those of `Adam`; ``weight_decay`` is how much of a parameter, times the learning rate, is taken off in a step.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> w = disttorch.ones(1, requires_grad=True)
+    >>> optimizer = disttorch.optim.AdamW([w], lr=0.25, weight_decay=0.0)
+    >>> (w * w).sum().backward()
+    >>> optimizer.step()
+    >>> w
+    tensor([0.7500], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ):
+        super().__init__(
+            params, lr, betas, eps, weight_decay, amsgrad, foreach=foreach, maximize=maximize, capturable=capturable,
+            differentiable=differentiable, fused=fused, decoupled_weight_decay=True,
+        )  # fmt: skip
