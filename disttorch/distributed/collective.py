@@ -324,8 +324,8 @@ def scatter(
     rows = None
     if scatter_list:
         rows, _ = _rows("scatter", "scatter_list", scatter_list, tensor, communicator)
-        for row, t in zip(rows, scatter_list):
-            row[...] = t._array
+        for i, t in enumerate(scatter_list):
+            rows[i] = t._array
     bump_version(tensor)
     return _start(communicator.scatter(array, rows, root, async_op=True), async_op)
 

