@@ -57,12 +57,23 @@ def _connect_local(environ: Mapping[str, str] | None) -> Communicator:
 
 
 def _connect_mpi(environ: Mapping[str, str] | None) -> Communicator:
+    MPI = mpi_world.load()
+    found = {told.launcher: told for told in launchers_found(environ)}
+    if "openmpi" in found and "mpich" not in found and MPI.get_vendor()[0].startswith(("MPICH", "MVAPICH")):
+        # These do not find out that they are alone, they end the process in MPI_Init.
+        raise LaunchError(f"{_says(found['openmpi'])}. {_wrong_launcher(MPI)}")
     told = environment(environ)
-    MPI = mpi_world.start()
-    rank, size = MPI.COMM_WORLD.Get_rank(), MPI.COMM_WORLD.Get_size()
-    if told.launcher != "none" and (rank, size) != (told.rank, told.world_size or size):
-        raise LaunchError(_disagreement(told, rank, size, MPI))
-    return MPICommunicator.world()
+    world = mpi_world.start().COMM_WORLD
+    rank, size = world.Get_rank(), world.Get_size()
+    if told.launcher == "none" or (rank, size) == (told.rank, told.world_size or size):
+        return MPICommunicator.world()
+    contradiction = f"{_says(told)}, but MPI says rank {rank} of {size}. "
+    if size == 1:
+        raise LaunchError(contradiction + _wrong_launcher(MPI))
+    raise LaunchError(
+        f"{contradiction}Variables of another job are left in the environment: unset those named, or start the "
+        f"program with the launcher that set them. mpi4py loaded {_library(MPI)}."
+    )
 
 
 TRANSPORTS: dict[str, Callable[[Mapping[str, str] | None], Communicator]] = {
@@ -83,28 +94,29 @@ _SOURCES = {
 _STARTERS = {"Open MPI": "`srun --mpi=pmix`", "": "`srun --mpi=pmi2`"}
 
 
-def _disagreement(told: Environment, rank: int, size: int, MPI: Any) -> str:
+def _says(told: Environment) -> str:
     of = "" if told.world_size is None else f" of {told.world_size}"
-    library = _library_path()
-    mpiexec = library.parent.parent / "bin" / "mpiexec" if library else None
+    return f"the environment says rank {told.rank}{of} ({_SOURCES[told.launcher]})"
+
+
+def _wrong_launcher(MPI: Any) -> str:
+    path = _library_path()
+    mpiexec = path.parent.parent / "bin" / "mpiexec" if path else None
     own = f"its own mpiexec ({mpiexec})" if mpiexec and mpiexec.exists() else "its own mpiexec"
     vendor = MPI.get_vendor()[0]
     srun = next(srun for name, srun in _STARTERS.items() if vendor.startswith(name))
-    message = (
-        f"the environment says rank {told.rank}{of} ({_SOURCES[told.launcher]}), but MPI says rank {rank} of {size}. "
-        f"mpi4py loaded {MPI.Get_library_version().strip().splitlines()[0].rstrip(' ,')}"
-        f"{f' from {library}' if library else ''}. "
+    return (
+        f"mpi4py loaded {_library(MPI)}: what started the program does not belong to this library, so every process "
+        f"is alone in its world. Start it with {own}, with {srun}, or with dlaunch; or set MPI4PY_LIBMPI to the "
+        "library that belongs to the launcher."
     )
-    if size == 1:
-        return message + (
-            "The program was started by something that this library does not know, so every process is alone in its "
-            f"world. Start it with {own}, with {srun}, or with dlaunch; or set MPI4PY_LIBMPI to the library that "
-            "belongs to the launcher."
-        )
-    return message + (
-        "Variables of another job are left in the environment: unset those named, or start the program with the "
-        "launcher that set them."
-    )
+
+
+def _library(MPI: Any) -> str:
+    # Open MPI's text ends with a NUL, MPICH's has many lines.
+    version = " ".join(MPI.Get_library_version().rstrip("\0").splitlines()[0].split())
+    path = _library_path()
+    return f"{version} from {path}" if path else version
 
 
 def _library_path() -> Path | None:

@@ -74,8 +74,9 @@ class MPICommunicator(Communicator):
         """All ranks of the job; starts MPI if the program has not. Every call returns the same communicator.
 
         MPI is asked for MPI_THREAD_MULTIPLE (see `thread_level`). If it was started here, it is ended when the program
-        ends; and a rank that ends by an uncaught exception ends the job, instead of waiting for the others in
-        MPI_Finalize while they wait for it.
+        ends; and a rank that ends by an uncaught exception, or by `sys.exit` with a non-zero code, ends the job, instead
+        of waiting for the others in MPI_Finalize while they wait for it. (Of a plain ``raise SystemExit(code)`` Python
+        tells nobody: such a rank waits in MPI_Finalize.)
 
         Raises
         ------

@@ -6,11 +6,16 @@ exception or a non-zero exit code ends the job with MPI_Abort; only a rank that 
 
 from __future__ import annotations
 
+import array
 import atexit
+import fcntl
 import os
 import socket
+import stat
 import sys
+import termios
 import threading
+import time
 from typing import Any, NoReturn
 
 from .errors import CommunicationError
@@ -86,10 +91,29 @@ def thread_level() -> str:
 
 def abort(comm: Any, code: int) -> NoReturn:
     """End all ranks of `comm`, and with them the job, with an exit code."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        _flush_into_launcher(stream)
     comm.Abort(code)
     raise SystemExit(code)
+
+
+def _flush_into_launcher(stream: Any, seconds: float = 2.0) -> None:
+    """Flush a stream, and where it is a pipe give the launcher time to read: MPI_Abort discards what it has not."""
+    if stream is None or stream.closed:
+        return
+    stream.flush()
+    try:
+        descriptor = stream.fileno()
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+    except OSError:  # io.UnsupportedOperation: a stream of the program's own that is no file
+        return
+    unread = array.array("i", [0])
+    deadline = time.monotonic() + seconds
+    while is_pipe and time.monotonic() < deadline:
+        fcntl.ioctl(descriptor, termios.FIONREAD, unread)
+        if unread[0] == 0:
+            return
+        time.sleep(0.001)
 
 
 def _end(MPI: Any, started_here: bool) -> None:
@@ -152,7 +176,8 @@ class _Exit(SystemExit):
 
 
 def _exit(status: Any = None, /) -> NoReturn:
-    raise _Exit(status)
+    # In other threads it ends the thread only, silently if it is SystemExit itself and no subclass.
+    raise (_Exit if threading.current_thread() is threading.main_thread() else SystemExit)(status)
 
 
 def _whoami(MPI: Any) -> str:

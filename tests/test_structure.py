@@ -62,7 +62,11 @@ def room(name):
 
 @pytest.mark.parametrize(
     ("package", "others"),
-    [("collectives", {"disttorch", "launcher"}), ("launcher", {"disttorch", "collectives", "numpy", "mpi4py"}), ("disttorch", {"launcher"})],
+    [
+        ("collectives", {"disttorch", "launcher"}),
+        ("launcher", {"disttorch", "collectives", "numpy", "mpi4py"}),
+        ("disttorch", {"launcher"}),
+    ],
 )
 def test_packages_import_only_downward(package, others):
     wrong = [
@@ -82,9 +86,9 @@ def test_rooms_import_only_rooms_below():
             continue
         assert here in LEVEL, f"{path} is in no storey"
         for name, line in imported(path):
-            if name.startswith("disttorch") and is_module(name) and (there := room(name)) not in (None, here):
-                if LEVEL[there] >= LEVEL[here]:
-                    wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+            there = room(name) if name.startswith("disttorch") and is_module(name) else None
+            if there not in (None, here) and LEVEL[there] >= LEVEL[here]:
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
     # a sampler and a metric ask for the rank only when none is given
     allowed = {"disttorch/utils/data/distributed.py"}
     assert not [w for w in wrong if w.split(":")[0] not in allowed]
@@ -107,7 +111,9 @@ def run(program):
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("package", ["disttorch", "disttorch.distributed", "disttorch.nn", "disttorch.utils.data", "collectives", "launcher"])
+@pytest.mark.parametrize(
+    "package", ["disttorch", "disttorch.distributed", "disttorch.nn", "disttorch.utils.data", "collectives", "launcher"]
+)
 def test_an_import_starts_nothing(package):
     program = f"""
 import sys, threading
@@ -141,6 +147,8 @@ def test_every_public_function_has_a_docstring():
             missing += [
                 f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
                 for node in tree.body
-                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_") and not ast.get_docstring(node)
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef))
+                and not node.name.startswith("_")
+                and not ast.get_docstring(node)
             ]
     assert not missing

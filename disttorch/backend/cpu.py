@@ -36,19 +36,19 @@ def _half_in_float32(function: Any) -> Any:
 
 def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
     # numpy.sum's Python wrapper takes as long as the sum of a small array
-    return numpy.add.reduce(a, axis, dtype, None, keepdims)
+    return numpy.add.reduce(a, axis, dtype, None, keepdims)  # type: ignore[call-overload]
 
 
 def _prod(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    return numpy.multiply.reduce(a, axis, dtype, None, keepdims)
+    return numpy.multiply.reduce(a, axis, dtype, None, keepdims)  # type: ignore[call-overload]
 
 
 def _max(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return numpy.maximum.reduce(a, axis, None, None, keepdims)
+    return numpy.maximum.reduce(a, axis, None, None, keepdims)  # type: ignore[call-overload]
 
 
 def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return numpy.minimum.reduce(a, axis, None, None, keepdims)
+    return numpy.minimum.reduce(a, axis, None, None, keepdims)  # type: ignore[call-overload]
 
 
 def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
@@ -87,6 +87,13 @@ def _power(a: Any, b: Any) -> Any:
     return numpy.power(a, b)
 
 
+def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
+    # NumPy's is read-only, for no need of ours
+    view = numpy.diagonal(a, offset, axis1, axis2)
+    view.flags.writeable = a.flags.writeable
+    return view
+
+
 def _relu(a: Any) -> Any:
     return numpy.maximum(a, cpu.scalar(0, a.dtype))
 
@@ -98,8 +105,9 @@ class CPU(Namespace):
         super().__init__("cpu", numpy)
         self.sum, self.prod, self.mean = map(_half_in_float32, (_sum, _prod, _mean))
         self.max, self.min, self.matmul, self.power = _max, _min, _matmul, _power
-        self.relu, self.linear = _relu, _linear
+        self.relu, self.linear, self.diagonal = _relu, _linear, _diagonal
         self.cumsum, self.cumprod = _half_in_float32(numpy.cumsum), _half_in_float32(numpy.cumprod)
+        self.clip = _half_in_float32(numpy.clip)  # which has none for bfloat16
         self.__dict__.update(CPU_KERNELS)
         self.scalars: dict[tuple, Any] = {}
 
@@ -158,6 +166,10 @@ class CPU(Namespace):
     def random(self, seed: int) -> Any:
         """A counter-based bit stream, the same on every platform (Salmon et al., SC 2011)."""
         return numpy.random.Generator(numpy.random.Philox(seed))
+
+    def seed_library(self, seed: int) -> None:
+        """Start NumPy's own global stream, from which users' code may draw, from a seed of 64 bits."""
+        numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])
 
     def add_at(self, a: Any, index: Any, values: Any) -> None:
         """``a[index] += values`` with repeated indices added up."""

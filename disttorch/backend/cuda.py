@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import cupy
+import cupyx
 import numpy
 
 from .device import device
@@ -41,6 +42,12 @@ class CUDA(Namespace):
         """A copy of a NumPy or CuPy array on a device."""
         with cupy.cuda.Device(index):
             return cupy.array(array)
+
+    def pinned(self, array: Any) -> Any:
+        """A copy of a NumPy array in page-locked memory, from which `from_host` copies faster."""
+        copy = cupyx.empty_pinned(array.shape, array.dtype)
+        copy[...] = array
+        return copy
 
     def to_host(self, array: Any) -> Any:
         return cupy.asnumpy(array)

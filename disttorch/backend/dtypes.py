@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy
 
 __all__ = [
+    "COMPLEX_DTYPES",
     "DTYPES",
     "FLOATING",
     "INTEGRAL",
@@ -108,6 +109,7 @@ DTYPES: dict[Any, dtype] = {d.numpy: d for d in _BY_NAME.values()}
 INTEGRAL = frozenset(d.numpy for d in _BY_NAME.values() if d.category <= INTEGER)
 FLOATING = frozenset(d.numpy for d in _BY_NAME.values() if d.category == FLOAT)
 DIFFERENTIABLE = frozenset(d.numpy for d in _BY_NAME.values() if d.category >= FLOAT)
+COMPLEX_DTYPES = frozenset(d.numpy for d in _BY_NAME.values() if d.category == COMPLEX)
 HALF = frozenset((_BY_NAME["float16"].numpy, _BY_NAME["bfloat16"].numpy))
 
 bool_, uint8, int32, int64 = (_BY_NAME[n] for n in ("bool", "uint8", "int32", "int64"))

@@ -154,7 +154,12 @@ def all_reduce(tensor: Tensor, op: str = ReduceOp.SUM, group: Any = None, async_
 
 
 def reduce(
-    tensor: Tensor, dst: int | None = None, op: str = ReduceOp.SUM, group: Any = None, async_op: bool = False, group_dst: int | None = None
+    tensor: Tensor,
+    dst: int | None = None,
+    op: str = ReduceOp.SUM,
+    group: Any = None,
+    async_op: bool = False,
+    group_dst: int | None = None,
 ) -> Work | None:
     """Combine the ranks' tensors on one rank, in place there; others keep theirs. As ``torch.distributed.reduce``."""
     communicator = communicator_of(group)
@@ -225,7 +230,9 @@ def _rows(
     return rows, finish
 
 
-def all_gather_into_tensor(output_tensor: Tensor, input_tensor: Tensor, group: Any = None, async_op: bool = False) -> Work | None:
+def all_gather_into_tensor(
+    output_tensor: Tensor, input_tensor: Tensor, group: Any = None, async_op: bool = False
+) -> Work | None:
     """Collect the ranks' tensors in one, joined along the first dimension or a new one before it.
 
     As ``torch.distributed.all_gather_into_tensor``.
@@ -292,9 +299,13 @@ def gather(
         return None
     root = _root("gather", group, dst, group_dst)
     if (communicator.rank == root) != bool(gather_list):
-        raise ValueError(f"gather: argument `gather_list` must be given on the destination rank {root} and there only (this is {communicator.rank})")
+        raise ValueError(
+            f"gather: argument `gather_list` must be given on the destination rank {root} and there only (this is {communicator.rank})"
+        )
     if not gather_list:
-        return _start(communicator.gather(None, check_tensor("gather", "tensor", tensor)._array, root, async_op=True), async_op)
+        return _start(
+            communicator.gather(None, check_tensor("gather", "tensor", tensor)._array, root, async_op=True), async_op
+        )
     rows, finish = _rows("gather", "gather_list", gather_list, tensor, communicator)
     return _start(communicator.gather(rows, tensor._array, root, async_op=True), async_op, finish)
 
@@ -319,7 +330,9 @@ def scatter(
         return None
     root = _root("scatter", group, src, group_src)
     if (communicator.rank == root) != bool(scatter_list):
-        raise ValueError(f"scatter: argument `scatter_list` must be given on the source rank {root} and there only (this is {communicator.rank})")
+        raise ValueError(
+            f"scatter: argument `scatter_list` must be given on the source rank {root} and there only (this is {communicator.rank})"
+        )
     array = check_tensor("scatter", "tensor", tensor)._array
     rows = None
     if scatter_list:
@@ -412,7 +425,11 @@ def all_gather_object(object_list: list[Any], obj: Any, group: Any = None) -> No
 
 
 def gather_object(
-    obj: Any, object_gather_list: list[Any] | None = None, dst: int | None = None, group: Any = None, group_dst: int | None = None
+    obj: Any,
+    object_gather_list: list[Any] | None = None,
+    dst: int | None = None,
+    group: Any = None,
+    group_dst: int | None = None,
 ) -> None:
     """Collect any picklable objects in a list on one rank. As ``torch.distributed.gather_object``."""
     communicator = communicator_of(group)

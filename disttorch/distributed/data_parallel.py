@@ -90,7 +90,9 @@ class DistributedDataParallel(Module):
         # by identity: a parameter that is used in two places counts once
         self._names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
         if not self._names:
-            raise RuntimeError("DistributedDataParallel is not needed when a module doesn't have any parameter that requires a gradient.")
+            raise RuntimeError(
+                "DistributedDataParallel is not needed when a module doesn't have any parameter that requires a gradient."
+            )
         if init_sync:
             self._check_models()
             self._copy_from_first([*module.parameters(), *module.buffers()])
@@ -114,7 +116,9 @@ class DistributedDataParallel(Module):
         for rank, theirs in enumerate(models):
             difference = _difference(models[0], theirs)
             if difference is not None:
-                raise RuntimeError(f"DistributedDataParallel: the models of the ranks differ: rank 0 has {difference[0]}, rank {rank} {difference[1]}")
+                raise RuntimeError(
+                    f"DistributedDataParallel: the models of the ranks differ: rank 0 has {difference[0]}, rank {rank} {difference[1]}"
+                )
 
     def _copy_from_first(self, tensors: list[Tensor]) -> None:
         """Overwrite tensors with rank 0's; those of one dtype in one message."""
@@ -181,8 +185,8 @@ class DistributedDataParallel(Module):
             queue_callback(self._finish)
         if bucket.work is not None:
             raise RuntimeError(
-                f"DistributedDataParallel: the gradient of {self._name_of(parameter)} arrived a second time in one backward pass, after it had "
-                "been reduced; a backward inside of a backward needs no_sync()"
+                f"DistributedDataParallel: the gradient of {self._name_of(parameter)} arrived a second time in one "
+                "backward pass, after it had been reduced; a backward inside of a backward needs no_sync()"
             )
         if bucket.arrived(number):
             self._reduce_in_order()
@@ -202,8 +206,8 @@ class DistributedDataParallel(Module):
         elif unused:
             names = [self._name_of(b.parameters[i]) for b, i in unused]
             raise RuntimeError(
-                f"DistributedDataParallel: on rank {self._communicator.rank} {len(names)} parameter(s) got no gradient in this backward pass: "
-                f"{', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. If that is meant, use find_unused_parameters=True; else "
+                f"DistributedDataParallel: on rank {self._communicator.rank} {len(names)} parameter(s) got no gradient in "
+                f"this backward pass: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. If that is meant, use find_unused_parameters=True; else "
                 "see that all parameters take part in computing the loss."
             )
         for bucket in self._buckets:
@@ -217,7 +221,9 @@ class DistributedDataParallel(Module):
 
     def _settle_unused(self, unused: list[tuple[Bucket, int]]) -> list[tuple[Bucket, int]]:
         """Contribute zeros for gradients that are missing here; returns those that are missing on every rank."""
-        numbers = {(id(b), i): n for n, (b, i) in enumerate((b, i) for b in self._buckets for i in range(len(b.parameters)))}
+        numbers = {
+            (id(b), i): n for n, (b, i) in enumerate((b, i) for b in self._buckets for i in range(len(b.parameters)))
+        }
         xp = namespace(self._buckets[0].flat)
         used = xp.ones(len(numbers), "int32")
         for b, i in unused:

@@ -82,7 +82,7 @@ class GroupMember:
 
 class _Group:
     @property
-    def WORLD(self) -> ProcessGroup | None:  # noqa: N802 - PyTorch's name
+    def WORLD(self) -> ProcessGroup | None:
         """The group of all ranks; None before `init_process_group`."""
         return GroupMember.WORLD
 
@@ -153,7 +153,9 @@ def init_process_group(
     for what, given, found in (("rank", rank, communicator.rank), ("world_size", world_size, communicator.size)):
         if given not in (-1, found):
             communicator.close()
-            raise ValueError(f"init_process_group: {what}={given} was given, but this process was started as {what} {found}")
+            raise ValueError(
+                f"init_process_group: {what}={given} was given, but this process was started as {what} {found}"
+            )
     GroupMember.WORLD = ProcessGroup(communicator, list(range(communicator.size)))
 
 
@@ -285,12 +287,16 @@ def get_node_local_rank(fallback_rank: int | None = None) -> int:
     if told is not None:
         return told
     if fallback_rank is None:
-        raise RuntimeError("LOCAL_RANK is not in the environment. Consider passing fallback_rank to allow `get_node_local_rank` to work")
+        raise RuntimeError(
+            "LOCAL_RANK is not in the environment. Consider passing fallback_rank to allow `get_node_local_rank` to work"
+        )
     return fallback_rank
 
 
 def check_tensor(name: str, argument: str, value: Any) -> Tensor:
     """Refuse what is no tensor, in PyTorch's words."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"Invalid function argument. Expected parameter `{argument}` of {name} to be of type Tensor, not {type(value).__name__}")
+        raise TypeError(
+            f"Invalid function argument. Expected parameter `{argument}` of {name} to be of type Tensor, not {type(value).__name__}"
+        )
     return value

@@ -54,7 +54,9 @@ class Optimizer:
 
     def __init__(self, params: Any, defaults: dict[str, Any]):
         if isinstance(params, Tensor):
-            raise TypeError(f"params argument given to the optimizer should be an iterable of Tensors or dicts, but got {type(params).__name__}")
+            raise TypeError(
+                f"params argument given to the optimizer should be an iterable of Tensors or dicts, but got {type(params).__name__}"
+            )
         self.defaults = defaults
         self.state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -142,7 +144,10 @@ class Optimizer:
         if isinstance(given, Tensor):
             given = [given]
         if isinstance(given, set):
-            raise TypeError("optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets will change between runs. Please use a list instead.")
+            raise TypeError(
+                "optimizer parameters need to be organized in ordered collections, but the ordering of tensors in sets "
+                "will change between runs. Please use a list instead."
+            )
         params, names = [], []
         for entry in given:
             if isinstance(entry, tuple):
@@ -154,7 +159,9 @@ class Optimizer:
                 raise ValueError("all optimizer params should be with/without names. Some param names are missing")
             group["param_names"] = names
         elif any("param_names" in g for g in self.param_groups):
-            raise ValueError("all optimizer params should be with/without names. Cannot add a group without names to one with")
+            raise ValueError(
+                "all optimizer params should be with/without names. Cannot add a group without names to one with"
+            )
         known = {id(p) for g in self.param_groups for p in g["params"]}
         for param in params:
             if not isinstance(param, Tensor):
@@ -197,14 +204,18 @@ class Optimizer:
         """
         groups = state_dict["param_groups"]
         if len(groups) != len(self.param_groups):
-            raise ValueError(f"loaded state dict has {len(groups)} parameter groups, the optimizer {len(self.param_groups)}")
+            raise ValueError(
+                f"loaded state dict has {len(groups)} parameter groups, the optimizer {len(self.param_groups)}"
+            )
         for i, (saved, ours) in enumerate(zip(groups, self.param_groups)):
             if len(saved["params"]) != len(ours["params"]):
                 raise ValueError(
                     f"loaded state dict contains a parameter group that doesn't match the size of optimizer's group: group {i} has "
                     f"{len(saved['params'])} parameters there, {len(ours['params'])} here"
                 )
-        params = {n: p for saved, ours in zip(groups, self.param_groups) for n, p in zip(saved["params"], ours["params"])}
+        params = {
+            n: p for saved, ours in zip(groups, self.param_groups) for n, p in zip(saved["params"], ours["params"])
+        }
         state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             if number in params:
@@ -257,7 +268,7 @@ def zeros_like(param: Tensor) -> Tensor:
 
 def non_negative(name: str, value: Any) -> None:
     """Refuse a negative option, in PyTorch's words."""
-    if not 0.0 <= float(value):
+    if not float(value) >= 0.0:
         raise ValueError(f"Invalid {name}: {value}")
 
 

@@ -94,6 +94,6 @@ class SGD(Optimizer):
         if momentum and is_first:
             buffer = state["momentum_buffer"] = zeros_like(wrap(p))
         xp.sgd_(
-            p, g, buffer._array if momentum else None, is_first, float(group["lr"]), momentum, group["dampening"],
+            p, g, buffer._array if momentum and buffer is not None else None, is_first, float(group["lr"]), momentum, group["dampening"],
             group["weight_decay"], group["nesterov"], group["maximize"],
         )  # fmt: skip

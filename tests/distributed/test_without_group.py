@@ -10,7 +10,10 @@ CASES = [
     ("dist.all_reduce(disttorch.ones(1))", "ValueError: Default process group has not been initialized"),
     ("dist.destroy_process_group()", "ValueError: Default process group has not been initialized"),
     ("dist.init_process_group('smoke')", "ValueError: backend 'smoke' is not one of"),
-    ("dist.init_process_group(init_method='tcp://127.0.0.1:1')", "ValueError: init_method 'tcp://127.0.0.1:1' is not supported"),
+    (
+        "dist.init_process_group(init_method='tcp://127.0.0.1:1')",
+        "ValueError: init_method 'tcp://127.0.0.1:1' is not supported",
+    ),
     ("dist.init_process_group(world_size=4)", "world_size=4 was given, but this process was started as world_size 1"),
     (
         "disttorch.nn.parallel.DistributedDataParallel(disttorch.nn.Linear(1, 1))",

@@ -6,13 +6,14 @@ Only what is measured to be faster than its plain implementation is here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
-
-from .convolution import convolution, convolution_input, convolution_weight
 
 __all__ = ["CPU_KERNELS"]
 
-_FAST: tuple[Callable[..., Any], ...] = (convolution, convolution_input, convolution_weight)
-
 #: name -> fast implementation
-CPU_KERNELS: dict[str, Callable[..., Any]] = {function.__name__: function for function in _FAST}
+CPU_KERNELS: dict[str, Callable[..., Any]] = {}
+
+for _family in ("convolution", "normalization", "optimization", "pooling", "softmax", "special"):
+    _module = import_module(f"{__name__}.{_family}")
+    CPU_KERNELS.update((_name, getattr(_module, _name)) for _name in _module.__all__)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from ..kernels.convolution import check_gradient, convolution_shape
+from ..kernels.precision import wide
 from ..kernels.windows import Dims, spread
 
 __all__ = ["convolution", "convolution_input", "convolution_weight"]
@@ -28,7 +29,7 @@ WASTE = 1.3
 
 def convolution(x: Any, weight: Any, stride: Dims, padding: Dims, dilation: Dims, groups: int) -> Any:
     shape = convolution_shape(x.shape, weight.shape, stride, padding, dilation, groups)
-    dtype, x, weight = x.dtype, wide(x), wide(weight)
+    dtype, x, weight = x.dtype, wide(np, x), wide(np, weight)
     channels, kernel = weight.shape[1], weight.shape[2:]
     out = np.empty(shape, x.dtype)
     rows = np.ascontiguousarray(weight).reshape(groups, shape[1] // groups, channels * prod(kernel))
@@ -47,13 +48,13 @@ def convolution(x: Any, weight: Any, stride: Dims, padding: Dims, dilation: Dims
             np.matmul(rows, block.reshape(-1, groups, rows.shape[2], prod(shape[2:])), out=target)
         return out.astype(dtype, copy=False)
     products = np.empty(shape[1] * layout.images * layout.lines * prod(layout.grid[1:]), x.dtype)
-    crop = tuple(slice(n) for n in shape[3:])
+    crop: tuple[Any, ...] = (..., *(slice(n) for n in shape[3:]))
     for images, lines in layout.blocks():
         block = layout.columns(columns, layout.load(frame, x, images, lines))
         windows = block.shape[1 + len(kernel) :]
         product = products[: shape[1] * prod(windows)].reshape(shape[1], *windows)
         np.matmul(rows, block.reshape(groups, rows.shape[2], -1), out=product.reshape(*rows.shape[:2], -1))
-        out[images, :, lines] = product[(..., *crop)].swapaxes(0, 1)
+        out[images, :, lines] = product[crop].swapaxes(0, 1)
     return out.astype(dtype, copy=False)
 
 
@@ -61,7 +62,7 @@ def convolution_weight(
     g: Any, x: Any, weight_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
 ) -> Any:
     check_gradient(g.shape, x.shape, weight_shape, stride, padding, dilation, groups)
-    dtype, g, x = x.dtype, wide(g), wide(x)
+    dtype, g, x = x.dtype, wide(np, g), wide(np, x)
     kernel = weight_shape[2:]
     layout = Layout.of(x.shape, g.shape, kernel, stride, padding, dilation, groups)
     frame = layout.frame(x.dtype)
@@ -73,7 +74,7 @@ def convolution_weight(
         if layout.each_image:
             rows = np.ascontiguousarray(g[images]).reshape(-1, *total.shape[:2], prod(g.shape[2:]))
             block = block.reshape(-1, groups, total.shape[2], rows.shape[3])
-            np.add.reduce(np.matmul(rows, block.swapaxes(2, 3)), 0, None, product)
+            np.add.reduce(np.matmul(rows, block.swapaxes(2, 3)), 0, out=product)
         else:
             rows = layout.outputs(g, images, lines).reshape(*total.shape[:2], -1)
             np.matmul(rows, block.reshape(groups, total.shape[2], -1).swapaxes(1, 2), out=product)
@@ -85,7 +86,7 @@ def convolution_input(
     g: Any, weight: Any, x_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
 ) -> Any:
     check_gradient(g.shape, x_shape, weight.shape, stride, padding, dilation, groups)
-    dtype, g, weight = g.dtype, wide(g), wide(weight)
+    dtype, g, weight = g.dtype, wide(np, g), wide(np, weight)
     kernel, channels, per_group = weight.shape[2:], weight.shape[1], weight.shape[0] // groups
     if max(stride) == 1 and per_group <= 2 * channels:
         return transposed(g, weight, x_shape, padding, dilation, groups).astype(dtype, copy=False)
@@ -189,7 +190,7 @@ class Layout(NamedTuple):
     def inside(self, frame: Any) -> Any:
         """The view of a frame without padding, ``(images, C, *spatial)``."""
         strides = frame.strides[:2] + tuple(frame.itemsize * n for n in self.steps)
-        view = as_strided(frame, (*frame.shape[:2], *self.padded), strides)
+        view: Any = as_strided(frame, (*frame.shape[:2], *self.padded), strides)
         return view[(..., *(slice(p, p + n) for p, n in zip(self.padding, self.shape[2:])))]
 
     def taps(self, frame: Any, images: slice, lines: slice) -> Any:
@@ -226,8 +227,3 @@ class Layout(NamedTuple):
         rows = np.zeros(block.shape[:3] + self.grid[1:], g.dtype)
         rows[tuple(map(slice, block.shape))] = block
         return rows
-
-
-def wide(array: Any) -> Any:
-    """float16 and bfloat16 as float32."""
-    return array.astype(np.float32) if array.dtype.itemsize < 4 else array

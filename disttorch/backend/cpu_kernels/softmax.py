@@ -13,7 +13,14 @@ import numpy as np
 
 from ..kernels import softmax as plain
 
-__all__ = ["cross_entropy", "cross_entropy_backward", "log_softmax", "log_softmax_backward", "softmax", "softmax_backward"]
+__all__ = [
+    "cross_entropy",
+    "cross_entropy_backward",
+    "log_softmax",
+    "log_softmax_backward",
+    "softmax",
+    "softmax_backward",
+]
 
 #: Elements at a time: 128 KiB of float32.
 BLOCK = 32768
@@ -25,9 +32,9 @@ def softmax(x: Any, axis: int) -> Any:
         return plain.softmax(np, x, axis)
     out = np.empty(x.shape, x.dtype)
     for rows, o in blocks(x, out):
-        np.subtract(rows, np.maximum.reduce(rows, 1, None, None, True), o)
+        np.subtract(rows, row_max(rows), o)
         np.exp(o, o)
-        np.divide(o, np.add.reduce(o, 1, None, None, True), o)
+        np.divide(o, row_sum(o), o)
     return out
 
 
@@ -36,9 +43,7 @@ def softmax_backward(g: Any, out: Any, axis: int) -> Any:
         return plain.softmax_backward(np, g, out, axis)
     grad = np.empty(out.shape, out.dtype)
     for from_above, o, result in blocks(g, out, grad):
-        np.multiply(from_above, o, result)
-        total = np.add.reduce(result, 1, None, None, True)
-        np.subtract(from_above, total, result)
+        np.subtract(from_above, np.vecdot(from_above, o)[:, None], result)
         np.multiply(result, o, result)
     return grad
 
@@ -48,8 +53,8 @@ def log_softmax(x: Any, axis: int) -> Any:
         return plain.log_softmax(np, x, axis)
     out = np.empty(x.shape, x.dtype)
     for rows, o in blocks(x, out):
-        np.subtract(rows, np.maximum.reduce(rows, 1, None, None, True), o)
-        total = np.add.reduce(np.exp(o), 1, None, None, True)
+        np.subtract(rows, row_max(rows), o)
+        total = row_sum(np.exp(o))
         np.subtract(o, np.log(total, total), o)
     return out
 
@@ -60,7 +65,7 @@ def log_softmax_backward(g: Any, out: Any, axis: int) -> Any:
     grad = np.empty(out.shape, out.dtype)
     for from_above, o, result in blocks(g, out, grad):
         np.exp(o, result)
-        np.multiply(result, np.add.reduce(from_above, 1, None, None, True), result)
+        np.multiply(result, row_sum(from_above), result)
         np.subtract(from_above, result, result)
     return grad
 
@@ -92,7 +97,7 @@ def cross_entropy_backward(
     if log_probabilities.dtype.itemsize < 4 or weight is not None or label_smoothing:
         return plain.cross_entropy_backward(np, g, log_probabilities, target, weight, ignore_index, label_smoothing)
     ignored = target == ignore_index
-    g = np.where(ignored, 0, g).astype(log_probabilities.dtype, copy=False)
+    g = g.astype(log_probabilities.dtype, copy=False)
     grad = np.empty(log_probabilities.shape, log_probabilities.dtype)
     for log_p, result, factor in blocks(log_probabilities, grad, g[:, None]):
         np.exp(log_p, result)
@@ -113,6 +118,19 @@ def check_targets(logits: Any, target: Any, ignore_index: int) -> None:
                 f"cross_entropy: target {int(target[at])} of sample {at} is out of bounds: with logits of shape "
                 f"{logits.shape} it must be from 0 to {classes - 1}, or ignore_index={ignore_index}"
             )
+
+
+def row_max(rows: Any) -> Any:
+    """The maximum of each row, (N, 1). NumPy's argmax takes 0.1 ns an element where its maximum, which starts anew for
+    each row, takes 0.6 (rows of 128) to 4.5 (rows of 10)."""
+    return rows[np.arange(len(rows)), rows.argmax(1)][:, None]
+
+
+def row_sum(rows: Any) -> Any:
+    """The sum of each row, (N, 1): dot products with ones, or pairwise where rows are long and rounding would add up."""
+    if rows.shape[1] <= 1024:
+        return np.vecdot(rows, np.ones(rows.shape[1], rows.dtype))[:, None]
+    return np.add.reduce(rows, 1, keepdims=True)
 
 
 def rowwise(x: Any, axis: int) -> bool:

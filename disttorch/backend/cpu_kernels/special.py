@@ -10,7 +10,7 @@ import numpy as np
 from ..kernels import PLAIN
 from ..namespace import Namespace
 
-__all__ = ["BLOCK", "erf", "erfc", "gelu", "gelu_backward", "sigmoid", "silu", "softplus"]
+__all__ = ["erf", "erfc", "gelu", "gelu_backward", "sigmoid", "silu", "softplus"]
 
 #: Elements at a time: 128 KiB of float32, so that a handful of intermediate results stays in the second-level cache.
 BLOCK = 32768

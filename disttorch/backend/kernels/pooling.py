@@ -37,7 +37,7 @@ def max_pool(
     Raises
     ------
     RuntimeError
-        If no window fits, or the padding is more than half a window, so that one could lie in the padding alone.
+        If no window fits, or the padding is more than half the kernel, so that a window could lie in the padding alone.
     """
     spatial = x.shape[2:]
     shape = pool_shape(spatial, kernel, stride, padding, dilation, ceil_mode)
@@ -159,12 +159,12 @@ def pool_shape(spatial: Dims, kernel: Dims, stride: Dims, padding: Dims, dilatio
     Raises
     ------
     RuntimeError
-        If no window fits, or the padding is more than half a window.
+        If no window fits, or the padding is more than half the kernel.
     """
-    if any(p < 0 or p > (d * (k - 1) + 1) // 2 for k, p, d in zip(kernel, padding, dilation)):
+    if any(p < 0 or p > k // 2 for k, p in zip(kernel, padding)):
         raise RuntimeError(
-            f"pooling: the padding must be at least 0 and at most half the window, but is {tuple(padding)} for a "
-            f"kernel of size {tuple(kernel)} with dilation {tuple(dilation)}"
+            f"pooling: the padding must be at least 0 and at most half the kernel, but is {tuple(padding)} for a "
+            f"kernel of size {tuple(kernel)}"
         )
     return output_shape(spatial, kernel, stride, padding, dilation, ceil_mode)
 

@@ -1,0 +1,212 @@
+"""Normalization in blocks that stay in the cache: rows for layer and RMS normalization, images and channels for batch
+normalization. Sums along contiguous memory are dot products, which BLAS does faster than NumPy adds.
+
+Half types, and batch normalization without spatial dimensions, take the plain kernels' way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..kernels import normalization as plain
+
+__all__ = [
+    "batch_norm",
+    "batch_norm_backward",
+    "batch_norm_stats",
+    "layer_norm",
+    "layer_norm_backward",
+    "rms_norm",
+    "rms_norm_backward",
+]
+
+#: Elements at a time: 128 KiB of float32.
+BLOCK = 32768
+
+
+def batch_norm_stats(x: Any) -> tuple[Any, Any]:
+    if not by_channel(x):
+        return plain.batch_norm_stats(np, x)
+    planes = as_planes(x)
+    count = planes.shape[0] * planes.shape[2]
+    mean = np.add.reduce(np.vecdot(planes, np.ones(planes.shape[2], x.dtype)), 0) / x.dtype.type(count)
+    squares, column = np.zeros(planes.shape[1], x.dtype), columns(mean, planes)
+    for images, channels in channel_blocks(planes.shape):
+        centered = planes[images, channels] - column[channels]
+        squares[channels] += np.add.reduce(np.vecdot(centered, centered), 0)
+    return mean, squares / x.dtype.type(count)
+
+
+def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, rstd: Any) -> Any:
+    if not by_channel(x):
+        return plain.batch_norm(np, x, weight, bias, mean, rstd)
+    planes = as_planes(x)
+    out = np.empty(planes.shape, x.dtype)
+    mean, scale = columns(mean, planes), columns(rstd if weight is None else rstd * weight, planes)
+    bias = None if bias is None else columns(bias, planes)
+    for images, channels in channel_blocks(planes.shape):
+        o = out[images, channels]
+        np.subtract(planes[images, channels], mean[channels], o)
+        np.multiply(o, scale[channels], o)
+        if bias is not None:
+            np.add(o, bias[channels], o)
+    return out.reshape(x.shape)
+
+
+def batch_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> tuple[Any, Any, Any]:
+    if not by_channel(x) or g.dtype != x.dtype:
+        return plain.batch_norm_backward(np, g, x, weight, mean, rstd)
+    planes, above = as_planes(x), as_planes(g)
+    count = x.dtype.type(planes.shape[0] * planes.shape[2])
+    gb = np.add.reduce(np.vecdot(above, np.ones(planes.shape[2], x.dtype)), 0)
+    products, mean = np.zeros_like(gb), columns(mean, planes)
+    for images, channels in channel_blocks(planes.shape):
+        centered = planes[images, channels] - mean[channels]
+        products[channels] += np.add.reduce(np.vecdot(above[images, channels], centered), 0)
+    gw = products * rstd
+    scale = columns(rstd if weight is None else rstd * weight, planes)
+    slope, shift = columns(gw * rstd / count, planes), columns(gb / count, planes)
+    gx = np.empty(planes.shape, x.dtype)
+    for images, channels in channel_blocks(planes.shape):
+        o = gx[images, channels]
+        np.subtract(planes[images, channels], mean[channels], o)
+        np.multiply(o, slope[channels], o)
+        np.add(o, shift[channels], o)
+        np.subtract(above[images, channels], o, o)
+        np.multiply(o, scale[channels], o)
+    to = gw.dtype if weight is None else weight.dtype
+    return gx.reshape(x.shape), gw.astype(to, copy=False), gb.astype(to, copy=False)
+
+
+def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[Any, Any, Any]:
+    if x.dtype.itemsize < 4 or not x.size:
+        return plain.layer_norm(np, x, weight, bias, ndim, eps)
+    rows, kept = as_rows(x, ndim)
+    count = x.dtype.type(rows.shape[1])
+    out, ones = np.empty(rows.shape, x.dtype), np.ones(rows.shape[1], x.dtype)
+    mean, rstd = np.empty((2, len(rows), 1), x.dtype)
+    for r in row_blocks(rows):
+        o, m, s = out[r], mean[r], rstd[r]
+        np.divide(np.vecdot(rows[r], ones)[:, None], count, m)
+        np.subtract(rows[r], m, o)
+        inverse_root(np.vecdot(o, o)[:, None], count, eps, s)
+        np.multiply(o, s, o)
+        if weight is not None:
+            np.multiply(o, weight.reshape(-1), o)
+        if bias is not None:
+            np.add(o, bias.reshape(-1), o)
+    return out.reshape(x.shape), mean.reshape(kept), rstd.reshape(kept)
+
+
+def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) -> tuple[Any, Any, Any]:
+    if x.dtype.itemsize < 4 or not x.size or g.dtype != x.dtype:
+        return plain.layer_norm_backward(np, g, x, weight, mean, rstd, ndim)
+    return rows_backward(g, x, weight, mean, rstd, ndim)
+
+
+def rms_norm(x: Any, weight: Any, ndim: int, eps: float) -> tuple[Any, Any]:
+    if x.dtype.itemsize < 4 or not x.size:
+        return plain.rms_norm(np, x, weight, ndim, eps)
+    rows, kept = as_rows(x, ndim)
+    out, rstd = np.empty(rows.shape, x.dtype), np.empty((len(rows), 1), x.dtype)
+    for r in row_blocks(rows):
+        inverse_root(np.vecdot(rows[r], rows[r])[:, None], x.dtype.type(rows.shape[1]), eps, rstd[r])
+        np.multiply(rows[r], rstd[r], out[r])
+        if weight is not None:
+            np.multiply(out[r], weight.reshape(-1), out[r])
+    return out.reshape(x.shape), rstd.reshape(kept)
+
+
+def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, ndim: int) -> tuple[Any, Any]:
+    if x.dtype.itemsize < 4 or not x.size or g.dtype != x.dtype:
+        return plain.rms_norm_backward(np, g, x, weight, rstd, ndim)
+    return rows_backward(g, x, weight, None, rstd, ndim)[:2]
+
+
+def rows_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) -> tuple[Any, Any, Any]:
+    """The gradients of layer normalization, or, without a mean, of RMS normalization."""
+    rows, _ = as_rows(x, ndim)
+    above, _ = as_rows(g, ndim)
+    length = rows.shape[1]
+    count = x.dtype.type(length)
+    mean = None if mean is None else mean.reshape(-1, 1)
+    rstd = rstd.reshape(-1, 1)
+    factor = np.ones(length, x.dtype) if weight is None else weight.reshape(-1)
+    gx, gw, gb = np.empty(rows.shape, x.dtype), np.zeros(length, x.dtype), np.zeros(length, x.dtype)
+    scratch = np.empty((min(len(rows), max(1, BLOCK // length)), length), x.dtype)
+    for r in row_blocks(rows):
+        up, s, o = above[r], rstd[r], gx[r]
+        h = scratch[: len(up)]
+        if mean is None:
+            np.multiply(rows[r], s, h)
+        else:
+            np.subtract(rows[r], mean[r], h)
+            np.multiply(h, s, h)
+        np.multiply(up, h, o)
+        gw += np.add.reduce(o, 0)
+        np.multiply(h, (np.vecdot(o, factor) / count)[:, None], h)
+        if weight is None:
+            np.subtract(up, h, o)
+        else:
+            np.subtract(np.multiply(up, factor, o), h, o)
+        if mean is not None:
+            gb += np.add.reduce(up, 0)
+            np.subtract(o, (np.vecdot(up, factor) / count)[:, None], o)
+        np.multiply(o, s, o)
+    shape = x.shape[x.ndim - ndim :]
+    to = gw.dtype if weight is None else weight.dtype
+    gw, gb = (a.reshape(shape).astype(to, copy=False) for a in (gw, gb))
+    return gx.reshape(x.shape), gw, gb
+
+
+def inverse_root(sums: Any, count: Any, eps: float, out: Any) -> None:
+    """``1 / sqrt(sums / count + eps)``."""
+    np.divide(sums, count, out)
+    np.add(out, eps, out)
+    np.sqrt(out, out)
+    np.divide(1, out, out)
+
+
+def by_channel(x: Any) -> bool:
+    """Whether the fast batch normalization applies: spatial dimensions, something in them, and no half type."""
+    return x.ndim > 2 and x.size > 0 and x.dtype.itemsize >= 4
+
+
+def as_planes(x: Any) -> Any:
+    """``(N, C, *spatial)`` as ``(N, C, positions)``."""
+    return np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], -1)
+
+
+def columns(values: Any, planes: Any) -> Any:
+    """One number a channel as ``(C, 1)``; as ``(C, positions)`` where planes are so small that NumPy's start of a loop
+    for each of them would take longer than reading the numbers again.
+    """
+    positions = planes.shape[2]
+    return values[:, None] if positions >= 512 else np.repeat(values, positions).reshape(-1, positions)
+
+
+def as_rows(x: Any, ndim: int) -> tuple[Any, tuple[int, ...]]:
+    """The array as a matrix with a row for what is normalized together, and the shape of the statistics."""
+    batch = x.shape[: x.ndim - ndim]
+    return np.ascontiguousarray(x).reshape(prod(batch), -1), (*batch, *(1,) * ndim)
+
+
+def channel_blocks(shape: tuple[int, int, int]) -> Iterator[tuple[slice, slice]]:
+    """The images and channels of each block."""
+    images, channels, positions = shape
+    wide = min(channels, max(1, BLOCK // positions))
+    deep = max(1, BLOCK // (positions * wide))
+    for i in range(0, images, deep):
+        for c in range(0, channels, wide):
+            yield slice(i, i + deep), slice(c, c + wide)
+
+
+def row_blocks(rows: Any) -> Iterator[slice]:
+    """The rows of each block."""
+    step = max(1, BLOCK // rows.shape[1])
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)

@@ -1,0 +1,134 @@
+"""Optimizer steps over flat arrays, a block at a time: every element is read and written once by the memory, however
+many operations a step has.
+
+Arrays that are not contiguous, and half types, take the plain kernels' way.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernels import optimization as plain
+
+__all__ = ["adam_", "sgd_"]
+
+#: Elements at a time: 128 KiB of float32, so AdamW's four arrays and the scratch stay in 1 MiB of second-level cache.
+BLOCK = 32768
+
+
+def sgd_(
+    p: Any,
+    g: Any,
+    momentum_buffer: Any,
+    first_step: bool,
+    lr: float,
+    momentum: float,
+    dampening: float,
+    weight_decay: float,
+    nesterov: bool,
+    maximize: bool,
+) -> None:
+    arrays = (p, g) if momentum_buffer is None else (p, g, momentum_buffer)
+    if not flat(arrays):
+        plain.sgd_(np, p, g, momentum_buffer, first_step, lr, momentum, dampening, weight_decay, nesterov, maximize)
+        return
+    sign = -1.0 if maximize else 1.0
+    scratch = np.empty((2, min(BLOCK, p.size)), p.dtype)
+    for p, g, *state in blocks(arrays):
+        t, u = scratch[:, : p.size]
+        if weight_decay:
+            np.multiply(p, weight_decay, t)
+            (np.subtract if maximize else np.add)(t, g, t)
+            scale, g = 1.0, t
+        else:
+            scale = sign
+        if state:
+            velocity = state[0]
+            if first_step:
+                np.multiply(g, scale, velocity)
+            else:
+                np.multiply(velocity, momentum, velocity)
+                np.multiply(g, scale * (1 - dampening), u)
+                np.add(velocity, u, velocity)
+            if nesterov:
+                np.multiply(velocity, momentum, u)
+                np.add(np.multiply(g, scale, t), u, u)
+                g = u
+            else:
+                g = velocity
+            scale = 1.0
+        np.multiply(g, scale * lr, u)
+        np.subtract(p, u, p)
+
+
+def adam_(
+    p: Any,
+    g: Any,
+    exp_avg: Any,
+    exp_avg_sq: Any,
+    max_exp_avg_sq: Any,
+    step: int,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    maximize: bool,
+) -> None:
+    arrays = (p, g, exp_avg, exp_avg_sq) if max_exp_avg_sq is None else (p, g, exp_avg, exp_avg_sq, max_exp_avg_sq)
+    if not flat(arrays):
+        plain.adam_(
+            np, p, g, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay, decoupled,
+            maximize,
+        )  # fmt: skip
+        return
+    step_size, root, decay, add = plain.adam_factors(step, lr, beta1, beta2, weight_decay, decoupled)
+    scratch = np.empty((2, min(BLOCK, p.size)), p.dtype)
+    # p - step_size * m / (sqrt(v) / root + eps) with the division by root taken out of the loop:
+    # sqrt(v) / root + eps = (sqrt(v) + eps * root) / root
+    scaled_eps, scaled_step = eps * root, step_size * root
+    for p, g, mean, square, *largest in blocks(arrays):
+        t, u = scratch[:, : p.size]
+        if decay != 1:
+            np.multiply(p, decay, p)
+        if add:
+            np.multiply(p, add, u)
+            g = (np.subtract if maximize else np.add)(u, g, u)
+        elif maximize:
+            g = np.negative(g, u)
+        np.subtract(g, mean, t)
+        np.multiply(t, 1 - beta1, t)
+        np.add(mean, t, mean)
+        np.multiply(square, beta2, square)
+        np.multiply(g, 1 - beta2, t)
+        np.multiply(t, g, t)
+        np.add(square, t, square)
+        if largest:
+            square = np.maximum(largest[0], square, out=largest[0])
+        np.sqrt(square, t)
+        np.add(t, scaled_eps, t)
+        np.divide(mean, t, t)
+        np.multiply(t, scaled_step, t)
+        np.subtract(p, t, p)
+
+
+def flat(arrays: tuple[Any, ...]) -> bool:
+    """Whether the arrays can be walked as flat memory in their own type."""
+    first = arrays[0]
+    return first.dtype.itemsize >= 4 and all(
+        a.flags.c_contiguous and a.dtype == first.dtype and a.shape == first.shape for a in arrays
+    )
+
+
+def blocks(arrays: tuple[Any, ...]) -> Any:
+    """The same block of each array, as flat views."""
+    views = [a.reshape(-1) for a in arrays]
+    size = views[0].size
+    if size <= BLOCK:
+        yield views
+        return
+    for start in range(0, size, BLOCK):
+        yield [v[start : start + BLOCK] for v in views]
