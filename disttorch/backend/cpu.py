@@ -10,6 +10,7 @@ import numpy
 from .cpu_kernels import CPU_KERNELS
 from .device import device
 from .dtypes import DTYPES, HALF
+from .memory import keep_freed_memory
 from .namespace import NAMESPACES, Namespace, move
 
 __all__ = ["cpu"]
@@ -18,6 +19,7 @@ __all__ = ["cpu"]
 # user's, and looking at the flags for each operation (numpy.errstate) costs three times a small addition.
 # To look for NaN and infinity there is autograd.detect_anomaly, which names the operation.
 numpy.seterr(all="ignore")
+keep_freed_memory()
 
 DEVICE = device("cpu")
 FLOAT32 = numpy.dtype(numpy.float32)

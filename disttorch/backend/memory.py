@@ -1,0 +1,31 @@
+"""Lets the C library keep memory that arrays have freed, for the next arrays.
+
+A training step frees and makes the same arrays again and again. Left to itself, glibc gives large ones back to the system,
+which then has to fill every page with zeros once more: a third of the time of a small convolutional network's step.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+__all__ = ["keep_freed_memory"]
+
+# From glibc's malloc.h; see mallopt(3).
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
+MiB = 2**20
+SETTINGS = {
+    M_MMAP_THRESHOLD: 64 * MiB,  # smaller arrays come from the heap, where freed ones are found again
+    M_TRIM_THRESHOLD: 512 * MiB,  # so much may be free at the end of the heap before some is given back
+    M_TOP_PAD: 16 * MiB,
+}
+
+
+def keep_freed_memory() -> None:
+    """Set it, where the C library is glibc and the user has not decided by MALLOC_... variables of its own."""
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "gnu_get_libc_version"):
+        for parameter, value in SETTINGS.items():
+            library.mallopt(parameter, value)
