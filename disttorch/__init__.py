@@ -59,6 +59,8 @@ globals().update(PUBLIC_DTYPES)
 
 def __getattr__(name: str) -> Any:
     """Subpackages are imported when they are first used; a name that is not there is said to be absent."""
-    if name in ("cuda", "distributed", "nn", "optim", "utils"):
+    if name in ("cuda", "distributed", "nn", "optim", "serialization", "utils"):
         return import_module(f"disttorch.{name}")
+    if name in ("load", "save"):
+        return getattr(import_module("disttorch.serialization"), name)
     raise AttributeError(f"disttorch has no {name!r}: it is not built (yet) or no name of PyTorch's")

@@ -18,7 +18,7 @@ from .backend import namespace
 from .backend.dtypes import DTYPES
 from .ops import conversion, creation, indexing, linear, pointwise, reduction, shape
 from .ops.dims import Size, normal_dim
-from .ops.elementwise import IN_PLACE
+from .ops.elementwise import IN_PLACE, OPERATORS
 from .printing import tensor_repr
 
 __all__ = ["Tensor"]
@@ -28,14 +28,14 @@ __all__ = ["Tensor"]
 METHODS: dict[Any, str] = {
     pointwise: """
         abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-        bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil copysign cos cosh deg2rad div
+        bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil conj copysign cos cosh deg2rad div
         divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmax fmin fmod frac ge greater greater_equal gt hypot
         isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
         lt maximum minimum mul multiply ne neg negative not_equal positive pow rad2deg reciprocal relu remainder round rsqrt
         sigmoid sign signbit sin sinh sqrt square sub subtract tan tanh true_divide trunc
     """,
     reduction: """
-        all amax amin any argmax argmin argsort cumsum logsumexp max mean min norm prod sort std sum topk var
+        all amax amin any argmax argmin argsort bincount cumsum logsumexp max mean min norm prod sort std sum topk var
     """,
     shape: """
         broadcast_to chunk diagonal expand expand_as flatten flip moveaxis movedim narrow permute ravel repeat reshape
@@ -60,7 +60,7 @@ for _name, _function in IN_PLACE.items():
 for _name in "clamp clamp_max clamp_min clip cumsum masked_fill pow round scatter scatter_add tril triu".split():
 
     def _twin(self: Tensor, *args: Any, _function: Callable = getattr(Tensor, _name), _name: str = _name, **options: Any) -> Tensor:
-        return conversion.overwrite(_name, self, _function(self, *args, **options))
+        return conversion.overwrite(_name, self, _function(conversion.before_overwriting(self), *args, **options))
 
     _twin.__name__, _twin.__doc__ = _name + "_", f"`{_name}` in place."
     setattr(Tensor, _name + "_", _twin)
@@ -89,26 +89,29 @@ _OPERATORS: dict[str, Callable] = {
     "__rshift__": pointwise.bitwise_right_shift,
 }
 for _name, _function in _OPERATORS.items():
-    setattr(Tensor, _name, _function)
-    setattr(Tensor, f"__r{_name[2:]}", _swapped(_function))
+    _operator = OPERATORS.get(_function, _function)
+    setattr(Tensor, _name, _operator)
+    setattr(Tensor, f"__r{_name[2:]}", _swapped(_operator))
     _in_place = {"__matmul__": None, "__floordiv__": "floor_divide_", "__mod__": "remainder_", "__truediv__": "div_"}.get(
         _name, f"{getattr(_function, '__name__', '')}_"
     )
     if _in_place:
         setattr(Tensor, f"__i{_name[2:]}", getattr(Tensor, _in_place))
 for _name in "eq ne lt le gt ge".split():
-    setattr(Tensor, f"__{_name}__", getattr(pointwise, _name))
-Tensor.__neg__ = pointwise.neg
-Tensor.__pos__ = pointwise.positive
-Tensor.__abs__ = pointwise.abs
-Tensor.__invert__ = lambda self: (
-    pointwise.logical_not(self) if self._array.dtype == dt.bool_.numpy else pointwise.bitwise_not(self)
-)
-Tensor.__getitem__ = indexing.getitem
-Tensor.__setitem__ = indexing.setitem
-Tensor.__hash__ = object.__hash__
-# NumPy leaves mixed expressions to us
-Tensor.__array_priority__ = 1000
+    setattr(Tensor, f"__{_name}__", OPERATORS[getattr(pointwise, _name)])
+for _name, _function in {
+    "__neg__": pointwise.neg,
+    "__pos__": pointwise.positive,
+    "__abs__": pointwise.abs,
+    "__invert__": lambda self: (
+        pointwise.logical_not(self) if self._array.dtype == dt.bool_.numpy else pointwise.bitwise_not(self)
+    ),
+    "__getitem__": indexing.getitem,
+    "__setitem__": indexing.setitem,
+    "__hash__": object.__hash__,
+    "__array_priority__": 1000,  # NumPy leaves mixed expressions to us
+}.items():
+    setattr(Tensor, _name, _function)
 
 
 # --- what a tensor is ------------------------------------------------------------------------------------------------
@@ -121,8 +124,8 @@ def method(function: Any) -> Any:
     return function
 
 
-def _property(name: str, get: Callable[[Tensor], Any], doc: str) -> None:
-    setattr(Tensor, name, property(get, doc=doc))
+def _property(name: str, get: Callable[[Tensor], Any], doc: str, put: Callable[[Tensor, Any], None] | None = None) -> None:
+    setattr(Tensor, name, property(get, put, doc=doc))
 
 
 _property("shape", lambda self: Size(self._array.shape), "The size of each dimension.")
@@ -131,6 +134,8 @@ _property("dtype", lambda self: DTYPES[self._array.dtype], "The type of the elem
 _property("device", lambda self: namespace(self._array).device_of(self._array), "Where the elements are.")
 _property("is_cuda", lambda self: namespace(self._array).name == "cuda", "Whether they are on a GPU.")
 _property("is_leaf", lambda self: self._node is None or self._node.__class__ is AccumulateGrad, "Whether no recorded operation made it.")
+_property("real", lambda self: pointwise.real(self) if self.dtype.is_complex else self, "The real part.")
+_property("imag", lambda self: pointwise.imag(self), "The imaginary part.")
 _property("itemsize", lambda self: self._array.itemsize, "Bytes an element.")
 _property("nbytes", lambda self: self._array.nbytes, "Bytes of all elements.")
 _property("T", lambda self: shape.permute(self, tuple(reversed(range(self.ndim)))), "Dimensions in reverse order.")
@@ -254,10 +259,16 @@ def _number(convert: Callable) -> Callable:
     return lambda self: convert(self.item())
 
 
-Tensor.__bool__ = _number(bool)  # type: ignore[method-assign]
-Tensor.__float__ = _number(float)  # type: ignore[method-assign]
-Tensor.__int__ = _number(int)  # type: ignore[method-assign]
-Tensor.__complex__ = _number(complex)
+@method
+def __bool__(self: Tensor) -> bool:
+    if self._array.size != 1:
+        which = "more than one value" if self._array.size else "no values"
+        raise RuntimeError(f"Boolean value of Tensor with {which} is ambiguous; its shape is {list(self._array.shape)}")
+    return builtins.bool(self._array.item())
+
+
+for _name, _convert in {"__float__": float, "__int__": int, "__complex__": complex}.items():
+    setattr(Tensor, _name, _number(_convert))
 
 
 @method
@@ -413,15 +424,10 @@ _property(
 )
 _property("retains_grad", lambda self: self._retains_grad, "Whether `retain_grad` was called on a tensor that is no leaf.")
 _property("_version_count", lambda self: 0 if self._version is None else self._version[0], "How often it was changed in place.")
-Tensor.requires_grad = property(
-    lambda self: self._node is not None,
-    lambda self, value: creation.require_grad(self, value),
-    doc="Whether gradients are computed for this tensor.",
-)
 
 
-def _get_grad(self: Tensor) -> Tensor | None:
-    return self._grad
+def _set_requires_grad(self: Tensor, value: bool) -> None:
+    creation.require_grad(self, value)
 
 
 def _set_grad(self: Tensor, value: Tensor | None) -> None:
@@ -437,13 +443,6 @@ def _set_grad(self: Tensor, value: Tensor | None) -> None:
     self._grad = value
 
 
-Tensor.grad = property(_get_grad, _set_grad, doc="The gradient that backward has added up for this leaf, or None.")
-
-
-def _get_data(self: Tensor) -> Tensor:
-    return wrap(self._array)
-
-
 def _set_data(self: Tensor, value: Tensor) -> None:
     if not isinstance(value, Tensor):
         raise TypeError(f"Variable data has to be a tensor, but got {builtins.type(value).__name__}")
@@ -452,7 +451,9 @@ def _set_data(self: Tensor, value: Tensor) -> None:
         self._node.shape, self._node.dtype = self._array.shape, self._array.dtype  # type: ignore[union-attr]
 
 
-Tensor.data = property(_get_data, _set_data, doc="The same memory without the graph, and without notice of changes.")
+_property("requires_grad", lambda self: self._node is not None, "Whether its gradient is computed.", _set_requires_grad)
+_property("grad", lambda self: self._grad, "The gradient that backward has added up for this leaf, or None.", _set_grad)
+_property("data", lambda self: wrap(self._array), "The same memory without the graph; changes go unnoticed.", _set_data)
 
 
 @method
@@ -461,11 +462,14 @@ def requires_grad_(self: Tensor, requires_grad: bool = True) -> Tensor:
     return creation.require_grad(self, requires_grad)
 
 
-Tensor.backward = lambda self, gradient=None, retain_graph=None, create_graph=False, inputs=None: backward(
-    self, gradient, retain_graph, create_graph, inputs
-)
-Tensor.backward.__name__ = "backward"
-Tensor.backward.__doc__ = "Add the gradients of this tensor to the leaves' ``.grad``; see `disttorch.autograd.backward`."
+def _backward(
+    self: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+) -> None:
+    """Add the gradients of this tensor to the leaves' ``.grad``; see `disttorch.autograd.backward`."""
+    backward(self, gradient, retain_graph, create_graph, inputs)
+
+
+setattr(Tensor, "backward", _backward)  # noqa: B010 - the name is taken by the function
 
 
 @method
@@ -523,7 +527,7 @@ def __deepcopy__(self: Tensor, memo: dict) -> Tensor:
     result._array = namespace(self._array).array(self._array)
     result._node = result._grad = result._version = result._view = None
     memo[id(self)] = result
-    result.__dict__.update(copying.deepcopy({k: v for k, v in self.__dict__.items() if k != "_views"}, memo))
+    result.__dict__.update(copying.deepcopy(self.__dict__, memo))
     if self._node is not None:
         creation.require_grad(result, True)
     if self._grad is not None:

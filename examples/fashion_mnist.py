@@ -54,7 +54,9 @@ def read_idx(path):
         sys.exit(f"{path} is damaged: {error}")
     found = hashlib.md5(raw).hexdigest()
     if hashlib.md5(packed).hexdigest() != published and found != content:
-        sys.exit(f"{path} is not the file of Fashion-MNIST: the MD5 sum of its content is {found}, it should be {content}")
+        sys.exit(
+            f"{path} is not the file of Fashion-MNIST: the MD5 sum of its content is {found}, it should be {content}"
+        )
     ndim = raw[3]
     shape = np.frombuffer(raw, ">i4", ndim, offset=4)
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * ndim).reshape(shape)
@@ -146,7 +148,9 @@ def normalise(images, device):
 def train_epoch(model, optimizer, loader, epoch, args, device):
     model.train()
     steps = args.epochs * len(loader)
-    bar = tqdm(total=len(loader.dataset), desc=f"epoch {epoch}/{args.epochs}", unit=" images", disable=dist.get_rank() != 0)
+    bar = tqdm(
+        total=len(loader.dataset), desc=f"epoch {epoch}/{args.epochs}", unit=" images", disable=dist.get_rank() != 0
+    )
     start = time.perf_counter()
     for i, (images, labels) in enumerate(loader):
         for group in optimizer.param_groups:
@@ -239,7 +243,8 @@ def main():
         if rank == 0:
             args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
             torch.save(
-                {"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch}, args.checkpoint
+                {"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
+                args.checkpoint,
             )
     report(counts, names)
     say(f"test accuracy {counts.diagonal().sum().item() / counts.sum().item():.4f}")

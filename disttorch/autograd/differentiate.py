@@ -96,7 +96,7 @@ def backward(
     roots = _roots("backward", _as_tuple(tensors), _as_tuple(grad_tensors), create_graph)
     captured = run_backward(roots, keep_graph=keep, create_graph=create_graph, capture=tuple(t._node for t in targets))
     for t in targets:
-        if t._node.__class__ is not AccumulateGrad and t._node in captured:
+        if t._node.__class__ is not AccumulateGrad and t._node in captured and not t._retains_grad:
             AccumulateGrad(t).accumulate(captured[t._node], is_fresh=False)
 
 
@@ -157,6 +157,7 @@ def grad(
     nodes = tuple(t._node for t in sources)
     captured = run_backward(roots, keep_graph=keep, create_graph=create_graph, capture=nodes, accumulate=False)
     results: list[Tensor | None] = []
+    taken = set() if create_graph else {_owner(start) for _, start in roots}
     for i, (t, node) in enumerate(zip(sources, nodes)):
         g = captured.get(node)
         if g is None and not (allow_unused or materialize_grads):
@@ -167,11 +168,22 @@ def grad(
         if g is None:
             results.append(NAMESPACES[Tensor].zeros_like(t.detach()) if materialize_grads else None)
         else:
-            results.append(g if create_graph else as_tensor(g))
+            results.append(g if create_graph else _own(g, taken))
     return tuple(results)
 
 
-def as_tensor(array: Any) -> Tensor:
-    """A gradient of the engine as a tensor of its own memory."""
+def _owner(array: Any) -> int:
+    """What two arrays have in common if they are views of the same memory."""
+    while getattr(array, "base", None) is not None:
+        array = array.base
+    return id(array)
+
+
+def _own(array: Any, taken: set[int]) -> Tensor:
+    """A gradient of the engine as a tensor whose memory no other result has."""
     xp = NAMESPACES[array.__class__]
-    return wrap(xp.array(array) if array.__class__ is not xp.ndarray or not array.flags.writeable else array)
+    owner = _owner(array)
+    if array.__class__ is not xp.ndarray or owner in taken or not array.flags.writeable:
+        return wrap(xp.array(array))
+    taken.add(owner)
+    return wrap(array)

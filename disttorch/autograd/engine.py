@@ -112,13 +112,14 @@ def _walk(
             else:
                 if gradient.__class__ is list:
                     _fill_missing(node, gradient)
-                results = node.propagate(gradient, create_graph)
-                if not keep_graph:
-                    node.release()
-                if node.node_hooks:
-                    results = _run_node_hooks(node, results, gradient, create_graph)
-                if check_nan:
-                    _look_for_nan(node, results, create_graph)
+                if needed is None or not needed.isdisjoint(edges):
+                    results = node.propagate(gradient, create_graph)
+                    if not keep_graph:
+                        node.release()
+                    if node.node_hooks:
+                        results = _run_node_hooks(node, results, gradient, create_graph)
+                    if check_nan:
+                        _look_for_nan(node, results, create_graph)
         is_fresh = node.returns_fresh_arrays
         previous = gradient
         for edge, result in zip(edges, results):

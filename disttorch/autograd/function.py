@@ -27,7 +27,7 @@ class FunctionCtx(Node):
     __slots__ = ()
 
     returns_fresh_arrays = False
-    edges = ()
+    edges: tuple[Node | None, ...] = ()
     needs_input_grad: tuple[bool, ...] = ()
     materialize_grads = True
     _function: type[Function]

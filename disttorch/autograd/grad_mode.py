@@ -5,9 +5,10 @@ The mode is a context variable: each thread and each asyncio task has its own, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from functools import wraps
+from inspect import isgeneratorfunction
 from typing import Any
 
 __all__ = [
@@ -75,12 +76,36 @@ class _Block:
         _inference.set(before[2])
 
     def __call__(self, function: Callable) -> Callable:
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with self:
-                return function(*args, **kwargs)
+        return decorated(function, lambda: self)
 
-        return wrapped
+
+def decorated(function: Callable, block: Callable[[], Any]) -> Callable:
+    """The function with a block around each call; of a generator, around each of its steps."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with block():
+            return function(*args, **kwargs)
+
+    @wraps(function)
+    def stepped(*args: Any, **kwargs: Any) -> Generator:
+        generator = function(*args, **kwargs)
+        step, argument = generator.send, None
+        while True:
+            try:
+                with block():
+                    value = step(argument)
+            except StopIteration as end:
+                return end.value
+            try:
+                step, argument = generator.send, (yield value)
+            except GeneratorExit:
+                generator.close()
+                raise
+            except BaseException as error:
+                step, argument = generator.throw, error
+
+    return stepped if isgeneratorfunction(function) else wrapped
 
 
 class _PlainBlock(_Block):
@@ -155,13 +180,7 @@ class set_grad_enabled(_Block):
 
     def __call__(self, function: Callable) -> Callable:
         recording.set(self._outer[0])  # as a decorator it only applies during calls
-
-        @wraps(function)
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            with set_grad_enabled(self.mode):
-                return function(*args, **kwargs)
-
-        return wrapped
+        return decorated(function, lambda: set_grad_enabled(self.mode))
 
 
 class set_detect_anomaly(_Block):

@@ -10,10 +10,12 @@ import itertools
 import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backend import NAMESPACES
+from ..backend.dtypes import COMPLEX_DTYPES
 from .variable import Tensor, bump_version, wrap
 
 if TYPE_CHECKING:
@@ -101,7 +103,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """(node, number of its result) for each input."""
-        return tuple((e.edges[0], e.index) if isinstance(e, Pick) else (e, 0) for e in self.edges)  # type: ignore[misc]
+        return tuple((e.edges[0], e.index) if isinstance(e, Pick) else (e, 0) for e in self.edges)  
 
     def note_place(self) -> None:
         """Keep the traceback of the program at this moment, for anomaly mode."""
@@ -133,7 +135,7 @@ class OperationNode(Node):
 
     operation: Operation
     saved: tuple | None
-    versions: tuple
+    versions: Sequence[list]
     stamp: int
     params: dict
 
@@ -149,7 +151,7 @@ class OperationNode(Node):
                     f"trying to backward through the graph a second time: what {self.name} saved was freed by the first "
                     "backward; call it with retain_graph=True to go through the graph again"
                 )
-            if self.stamp != sum([v[0] for v in self.versions]):
+            if self.stamp != (self.versions[0][0] if len(self.versions) == 1 else sum([v[0] for v in self.versions])):
                 raise RuntimeError(self._changed_in_place())
         if create_graph:
             xp = NAMESPACES[Tensor]
@@ -157,6 +159,11 @@ class OperationNode(Node):
         else:
             first = gradient[0] if gradient.__class__ is list else gradient
             xp = NAMESPACES[first.__class__]
+        if self.dtype in COMPLEX_DTYPES:
+            # a rule multiplies by the derivative; the gradient of a real number is the product with its conjugate
+            # (https://docs.pytorch.org/docs/stable/notes/autograd.html#autograd-for-complex-numbers)
+            results = self.operation.backward(xp.conjugate(gradient), saved, xp, self.params, self.edges)
+            return [r if r is None else xp.conjugate(r) for r in results]
         return self.operation.backward(gradient, saved, xp, self.params, self.edges)
 
     def release(self) -> None:
@@ -199,11 +206,13 @@ class AccumulateGrad(Node):
     ----------
     home : array or None
         Memory in which the gradient shall live, such as a slice of a flat bucket.
+    lock : Lock
+        Held while a gradient is added: several threads may run backward at once.
     post_hooks : OrderedDict or None
         Called with the leaf after its gradient has been added.
     """
 
-    __slots__ = ("home", "leaf", "post_hooks")
+    __slots__ = ("home", "leaf", "lock", "post_hooks")
 
     home: Any
     post_hooks: OrderedDict | None
@@ -214,6 +223,7 @@ class AccumulateGrad(Node):
         self.shape = leaf._array.shape
         self.dtype = leaf._array.dtype
         self.home = None
+        self.lock = Lock()
         self.post_hooks = None
 
     def accumulate(self, gradient: Any, is_fresh: bool) -> None:
@@ -221,16 +231,17 @@ class AccumulateGrad(Node):
         leaf = self.leaf()
         if leaf is None:
             return
-        existing = leaf._grad
-        if isinstance(gradient, Tensor):
-            leaf._grad = gradient if existing is None else existing + gradient
-        elif existing is None:
-            leaf._grad = wrap(self._settle(gradient, is_fresh))
-        elif existing._node is not None:
-            leaf._grad = wrap(existing._array + gradient)
-        else:
-            existing._array += gradient
-            bump_version(existing)
+        with self.lock:
+            existing = leaf._grad
+            if isinstance(gradient, Tensor):
+                leaf._grad = gradient if existing is None else existing + gradient
+            elif existing is None:
+                leaf._grad = wrap(self._settle(gradient, is_fresh))
+            elif existing._node is not None:
+                leaf._grad = wrap(existing._array + gradient)
+            else:
+                existing._array += gradient
+                bump_version(existing)
         if self.post_hooks:
             for hook in tuple(self.post_hooks.values()):
                 hook(leaf)
@@ -252,8 +263,13 @@ def retain_gradient(tensor: Tensor) -> None:
 
     def keep(gradient: Tensor) -> None:
         alive = weak()
-        if alive is not None:
-            alive._grad = gradient if alive._grad is None else alive._grad + gradient
+        if alive is None:
+            return
+        if alive._grad is not None:
+            gradient = alive._grad + gradient
+        elif gradient._node is None:  # the engine goes on with this array
+            gradient = wrap(NAMESPACES[gradient._array.__class__].array(gradient._array))
+        alive._grad = gradient
 
     assert tensor._node is not None
     tensor._node.add_hook("hooks", keep)

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..backend import NAMESPACES
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
 from .grad_mode import ANOMALY, recording
-from .graph import Edge, Node, OperationNode, Pick
+from .graph import Edge, OperationNode, Pick
 from .variable import Tensor, bump_version, wrap
-from .views import register_view, set_history
+from .views import set_history, view_of
 
 __all__ = ["Operation", "apply", "apply_in_place", "record"]
 
@@ -61,8 +61,8 @@ class Operation:
     """
 
     __slots__ = (
-        "extras", "forward", "inputs", "is_view", "joint", "name", "needed_by", "node_name", "recompute", "results",
-        "rules", "saved_names", "shape_names",
+        "_plans", "backward", "extras", "forward", "inputs", "is_single", "is_view", "name", "needed_by", "node_name", "recompute",
+        "results", "saved_names", "shape_names",
     )  # fmt: skip
 
     def __init__(
@@ -83,6 +83,7 @@ class Operation:
         self.extras = tuple(extras)
         self.recompute = recompute
         self.results = results
+        self.is_single = results == 1 and not self.extras
         self.is_view = is_view
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
@@ -90,43 +91,69 @@ class Operation:
         if unknown:
             raise TypeError(f"operation {name}: rules for {sorted(unknown)}, but the inputs are {self.inputs}")
         self.saved_names = (*self.inputs, "out", *self.extras)
-        by_input = [rules.get(i) for i in self.inputs]
-        # for each input: which of saved_names, and of the shapes of inputs, its rule reads
+        # for each input: which of saved_names its rule reads
         self.needed_by: list[set[str]] = []
+        # shapes of inputs that are read elsewhere than in an input's own rule, where the edge knows its shape
         self.shape_names: set[str] = set()
-        self.rules = tuple(self._compile(rule) for rule in by_input)
-        self.joint = self._compile(gradients) if gradients else None
-        if gradients:
-            self.needed_by = [self.needed_by[-1]] * len(self.inputs)
+        self._plans: dict[tuple[bool, ...], _Plan | None] = {}
+        #: ``backward(g, saved, xp, params, edges)``: the gradients of the inputs; None where `edges` has None
+        self.backward = self._compile(gradients, [rules.get(i) for i in self.inputs])
 
-    def _compile(self, rule: Callable[..., Any] | None) -> Callable[..., Any] | None:
-        """The rule as a function of (g, saved, xp, params, needs), with its names resolved once and for all."""
-        if rule is None:
-            self.needed_by.append(set())
-            return None
-        arguments = []
-        needed = set()
+    def _compile(self, joint: Callable[..., Any] | None, rules: list[Callable[..., Any] | None]) -> Callable[..., Sequence[Any]]:
+        """All rules as one function, with their names resolved once and for all."""
+        if joint is not None:
+            call, needed = self._call("joint", joint, None)
+            self.needed_by = [needed] * len(self.inputs)
+            return eval(f"lambda g, saved, xp, params, edges: {call}", {"joint": joint})
+        calls, known = [], {}
+        for i, rule in enumerate(rules):
+            if rule is None:
+                self.needed_by.append(set())
+                calls.append("None")
+                continue
+            known[f"rule{i}"] = rule
+            call, needed = self._call(f"rule{i}", rule, i)
+            self.needed_by.append(needed)
+            # with one input there is only a node if it asks for a gradient
+            calls.append(call if len(rules) == 1 else f"None if edges[{i}] is None else {call}")
+        return eval(f"lambda g, saved, xp, params, edges: ({''.join(c + ', ' for c in calls)})", known)
+
+    def _call(self, known_as: str, rule: Callable[..., Any], number: int | None) -> tuple[str, set[str]]:
+        """The call of a rule as text, and what it reads of what is saved."""
+        arguments, needed = [], set()
         for name in inspect.signature(rule).parameters:
-            if name in ("g", "xp", "needs"):
+            if name in ("g", "xp"):
                 arguments.append(name)
+            elif name == "needs":
+                arguments.append("tuple([e is not None for e in edges])")
             elif name in self.saved_names:
                 arguments.append(f"saved[{self.saved_names.index(name)}]")
                 needed.add(name)
+            elif number is not None and name == self.inputs[number] + "_shape":
+                arguments.append(f"edges[{number}].shape")
             else:
-                if name.endswith("_shape") and name.removesuffix("_shape") in self.inputs:
+                if name.removesuffix("_shape") in self.inputs:
                     self.shape_names.add(name)
                 arguments.append(f"params[{name!r}]")
-        self.needed_by.append(needed)
-        return eval(f"lambda g, saved, xp, params, needs: rule({', '.join(arguments)})", {"rule": rule})
+        return f"{known_as}({', '.join(arguments)})", needed
 
-    def backward(self, g: Any, saved: tuple | None, xp: Any, params: dict, edges: tuple[Edge | None, ...]) -> Sequence[Any]:
-        """The gradients of the inputs; None where `edges` has None."""
-        if self.joint is not None:
-            return self.joint(g, saved, xp, params, tuple(e is not None for e in edges))
-        return [
-            None if edge is None or rule is None else rule(g, saved, xp, params, ())
-            for edge, rule in zip(edges, self.rules)
-        ]
+    def plan(self, edges: tuple[Edge | None, ...]) -> _Plan | None:
+        """What is to be saved where these inputs ask for a gradient; None for nothing. Found once for each combination."""
+        which = tuple([e is not None for e in edges])
+        try:
+            return self._plans[which]
+        except KeyError:
+            needed = set().union(*(names for asks, names in zip(which, self.needed_by) if asks))
+            plan = None
+            if needed:
+                plan = _Plan(
+                    tuple(i for i, n in enumerate(self.inputs) if n in needed),
+                    "out" in needed,
+                    tuple(i for i, n in enumerate(self.extras) if n in needed),
+                    len(self.saved_names),
+                )
+            self._plans[which] = plan
+            return plan
 
     def wrap_saved(self, node: OperationNode, saved: tuple | None, xp: Any) -> tuple:
         """What was saved as tensors that remember where they came from, so that derivatives can be differentiated."""
@@ -145,7 +172,7 @@ class Operation:
             else:
                 wrapped.append(wrap(array))
         if self.recompute is not None:
-            arguments = {k: v for k, v in node.params.items() if not k.endswith("_shape")}
+            arguments = {k: v for k, v in node.params.items() if k not in self.shape_names}
             wrapped[count + 1 :] = self.recompute(xp, *wrapped[:count], **arguments)
         return tuple(wrapped)
 
@@ -176,36 +203,63 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
     RuntimeError
         If the tensors are on different devices.
     """
+    if len(inputs) == 1 and operation.is_single:
+        (x,) = inputs
+        a = x._array  # type: ignore[union-attr]
+        out = operation.forward(NAMESPACES[a.__class__], a, **params)
+        if operation.is_view and (out.base is a or (out.base is not None and (out.base is a.base or _is_view_of(out, a)))):
+            return view_of(operation, x, out, params)  # type: ignore[arg-type]
+        if out.__class__ is not a.__class__:
+            out = _as_array(out)
+        result = wrap(out)
+        if x._node is not None:  # type: ignore[union-attr]
+            mode = recording.get()
+            if mode:
+                record(operation, inputs, (a,), result, (), params, mode)
+        return result
     arrays = [None if t is None else t._array for t in inputs]
     first = arrays[0].__class__
     for array in arrays:
         if array.__class__ is not first and array is not None:
             refuse_devices(operation, inputs)
-    xp = NAMESPACES[first]
-    out = operation.forward(xp, *arrays, **params)
-    count = operation.results
+    out = operation.forward(NAMESPACES[first], *arrays, **params)
     extras: tuple = ()
-    if operation.extras:
-        split = 1 if count == 1 else count
-        out, extras = (out[0] if count == 1 else out[:split]), tuple(out[split:])
-    if count == 1:
-        if out.__class__ is not xp.ndarray and NAMESPACES[out.__class__] is xp:
-            out = xp.asarray(out)  # a library's scalar; an array of another library was moved there
-        result = wrap(out)
-        if operation.is_view:
-            register_view(result, inputs[0], operation, params)
+    if operation.is_single:
+        results = wrap(out if out.__class__ is first else _as_array(out))
     else:
-        result = tuple(wrap(o if o.__class__ is xp.ndarray else xp.asarray(o)) for o in out)
-        if operation.is_view:
-            for i, r in enumerate(result):
-                register_view(r, inputs[0], operation, params, i)
+        count = operation.results
+        if operation.extras:
+            out, extras = (out[0] if count == 1 else out[:count]), tuple(out[count:])
+        results = wrap(_as_array(out)) if count == 1 else tuple([wrap(_as_array(o)) for o in out])
     mode = recording.get()
     if mode:
         for t in inputs:
             if t is not None and t._node is not None:
-                record(operation, inputs, arrays, result, extras, params, mode)
+                record(operation, inputs, arrays, results, extras, params, mode)
                 break
-    return result
+    return results
+
+
+def _as_array(out: Any) -> Any:
+    """A library's scalar as an array."""
+    xp = NAMESPACES[out.__class__]
+    return out if out.__class__ is xp.ndarray else xp.asarray(out)
+
+
+def _is_view_of(out: Any, a: Any) -> bool:
+    return NAMESPACES[a.__class__].shares_memory(out, a)
+
+
+_new = object.__new__
+
+
+class _Plan(NamedTuple):
+    """What an operation saves: which inputs, whether its result, which extras, and how many places there are."""
+
+    inputs: tuple[int, ...]
+    out: bool
+    extras: tuple[int, ...]
+    places: int
 
 
 def record(
@@ -218,27 +272,28 @@ def record(
     mode: int = True,
 ) -> None:
     """Put an operation into the graph: make its node, with what the rules need, the origin of its results."""
-    node = OperationNode.__new__(OperationNode)
-    node.operation = operation
-    node.edges = edges = tuple([None if t is None else t._node for t in inputs])
+    node = _new(OperationNode)
     several = operation.results != 1
     if several:
-        node.shape = tuple(r._array.shape for r in result)
-        node.dtype = tuple(r._array.dtype for r in result)
+        node.shape = tuple([r._array.shape for r in result])
+        node.dtype = tuple([r._array.dtype for r in result])
     else:
         out = result._array
         if out.dtype not in DIFFERENTIABLE:
             return
         node.shape = out.shape
         node.dtype = out.dtype
-    node.params = params
-    needed: set[str] = set()
-    for edge, names in zip(edges, operation.needed_by):
-        if edge is not None:
-            needed |= names
+    node.operation = operation
+    node.edges = edges = tuple([None if t is None else t._node for t in inputs])
     if operation.shape_names:
-        node.params = {**params, **{f"{n}_shape": a.shape for n, a in zip(operation.inputs, arrays) if a is not None}}
-    _save(node, needed, inputs, arrays, result, extras)
+        params = {**params, **{f"{n}_shape": a.shape for n, a in zip(operation.inputs, arrays) if a is not None}}
+    node.params = params
+    plan = operation.plan(edges)
+    if plan is None:
+        node.saved = node.versions = ()
+        node.stamp = 0
+    else:
+        _save(node, plan, inputs, arrays, result, extras)
     if mode == ANOMALY:
         node.note_place()
     if not several:
@@ -250,30 +305,36 @@ def record(
 
 
 def _save(
-    node: OperationNode, needed: set[str], inputs: Sequence[Tensor | None], arrays: Sequence[Any], result: Any, extras: tuple
+    node: OperationNode, plan: _Plan, inputs: Sequence[Tensor | None], arrays: Sequence[Any], result: Any, extras: tuple
 ) -> None:
-    operation = node.operation
     versions = []
-    saved: list[Any] = []
-    if needed:
-        for name, tensor, array in zip(operation.inputs, inputs, arrays):
-            if name not in needed or tensor is None:
-                saved.append(None)
-                continue
-            saved.append(array)
+    saved: list[Any] = [None] * plan.places
+    stamp = 0
+    for i in plan.inputs:
+        tensor = inputs[i]
+        if tensor is not None:
+            saved[i] = array = arrays[i]
             if array is tensor._array:  # a copy in another dtype cannot be changed by anyone
-                versions.append(_version_of(tensor))
-        if "out" in needed:
-            saved.append(result._array)
-            versions.append(_version_of(result))
-        else:
-            saved.append(None)
-        saved.extend(e if n in needed else None for n, e in zip(operation.extras, extras))
-        if not versions:
-            versions.append([0])
+                version = tensor._version
+                if version is None:
+                    tensor._version = version = [0]
+                versions.append(version)
+                stamp += version[0]
+    after_inputs = plan.places - len(node.operation.extras)
+    if plan.out:
+        saved[after_inputs - 1] = result._array
+        version = _version_of(result)
+        versions.append(version)
+        stamp += version[0]
+    for i in plan.extras:
+        saved[after_inputs + i] = extras[i]
     node.saved = tuple(saved)
-    node.versions = tuple(versions)
-    node.stamp = sum([v[0] for v in versions])
+    node.versions = versions or NEVER_CHANGED
+    node.stamp = stamp
+
+
+#: so that what has been released can be told from what was never saved
+NEVER_CHANGED = ([0],)
 
 
 def _version_of(tensor: Tensor) -> list[int]:
@@ -305,18 +366,24 @@ def apply_in_place(operation: Operation, x: Tensor, *others: Tensor | None, **pa
         if array is not None and array.__class__ is not arrays[0].__class__:
             refuse_devices(operation, inputs)
     check_in_place(operation.name, x, others)
+    before = before_overwriting(operation, inputs, arrays)
     out = operation.forward(xp, *arrays, **params)
     extras: tuple = ()
     if operation.extras:
         out, *rest = out
         extras = tuple(rest)
     write(operation.name, x, out)
-    finish_in_place(operation, inputs, arrays, extras, params)
+    finish_in_place(operation, inputs, before, extras, params)
     return x
 
 
 def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -> None:
-    """Refuse an in-place change that the graph could not follow."""
+    """Refuse an in-place change of memory that is read-only or overlaps itself, or that the graph could not follow."""
+    if not getattr(x._array.flags, "writeable", True):
+        raise RuntimeError(
+            f"{name}_: more than one element of the written-to tensor of shape {list(x._array.shape)} and strides "
+            f"{list(x._array.strides)} bytes refers to a single memory location, or the memory is read-only; clone() it first"
+        )
     if not recording.get():
         return
     origin = x if x._view is None else x._view[0]
@@ -325,6 +392,23 @@ def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -
         raise RuntimeError(f"{name}_: {kind} is being used in an in-place operation; do it under no_grad()")
     if x._array.dtype not in DIFFERENTIABLE and any(o is not None and o._node is not None for o in others):
         raise RuntimeError(f"{name}_: a result that requires grad cannot be put into a tensor of dtype {DTYPES[x._array.dtype]}")
+
+
+def before_overwriting(operation: Operation, inputs: Sequence[Tensor | None], arrays: Sequence[Any]) -> Sequence[Any]:
+    """The arrays that the graph may keep of an operation in place: copies of what rules read and the change overwrites."""
+    if not recording.get():
+        return arrays
+    x = inputs[0]
+    assert x is not None
+    needed: set[str] = set()
+    for t, names in zip(inputs, operation.needed_by):
+        if t is not None and t._node is not None:
+            needed |= names
+    kept = list(arrays)
+    for i, (name, t) in enumerate(zip(operation.inputs, inputs)):
+        if name in needed and t is not None and (t is x or (t._version is not None and t._version is x._version)):
+            kept[i] = NAMESPACES[arrays[i].__class__].array(arrays[i])
+    return kept
 
 
 def write(name: str, x: Tensor, out: Any) -> None:
@@ -346,7 +430,7 @@ def write(name: str, x: Tensor, out: Any) -> None:
 def finish_in_place(
     operation: Operation, inputs: Sequence[Tensor | None], arrays: Sequence[Any], extras: tuple, params: dict
 ) -> None:
-    """Record an operation whose result has been written into its first input's memory."""
+    """Record an operation whose result has been written into its first input's memory; `arrays` by `before_overwriting`."""
     x = inputs[0]
     assert x is not None
     mode = recording.get()
@@ -354,9 +438,5 @@ def finish_in_place(
         result = wrap(x._array)
         result._version = x._version if x._version is not None else _version_of(x)
         record(operation, inputs, arrays, result, extras, params, mode)
-        node: Node | None = result._node
-        if node is not None:
-            # what was saved of x is gone: the counter that was read after the change must not hide that
-            if isinstance(node, OperationNode) and node.saved and node.saved[0] is x._array:
-                node.stamp -= 1
-            set_history(x, node)
+        if result._node is not None:
+            set_history(x, result._node)

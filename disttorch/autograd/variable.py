@@ -6,7 +6,6 @@ It stands below the operations because they create tensors, and the methods stan
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import ref
 
 if TYPE_CHECKING:
     from .graph import Edge
@@ -27,8 +26,9 @@ class Tensor:
         Where its gradient goes: the node that computed it, the accumulator of a leaf, or None if no gradient is asked.
     _grad : Tensor or None
         What ``.grad`` says.
-    _version : list of one int, or None
-        How often the memory was changed in place, shared by all tensors on that memory. Made when first needed.
+    _version : list, or None
+        How often the memory was changed in place, then weak references to views on it; shared by all tensors on that
+        memory. Made when first needed.
     _view : tuple or None
         Of a view: the tensor that it is a view of, and the (operation, parameters) that lead there from it.
     """
@@ -38,11 +38,10 @@ class Tensor:
     _array: Any
     _node: Edge | None
     _grad: Tensor | None
-    _version: list[int] | None
+    _version: list[Any] | None
     _view: tuple[Tensor, tuple] | None
 
     # rarely there, so kept in the instance's __dict__ once set
-    _views: list[ref[Tensor]] | None = None
     _retains_grad: bool = False
 
     if TYPE_CHECKING:

@@ -7,44 +7,63 @@ about where their values come from (PyTorch: https://docs.pytorch.org/docs/stabl
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backend import NAMESPACES
-from .grad_mode import enable_grad
-from .graph import Node
-from .variable import Tensor, share_version
+from ..backend.dtypes import DIFFERENTIABLE
+from .grad_mode import ANOMALY, enable_grad, recording
+from .graph import Node, OperationNode
+from .variable import Tensor
 
 if TYPE_CHECKING:
     from .operation import Operation
 
-__all__ = ["AssignedView", "register_view", "set_history"]
+__all__ = ["AssignedView", "set_history", "view_of"]
 
 
-def register_view(result: Tensor, source: Tensor | None, operation: Operation, params: dict, index: int | None = None) -> None:
-    """Note that `result` is a view of `source`, if it is: some operations copy where they cannot make a view."""
-    assert source is not None
-    a, b = result._array, source._array
-    if a.base is None or (a.base is not b and not NAMESPACES[a.__class__].shares_memory(a, b)):
-        return
-    share_version(source, result)
-    base, path = (source, ()) if source._view is None else source._view
-    result._view = (base, (*path, (operation, params, index)))
-    views = base._views
-    if views is None:
-        base._views = [ref(result)]
-        return
-    views.append(ref(result))
-    if len(views) & (len(views) - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
-        views[:] = [v for v in views if v() is not None]
+def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor:
+    """The tensor on an array that an operation took of the memory of `x`; recorded, and known as a view of its base."""
+    result = _new(Tensor)
+    result._array = array
+    result._grad = result._node = None
+    version = x._version
+    if version is None:
+        x._version = version = [0]
+    result._version = version
+    if x._view is None:
+        result._view = (x, ((operation, params),))
+    else:
+        base, path = x._view
+        result._view = (base, (*path, (operation, params)))
+    version.append(ref(result))
+    if len(version) & (len(version) - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
+        version[1:] = [v for v in version[1:] if v() is not None]
+    edge = x._node
+    if edge is not None:
+        mode = recording.get()
+        if mode and array.dtype in DIFFERENTIABLE:
+            result._node = node = _new(OperationNode)
+            node.operation = operation
+            node.edges = (edge,)
+            node.shape = array.shape
+            node.dtype = array.dtype
+            node.params = params
+            node.saved = node.versions = ()
+            node.stamp = 0
+            if mode == ANOMALY:
+                node.note_place()
+    return result
+
+
+_new = object.__new__
 
 
 def follow(path: tuple, base: Tensor) -> Tensor:
     """Take the same view of another tensor."""
-    for operation, params, index in path:
+    for operation, params in path:
         base = operation(base, **params)
-        if index is not None:
-            base = base[index]  # type: ignore[assignment]
     return base
 
 
@@ -67,24 +86,21 @@ class AssignedView(Node):
 
     def propagate(self, gradient: Any, create_graph: bool) -> tuple[Any, Any]:
         xp = NAMESPACES[gradient.__class__]
-        if create_graph:
-            rest = gradient.clone()
-            part = self._part(gradient)
-            self._part(rest).zero_()
-            return rest, part
         rest = xp.array(gradient)
-        self._part_of_array(xp, rest)[...] = 0
-        return rest, self._part_of_array(xp, gradient)
+        take = follow if create_graph else partial(_follow_arrays, xp)
+        # an advanced index takes a copy, so the last step is an assignment
+        changed, last = take(self.path[:-1], rest), self.path[-1:]
+        if last and "index" in last[0][1]:
+            changed[last[0][1]["index"]] = 0
+        else:
+            take(last, changed)[...] = 0
+        return rest, take(self.path, gradient)
 
-    def _part(self, tensor: Tensor) -> Tensor:
-        return follow(self.path, tensor)
 
-    def _part_of_array(self, xp: Any, array: Any) -> Any:
-        for operation, params, index in self.path:
-            array = operation.forward(xp, array, **params)
-            if index is not None:
-                array = array[index]
-        return array
+def _follow_arrays(xp: Any, path: tuple, array: Any) -> Any:
+    for operation, params in path:
+        array = operation.forward(xp, array, **params)
+    return array
 
 
 def set_history(x: Tensor, node: Node) -> None:
@@ -95,8 +111,8 @@ def set_history(x: Tensor, node: Node) -> None:
     else:
         base, path = x._view
         base._node = AssignedView(base, path, node)
-    for weak in base._views or ():
+    for weak in (base._version or ())[1:]:
         view = weak()
-        if view is not None and view._view is not None:
+        if view is not None and view._view is not None and view._view[0] is base:
             with enable_grad():
                 view._node = follow(view._view[1], base)._node

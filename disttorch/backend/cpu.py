@@ -36,9 +36,37 @@ def _half_in_float32(function: Any) -> Any:
     return wrapped
 
 
+# The functions of the numpy module that are written in Python take as long as their work on a small array does.
+# What they call in the end is called directly.
+_add_reduce = numpy.add.reduce
+
+
 def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    # numpy.sum's Python wrapper takes as long as the sum of a small array
-    return numpy.add.reduce(a, axis, dtype, None, keepdims)  # type: ignore[call-overload]
+    if dtype is None and a.dtype in HALF:
+        return _add_reduce(a, axis, FLOAT32, keepdims=keepdims).astype(a.dtype)
+    if keepdims or dtype is not None:
+        return _add_reduce(a, axis, dtype, keepdims=keepdims)
+    return _add_reduce(a, axis)
+
+
+def _reshape(a: Any, shape: Any) -> Any:
+    return a.reshape(shape)
+
+
+def _transpose(a: Any, axes: Any = None) -> Any:
+    return a.transpose(axes)
+
+
+def _swapaxes(a: Any, axis1: int, axis2: int) -> Any:
+    return a.swapaxes(axis1, axis2)
+
+
+def _broadcast_to(a: Any, shape: tuple[int, ...]) -> Any:
+    if a.ndim or a.__class__ is not numpy.ndarray:
+        return numpy.broadcast_to(a, shape)
+    view = numpy.ndarray(shape, a.dtype, a, 0, (0,) * len(shape))
+    view.flags.writeable = False
+    return view
 
 
 def _prod(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
@@ -54,11 +82,15 @@ def _min(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
 
 
 def _mean(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    total = numpy.add.reduce(a, axis, None, None, keepdims)
-    return total * total.dtype.type(total.size / a.size if a.size else numpy.nan)
+    if a.dtype in HALF:
+        return _mean(a.astype(FLOAT32), axis, keepdims).astype(a.dtype)
+    total = _sum(a, axis, keepdims)
+    return total / (a.size // total.size if total.size else 1)
 
 
 def _matmul(a: Any, b: Any) -> Any:
+    if a.ndim == b.ndim == 2 and a.dtype not in HALF:
+        return a.dot(b)  # the same product, by a shorter way
     if a.dtype in HALF:
         return numpy.matmul(a.astype(FLOAT32), b.astype(FLOAT32)).astype(a.dtype)
     if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous:
@@ -105,7 +137,8 @@ class CPU(Namespace):
 
     def __init__(self) -> None:
         super().__init__("cpu", numpy)
-        self.sum, self.prod, self.mean = map(_half_in_float32, (_sum, _prod, _mean))
+        self.sum, self.prod, self.mean = _sum, _half_in_float32(_prod), _mean
+        self.reshape, self.transpose, self.swapaxes, self.broadcast_to = _reshape, _transpose, _swapaxes, _broadcast_to
         self.max, self.min, self.matmul, self.power = _max, _min, _matmul, _power
         self.relu, self.linear, self.diagonal = _relu, _linear, _diagonal
         self.cumsum, self.cumprod = _half_in_float32(numpy.cumsum), _half_in_float32(numpy.cumprod)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..autograd.grad_mode import recording
 from ..autograd.operation import Operation, apply, check_in_place, finish_in_place, write
 from ..autograd.variable import Tensor, bump_version, share_version, wrap
 from ..backend import dtypes as dt
@@ -198,6 +199,13 @@ uniform_ = _random_in_place("uniform_", _uniform, "numbers uniform in [from, to)
 normal_ = _random_in_place("normal_", _normal, "normally distributed numbers of a mean and standard deviation")
 bernoulli_ = _random_in_place("bernoulli_", _bernoulli, "1 with probability p, else 0")
 random_ = _random_in_place("random_", _random, "integers uniform in [from, to)")
+
+
+def before_overwriting(input: Tensor) -> Tensor:
+    """What an in-place twin computes from: a copy where the graph may keep it, for the tensor's memory will change."""
+    if input._node is None or not recording.get():
+        return input
+    return wrap(namespace(input._array).array(input._array), input._node)
 
 
 def overwrite(name: str, input: Tensor, result: Tensor) -> Tensor:

@@ -8,39 +8,54 @@ node of the graph is filled in here without a call. `benchmarks/overhead.py` pri
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..autograd.grad_mode import ANOMALY, recording
 from ..autograd.graph import OperationNode
-from ..autograd.operation import Operation, check_in_place, finish_in_place, refuse_devices, write
+from ..autograd.operation import (
+    Operation,
+    before_overwriting,
+    check_in_place,
+    finish_in_place,
+    refuse_devices,
+    write,
+)
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import NAMESPACES, cpu
 from ..backend import dtypes as dt
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES, INTEGRAL, result_of
+from .creation import as_tensor
 
-__all__ = ["IN_PLACE", "as_operands", "binary", "unary", "write_out"]
+__all__ = ["IN_PLACE", "OPERATORS", "as_operands", "binary", "unary", "write_out"]
 
 _new = object.__new__
 
 #: in-place twins by their name (``add_``), for the Tensor class
 IN_PLACE: dict[str, Callable[..., Tensor]] = {}
 
+#: functions of two operands and what serves as their operator: it leaves a foreign operand to Python's other attempts
+OPERATORS: dict[Callable[..., Any], Callable[..., Any]] = {}
+
 
 class _Kernels(dict):
     """From the type of an array to its library's function, found when a backend's array is first seen."""
 
-    def __init__(self, name: str):
+    def __init__(self, kernel: str | Callable[..., Any]):
         super().__init__()
-        self.name = name
+        self.kernel = kernel
 
     def __missing__(self, array_type: type) -> Any:
-        self[array_type] = function = getattr(NAMESPACES[array_type], self.name)
+        xp = NAMESPACES[array_type]
+        self[array_type] = function = (
+            getattr(xp, self.kernel) if isinstance(self.kernel, str) else partial(self.kernel, xp)
+        )
         return function
 
 
 def unary(
     name: str,
-    kernel: str,
+    kernel: str | Callable[..., Any],
     rule: Callable[..., Any] | None = None,
     *,
     to_float: bool = True,
@@ -53,8 +68,8 @@ def unary(
     ----------
     name : str
         PyTorch's name.
-    kernel : str
-        The namespace's function.
+    kernel : str or callable
+        The namespace's function; or a function of the namespace and the array.
     rule : callable, optional
         The gradient; without one the function has none (comparisons) or it is zero (rounding).
     to_float : bool
@@ -79,7 +94,10 @@ def unary(
             raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}") from None
         if to_float and a.dtype in INTEGRAL:
             a = a.astype(dt.get_default_dtype().numpy)
-        array = kernels[a.__class__](a)
+        try:
+            array = kernels[a.__class__](a)
+        except TypeError:
+            raise NotImplementedError(f"{name} is not implemented for {DTYPES[a.dtype]}") from None
         if array.__class__ is not a.__class__:
             array = cpu.asarray(array)
         result = _new(Tensor)
@@ -133,13 +151,17 @@ def _unary_in_place(name: str, operation: Operation, kernels: _Kernels, to_float
         check_in_place(name, input)
         if to_float and a.dtype in INTEGRAL:
             raise RuntimeError(f"{name}_: result type Float can't be cast to the desired output type {DTYPES[a.dtype]}")
+        before = before_overwriting(operation, (input,), (a,))
         kernel = kernels[a.__class__]
-        if hasattr(kernel, "nin"):
-            kernel(a, out=a)
-            bump_version(input)
-        else:
-            write(name, input, kernel(a))
-        finish_in_place(operation, (input,), (a,), (), NO_PARAMS)
+        try:
+            if hasattr(kernel, "nin"):
+                kernel(a, out=a)
+                bump_version(input)
+            else:
+                write(name, input, kernel(a))
+        except TypeError:
+            raise NotImplementedError(f"{name}_ is not implemented for {DTYPES[a.dtype]}") from None
+        finish_in_place(operation, (input,), before, (), NO_PARAMS)
         return input
 
     function.__name__ = function.__qualname__ = name + "_"
@@ -149,7 +171,7 @@ def _unary_in_place(name: str, operation: Operation, kernels: _Kernels, to_float
 
 def binary(
     name: str,
-    kernel: str,
+    kernel: str | Callable[..., Any],
     *,
     x: Callable[..., Any] | None = None,
     y: Callable[..., Any] | None = None,
@@ -163,8 +185,8 @@ def binary(
     ----------
     name : str
         PyTorch's name.
-    kernel : str
-        The namespace's function.
+    kernel : str or callable
+        The namespace's function; or a function of the namespace and both arrays.
     x, y : callable, optional
         The gradients of the first and the second operand.
     to_float : bool
@@ -187,84 +209,93 @@ def binary(
     saves = bool(for_x or for_y)
     has_rules = bool(rules)
 
-    def function(input: Any, other: Any, *, out: Tensor | None = None) -> Tensor:
-        if isinstance(other, Tensor) and isinstance(input, Tensor):
-            a = input._array
-            b = other._array
-            edge_a = input._node
-            edge_b = other._node
-            if a.dtype is not b.dtype or a.__class__ is not b.__class__:
-                a, b = _agree(operation, input, other)
-        elif isinstance(input, Tensor):
-            a, b = _with_number(name, input._array, other)
-            edge_a = input._node
-            edge_b = None
-        elif isinstance(other, Tensor):
-            b, a = _with_number(name, other._array, input)
-            edge_a = None
-            edge_b = other._node
-        else:
-            raise TypeError(
-                f"{name}(): one of the arguments must be a Tensor, got {type(input).__name__} and {type(other).__name__}"
-            )
-        if to_float and a.dtype in INTEGRAL:
-            default = dt.get_default_dtype().numpy
-            a, b = a.astype(default), b.astype(default)
-        try:
-            array = kernels[a.__class__](a, b)
-        except (ValueError, TypeError) as error:
-            raise explain(name, a, b, error) from None
-        if array.__class__ is not a.__class__:
-            array = cpu.asarray(array)
-        result = _new(Tensor)
-        result._array = array
-        result._grad = result._version = result._view = result._node = None
-        if has_rules and (edge_a is not None or edge_b is not None):
-            mode = recording.get()
-            if mode:
-                node = _new(OperationNode)
-                node.operation = operation
-                node.edges = (edge_a, edge_b)
-                node.shape = array.shape
-                node.dtype = array.dtype
-                node.params = NO_PARAMS
-                node.stamp = 0
-                if saves:
-                    saved_a = saved_b = saved_out = None
-                    versions = []
-                    if (x_for_x and edge_a is not None) or (x_for_y and edge_b is not None):
-                        saved_a = a
-                        if isinstance(input, Tensor):
-                            version = input._version
-                            if version is None:
-                                input._version = version = [0]
-                            node.stamp += version[0]
+    def make(refuse: Callable[..., Any]) -> Callable[..., Any]:
+        def function(input: Any, other: Any, *, out: Tensor | None = None) -> Any:
+            if isinstance(other, Tensor) and isinstance(input, Tensor):
+                a = input._array
+                b = other._array
+                edge_a = input._node
+                edge_b = other._node
+                if a.dtype is not b.dtype or a.__class__ is not b.__class__:
+                    a, b = _agree(operation, input, other)
+            elif isinstance(input, Tensor):
+                pair = _with_number(input._array, other)
+                if pair is None:
+                    return function(input, as_tensor(other), out=out) if _is_array(other) else refuse(name, input, other)
+                a, b = pair
+                edge_a = input._node
+                edge_b = None
+            elif isinstance(other, Tensor):
+                pair = _with_number(other._array, input)
+                if pair is None:
+                    return function(as_tensor(input), other, out=out) if _is_array(input) else refuse(name, input, other)
+                b, a = pair
+                edge_a = None
+                edge_b = other._node
+            else:
+                return refuse(name, input, other)
+            if to_float and a.dtype in INTEGRAL:
+                default = dt.get_default_dtype().numpy
+                a, b = a.astype(default), b.astype(default)
+            try:
+                array = kernels[a.__class__](a, b)
+            except (ValueError, TypeError) as error:
+                raise explain(name, a, b, error) from None
+            if array.__class__ is not a.__class__:
+                array = cpu.asarray(array)
+            result = _new(Tensor)
+            result._array = array
+            result._grad = result._version = result._view = result._node = None
+            if has_rules and (edge_a is not None or edge_b is not None):
+                mode = recording.get()
+                if mode:
+                    node = _new(OperationNode)
+                    node.operation = operation
+                    node.edges = (edge_a, edge_b)
+                    node.shape = array.shape
+                    node.dtype = array.dtype
+                    node.params = NO_PARAMS
+                    node.stamp = 0
+                    if saves:
+                        saved_a = saved_b = saved_out = None
+                        versions = []
+                        if (x_for_x and edge_a is not None) or (x_for_y and edge_b is not None):
+                            saved_a = a
+                            if isinstance(input, Tensor):
+                                version = input._version
+                                if version is None:
+                                    input._version = version = [0]
+                                node.stamp += version[0]
+                                versions.append(version)
+                        if (y_for_x and edge_a is not None) or (y_for_y and edge_b is not None):
+                            saved_b = b
+                            if isinstance(other, Tensor):
+                                version = other._version
+                                if version is None:
+                                    other._version = version = [0]
+                                node.stamp += version[0]
+                                versions.append(version)
+                        if (out_for_x and edge_a is not None) or (out_for_y and edge_b is not None):
+                            saved_out = array
+                            result._version = version = [0]
                             versions.append(version)
-                    if (y_for_x and edge_a is not None) or (y_for_y and edge_b is not None):
-                        saved_b = b
-                        if isinstance(other, Tensor):
-                            version = other._version
-                            if version is None:
-                                other._version = version = [0]
-                            node.stamp += version[0]
-                            versions.append(version)
-                    if (out_for_x and edge_a is not None) or (out_for_y and edge_b is not None):
-                        saved_out = array
-                        result._version = version = [0]
-                        versions.append(version)
-                    node.saved = (saved_a, saved_b, saved_out)
-                    node.versions = versions
-                else:
-                    node.saved = ()
-                    node.versions = ()
-                result._node = node
-                if mode == ANOMALY:
-                    node.note_place()
-        return result if out is None else write_out(name, result, out)
+                        node.saved = (saved_a, saved_b, saved_out)
+                        node.versions = versions
+                    else:
+                        node.saved = ()
+                        node.versions = ()
+                    result._node = node
+                    if mode == ANOMALY:
+                        node.note_place()
+            return result if out is None else write_out(name, result, out)
 
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"{doc or name.replace('_', ' ')}, elementwise with broadcasting; as ``torch.{name}``."
+        function.__name__ = function.__qualname__ = name
+        function.__doc__ = f"{doc or name.replace('_', ' ')}, elementwise with broadcasting; as ``torch.{name}``."
+        return function
+
+    function = make(_refuse_operand)
     function.operation = operation  # type: ignore[attr-defined]
+    OPERATORS[function] = make(lambda name, input, other: NotImplemented)
     if in_place:
         IN_PLACE[name + "_"] = _binary_in_place(name, operation, kernels, to_float)
     return function
@@ -273,14 +304,18 @@ def binary(
 def _binary_in_place(name: str, operation: Operation, kernels: _Kernels, to_float: bool) -> Callable[..., Tensor]:
     def function(input: Tensor, other: Any) -> Tensor:
         a = input._array
-        b = other._array if isinstance(other, Tensor) else None
-        if b is None:
-            left, b = _with_number(name, a, other)
-            second = None
+        second = as_tensor(other) if _is_array(other) and other.ndim else other
+        if isinstance(second, Tensor):
+            b = second._array
+            left, b = (a, b) if a.dtype is b.dtype and a.__class__ is b.__class__ else _agree(operation, input, second)
         else:
-            second = other
-            left, b = (a, b) if a.dtype is b.dtype and a.__class__ is b.__class__ else _agree(operation, input, other)
+            pair = _with_number(a, other)
+            if pair is None:
+                return _refuse_operand(name + "_", input, other)
+            left, b = pair
+            second = wrap(b)
         check_in_place(name, input, (second,))
+        before = before_overwriting(operation, (input, second), (left, b))
         kernel = kernels[a.__class__]
         if left is a and hasattr(kernel, "nin") and not (to_float and a.dtype in INTEGRAL):
             try:
@@ -294,7 +329,7 @@ def _binary_in_place(name: str, operation: Operation, kernels: _Kernels, to_floa
             except (ValueError, TypeError) as error:
                 raise explain(name, a, b, error) from None
             write(name, input, array)
-        finish_in_place(operation, (input, wrap(b) if second is None else second), (a, b), (), NO_PARAMS)
+        finish_in_place(operation, (input, second), before, (), NO_PARAMS)
         return input
 
     function.__name__ = function.__qualname__ = name + "_"
@@ -302,15 +337,24 @@ def _binary_in_place(name: str, operation: Operation, kernels: _Kernels, to_floa
     return function
 
 
-def _with_number(name: str, a: Any, value: Any) -> tuple[Any, Any]:
-    """An array and a Python number as two arrays of the dtype that PyTorch computes with."""
+def _is_array(value: Any) -> bool:
+    return type(value) in NAMESPACES and not isinstance(value, Tensor)
+
+
+def _refuse_operand(name: str, input: Any, other: Any) -> Any:
+    wrong = other if isinstance(input, Tensor) else input
+    raise TypeError(f"{name}(): operands must be Tensors, arrays or numbers, at least one a Tensor, not {type(wrong).__name__}")
+
+
+def _with_number(a: Any, value: Any) -> tuple[Any, Any] | None:
+    """An array and a Python number as two arrays of the dtype that PyTorch computes with; None if it is no number."""
     kind = value.__class__
     dtype = a.dtype
     if not (kind is float and dtype in DIFFERENTIABLE) and not (kind is int and dtype is not dt.bool_.numpy):
         if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
             value = value.item()  # a NumPy scalar counts as a Python number
         if not isinstance(value, (bool, int, float, complex)):
-            raise TypeError(f"{name}(): argument 'other' must be Tensor or Number, not {type(value).__name__}")
+            return None
         number = dt.as_dtype(type(value))
         result = result_of([(DTYPES[dtype], 2 if a.ndim else 1), (number, 0)]).numpy
         if result is not dtype:
@@ -352,7 +396,9 @@ def explain(name: str, a: Any, b: Any, error: Exception, in_place: bool = False)
         return RuntimeError(
             f"{name}_: output with shape {list(a.shape)} doesn't match the broadcast shape of {list(a.shape)} and {list(b.shape)}"
         )
-    return RuntimeError(f"{name} is not implemented for {DTYPES[a.dtype]} and {DTYPES[b.dtype]}: {error}")
+    if isinstance(error, ValueError):
+        return RuntimeError(f"{name}: {error}; the operands are {DTYPES[a.dtype]} and {DTYPES[b.dtype]}")
+    return NotImplementedError(f"{name} is not implemented for {DTYPES[a.dtype]} and {DTYPES[b.dtype]}: {error}")
 
 
 def write_out(name: str, result: Tensor, out: Tensor) -> Tensor:

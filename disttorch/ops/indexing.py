@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from ..autograd.grad_mode import recording
 from ..autograd.operation import Operation, apply, check_in_place
 from ..autograd.variable import Tensor, bump_version, wrap
-from ..autograd.views import AssignedView, set_history
+from ..autograd.views import AssignedView, set_history, view_of
 from ..backend import dtypes as dt
 from ..backend import namespace
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
@@ -20,11 +21,22 @@ from .elementwise import as_operands
 def _is_basic(index: Any) -> bool:
     """Whether an index makes a view: integers, slices, None and ..., and tuples of them."""
     if index.__class__ is tuple:
-        return all(_is_basic(i) for i in index)
-    return index is None or index is Ellipsis or index.__class__ is slice or (isinstance(index, int) and not isinstance(index, bool))
+        for part in index:
+            if part.__class__ is not int and part.__class__ is not slice and part is not None and part is not Ellipsis:
+                return False
+        return True
+    return index.__class__ is int or index.__class__ is slice or index is None or index is Ellipsis
 
 
 def _part(part: Any, xp: Any) -> Any:
+    if part.__class__ is slice:
+        start, stop, step = part.start, part.stop, part.step
+        if step is not None and step <= 0:
+            raise ValueError(f"step must be greater than zero, got {step}; see flip()")
+        for bound in (start, stop):
+            if bound is not None and bound.__class__ is not int:
+                return slice(*[None if v is None else operator.index(v) for v in (start, stop, step)])
+        return part
     if isinstance(part, Tensor):
         array = part._array
         if array.dtype not in dt.INTEGRAL:
@@ -32,9 +44,7 @@ def _part(part: Any, xp: Any) -> Any:
         return int(array) if array.ndim == 0 and array.dtype != dt.bool_.numpy else array
     if isinstance(part, (list, range)):
         return _part(_as_index_tensor(list(part), xp), xp)
-    if isinstance(part, slice):
-        return slice(*(None if v is None else v.__index__() for v in (part.start, part.stop, part.step)))
-    if part is None or part is Ellipsis or isinstance(part, (bool, int)):
+    if part is None or part is Ellipsis or isinstance(part, bool):
         return part
     if hasattr(part, "__index__") and getattr(part, "ndim", 0) == 0:
         return part.__index__()
@@ -56,13 +66,8 @@ def _normal_index(index: Any, x: Tensor) -> Any:
     """An index in the array library's terms, with PyTorch's errors for wrong ones."""
     xp = namespace(x._array)
     if isinstance(index, tuple):
-        index = tuple(_part(i, xp) for i in index)
-    else:
-        index = _part(index, xp)
-    for part in index if isinstance(index, tuple) else (index,):
-        if isinstance(part, slice) and part.step is not None and part.step <= 0:
-            raise ValueError(f"step must be greater than zero, got {part.step}; see flip()")
-    return index
+        return tuple([i if i.__class__ is int else _part(i, xp) for i in index])
+    return _part(index, xp)
 
 
 def _index_error(x: Tensor, index: Any, error: Exception) -> IndexError:
@@ -88,20 +93,18 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     IndexError
         If the index does not fit the shape.
     """
-    basic = _is_basic(index)
-    if not basic:
+    kind = index.__class__
+    if kind is not int:
         index = _normal_index(index, input)
-        basic = _is_basic(index)
-    elif index.__class__ is slice or index.__class__ is tuple:
-        index = _normal_index(index, input)
+        kind = index.__class__
     try:
-        if basic:
-            if index.__class__ is int:
-                index = (index, ...)  # a view also where only one element is left
-            elif index.__class__ is tuple and Ellipsis not in index:
-                index = (*index, ...)
-            return apply(_basic, input, index=index)
-        return apply(_advanced, input, index=index)
+        if kind is int:
+            index = (index, ...)  # a view also where only one element is left
+        elif not _is_basic(index):
+            return apply(_advanced, input, index=index)
+        elif kind is tuple and Ellipsis not in index:
+            index = (*index, ...)
+        return view_of(_basic, input, input._array[index], {"index": index})
     except IndexError as error:
         raise _index_error(input, index, error) from None
 
@@ -138,7 +141,7 @@ def _record_assignment(input: Tensor, index: Any, source: Tensor) -> None:
     operation = _basic if _is_basic(index) else _advanced
     part = wrap(input._array[index])
     value = source.to(dtype=DTYPES[input._array.dtype]).expand(part._array.shape)
-    node = AssignedView(input, ((operation, {"index": index}, None),), value._node)
+    node = AssignedView(input, ((operation, {"index": index}),), value._node)
     set_history(input, node)
 
 
@@ -163,7 +166,8 @@ _scatter = Operation(
 )
 
 
-def _check_index(name: str, input: Tensor, dim: int, index: Tensor) -> int:
+def _check_index(name: str, input: Tensor, dim: int, index: Tensor, source: Tensor | None = None) -> int:
+    """The dimension, if index (and source) fit the input."""
     dim = normal_dim(dim, input.ndim, name)
     if index._array.dtype not in (dt.int64.numpy, dt.int32.numpy):
         raise RuntimeError(f"{name}(): expected dtype int32/int64 for index, got {index.dtype}")
@@ -172,6 +176,14 @@ def _check_index(name: str, input: Tensor, dim: int, index: Tensor) -> int:
             f"{name}(): index must have as many dimensions as input: got {list(index.shape)} and {list(input.shape)}"
         )
     a = index._array
+    for i, n in enumerate(a.shape):
+        if (i != dim and n > input._array.shape[i]) or (source is not None and n > source._array.shape[i]):
+            raise RuntimeError(
+                f"{name}(): index of shape {list(a.shape)} must not be larger than input of shape {list(input.shape)} apart from "
+                f"dimension {dim}" + ("" if source is None else f", nor than src of shape {list(source.shape)}")
+            )
+    if source is not None and source._array.dtype != input._array.dtype:
+        raise RuntimeError(f"{name}(): expected input and src to have the same dtype, got {input.dtype} and {source.dtype}")
     if a.size:
         xp = namespace(a)
         low, high = int(xp.min(a)), int(xp.max(a))
@@ -198,20 +210,21 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
     """`input` with the values of `src` added where `index` says along `dim`; as ``torch.scatter_add``."""
-    dim = _check_index("scatter_add", input, dim, index)
+    dim = _check_index("scatter_add", input, dim, index, src)
     part = src[tuple(slice(0, n) for n in index.shape)]
     return apply(_scatter_add, input, index, part, dim=dim)
 
 
 def scatter(input: Tensor, dim: int, index: Tensor, src: Any = None, *, value: Any = None) -> Tensor:
     """`input` with the values of `src` put where `index` says along `dim`; as ``torch.scatter``."""
-    dim = _check_index("scatter", input, dim, index)
     given = src if src is not None else value
-    xp = namespace(input._array)
     if isinstance(given, Tensor) and given.ndim:
+        dim = _check_index("scatter", input, dim, index, given)
         part = given[tuple(slice(0, n) for n in index.shape)]
     else:
-        part = wrap(xp.full(index._array.shape, float(given), input._array.dtype))
+        dim = _check_index("scatter", input, dim, index)
+        number = given.item() if isinstance(given, Tensor) else given
+        part = wrap(namespace(input._array).full(index._array.shape, number, input._array.dtype))
     return apply(_scatter, input, index, part, dim=dim)
 
 
@@ -270,7 +283,13 @@ def where(condition: Tensor, input: Any = None, other: Any = None) -> Any:
             return v if v._array.dtype == result else v.to(dtype=result)
         return wrap(xp.asarray(xp.scalar(v, result)))
 
-    return apply(_where, condition, operand(input), operand(other))
+    x, y = operand(input), operand(other)
+    try:
+        return apply(_where, condition, x, y)
+    except ValueError:
+        raise RuntimeError(
+            f"where: condition of shape {list(condition.shape)}, input of {list(x.shape)} and other of {list(y.shape)} cannot be broadcast"
+        ) from None
 
 
 def nonzero(input: Tensor, *, as_tuple: bool = False) -> Any:
@@ -288,6 +307,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     """`input` with a value where the mask is true; as ``torch.masked_fill``."""
     if mask._array.dtype != dt.bool_.numpy:
         raise RuntimeError(f"masked_fill only supports boolean masks, but got mask with dtype {mask.dtype}")
+    if isinstance(value, Tensor) and value.ndim:
+        raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, but got one of shape {list(value.shape)}")
     xp = namespace(input._array)
     filler = value.to(dtype=input.dtype) if isinstance(value, Tensor) else wrap(xp.asarray(xp.scalar(value, input._array.dtype)))
     return apply(_where, mask, filler, input)

@@ -67,8 +67,13 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     RuntimeError
         If the shapes do not fit, or the dtypes differ.
     """
-    _check_product("matmul", input, other)
-    a, b = input._array.shape, other._array.shape
+    try:
+        x, y = input._array, other._array
+    except AttributeError:
+        raise TypeError(f"matmul(): arguments must be Tensors, not {type(input).__name__} and {type(other).__name__}") from None
+    a, b = x.shape, y.shape
+    if x.dtype is not y.dtype or not a or not b:
+        _check_product("matmul", input, other)
     if a[-1] != b[-2 if len(b) > 1 else 0]:
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied ({_of(a)} and {_of(b)}): matmul needs the last dimension of the first, "

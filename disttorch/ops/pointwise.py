@@ -11,8 +11,8 @@ from typing import Any
 
 from ..autograd.operation import Operation, apply
 from ..autograd.variable import Tensor
-from ..backend.dtypes import DIFFERENTIABLE
-from .elementwise import IN_PLACE, binary, unary, write_out
+from ..backend.dtypes import DIFFERENTIABLE, INTEGRAL
+from .elementwise import IN_PLACE, OPERATORS, binary, unary, write_out
 
 # Powers, roots, exponentials and logarithms
 exp = unary("exp", "exp", lambda g, out: g * out)
@@ -23,7 +23,7 @@ log2 = unary("log2", "log2", lambda g, x: g / (x * math.log(2)))
 log10 = unary("log10", "log10", lambda g, x: g / (x * math.log(10)))
 log1p = unary("log1p", "log1p", lambda g, x: g / (x + 1))
 sqrt = unary("sqrt", "sqrt", lambda g, out: g / (2 * out))
-rsqrt = unary("rsqrt", "rsqrt", lambda g, out: g * out * out * out * -0.5, doc="1 / sqrt(x)")
+rsqrt = unary("rsqrt", lambda xp, x: xp.reciprocal(xp.sqrt(x)), lambda g, out: g * out * out * out * -0.5, doc="1 / sqrt(x)")
 reciprocal = unary("reciprocal", "reciprocal", lambda g, out: -g * out * out)
 square = unary("square", "square", lambda g, x: g * 2 * x, to_float=False)
 
@@ -51,7 +51,16 @@ erfc = unary("erfc", "erfc", lambda g, x, xp: g * xp.exp(-x * x) * (-2 / math.sq
 # Sign and rounding; the derivative of a step is zero wherever there is one
 neg = unary("neg", "negative", lambda g: -g, to_float=False)
 positive = unary("positive", "positive", lambda g: g, to_float=False, in_place=False)
-abs = unary("abs", "abs", lambda g, x, xp: g * xp.sign(x), to_float=False)
+
+
+def _abs_rule(g: Any, x: Any, xp: Any) -> Any:
+    if g.dtype == x.dtype:
+        return g * xp.sign(x)
+    size = xp.abs(x)  # of complex numbers
+    return g * (x / xp.where(size == 0, xp.ones_like(size), size))
+
+
+abs = unary("abs", "abs", _abs_rule, to_float=False)
 sign = unary("sign", "sign", lambda g, xp: xp.zeros_like(g), to_float=False)
 floor = unary("floor", "floor", lambda g, xp: xp.zeros_like(g), to_float=False)
 ceil = unary("ceil", "ceil", lambda g, xp: xp.zeros_like(g), to_float=False)
@@ -59,6 +68,11 @@ trunc = unary("trunc", "trunc", lambda g, xp: xp.zeros_like(g), to_float=False)
 _rint = unary("round", "rint", lambda g, xp: xp.zeros_like(g), to_float=False)
 frac = unary("frac", "frac", lambda g: g, to_float=False, doc="x - trunc(x)")
 relu = unary("relu", "relu", lambda g, out: g * (out > 0), to_float=False, doc="max(x, 0)")
+
+# Parts of complex numbers. The graph conjugates gradients on the way into and out of a rule whose result is complex
+conj = unary("conj", "conjugate", lambda g, xp: xp.conjugate(g), to_float=False, in_place=False, doc="re - im j")
+real = unary("real", lambda xp, x: xp.array(x.real), lambda g: g, to_float=False, in_place=False, doc="the real part")
+imag = unary("imag", lambda xp, x: xp.array(x.imag), lambda g: g * 1j, to_float=False, in_place=False, doc="the imaginary part")
 
 # Tests and logic: results are bool or integers, without gradient
 isnan = unary("isnan", "isnan", to_float=False, in_place=False)
@@ -86,9 +100,20 @@ _pow_number = Operation(
     lambda xp, x, *, exponent: xp.power(x, xp.scalar(exponent, x.dtype)),
     x=lambda g, x, exponent, xp: g * (exponent * x ** (exponent - 1)) if exponent else xp.zeros_like(g),
 )
-floor_divide = binary("floor_divide", "floor_divide")
-remainder = binary("remainder", "remainder", x=lambda g: g, y=lambda g, x, y, xp: -g * xp.floor(x / y))
-fmod = binary("fmod", "fmod", x=lambda g: g, y=lambda g, x, y, xp: -g * xp.trunc(x / y))
+
+
+def _dividing(kernel: str) -> Any:
+    def divide(xp: Any, x: Any, y: Any) -> Any:
+        if y.dtype in INTEGRAL and xp.name == "cpu" and not xp.all(y):
+            raise RuntimeError(f"ZeroDivisionError: {kernel} of integers by zero")
+        return getattr(xp, kernel)(x, y)
+
+    return divide
+
+
+floor_divide = binary("floor_divide", _dividing("floor_divide"))
+remainder = binary("remainder", _dividing("remainder"), x=lambda g: g, y=lambda g, x, y, xp: -g * xp.floor(x / y))
+fmod = binary("fmod", _dividing("fmod"), x=lambda g: g, y=lambda g, x, y, xp: -g * xp.trunc(x / y))
 atan2 = binary(
     "atan2",
     "arctan2",
@@ -109,19 +134,25 @@ copysign = binary(
 )
 
 
-# Greater and smaller; equal operands share the gradient, as in PyTorch
+# Greater and smaller; equal operands share the gradient and NaN gives it to both, as in PyTorch
+
+
+def _share(xp: Any, g: Any, equal: Any, lost: Any) -> Any:
+    return xp.where(equal, g * 0.5, xp.where(lost, xp.zeros_like(g), g))
+
+
 maximum = binary(
     "maximum",
     "maximum",
-    x=lambda g, x, y: g * ((x > y) + (x == y) * 0.5),
-    y=lambda g, x, y: g * ((x < y) + (x == y) * 0.5),
+    x=lambda g, x, y, xp: _share(xp, g, x == y, x < y),
+    y=lambda g, x, y, xp: _share(xp, g, x == y, x > y),
     in_place=False,
 )
 minimum = binary(
     "minimum",
     "minimum",
-    x=lambda g, x, y: g * ((x < y) + (x == y) * 0.5),
-    y=lambda g, x, y: g * ((x > y) + (x == y) * 0.5),
+    x=lambda g, x, y, xp: _share(xp, g, x == y, x > y),
+    y=lambda g, x, y, xp: _share(xp, g, x == y, x < y),
     in_place=False,
 )
 fmax = binary("fmax", "fmax", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False)
@@ -164,14 +195,21 @@ def pow(input: Any, exponent: Any, *, out: Tensor | None = None) -> Tensor:
     return _pow(input, exponent, out=out)
 
 
+def _pow_operator(input: Any, exponent: Any) -> Any:
+    return pow(input, exponent) if exponent.__class__ in (int, float) else OPERATORS[_pow](input, exponent)
+
+
+OPERATORS[pow] = _pow_operator
+
+
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """input + alpha * other, elementwise with broadcasting; as ``torch.add``."""
-    return _add(input, other if alpha == 1 else mul(other, alpha), out=out)
+    return _add(input, other if alpha == 1 else other * alpha, out=out)
 
 
 def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """input - alpha * other, elementwise with broadcasting; as ``torch.sub``."""
-    return _sub(input, other if alpha == 1 else mul(other, alpha), out=out)
+    return _sub(input, other if alpha == 1 else other * alpha, out=out)
 
 
 def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
@@ -206,6 +244,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor
 
 def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:
     """To the nearest integer, or that many decimal places, halves to even; as ``torch.round``."""
+    if input._array.dtype in INTEGRAL:
+        return positive(input, out=out)
     if decimals == 0:
         return _rint(input, out=out)
     scale = 10.0**decimals
@@ -223,7 +263,7 @@ def _with_alpha(name: str) -> Any:
     plain = IN_PLACE[name]
 
     def function(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-        return plain(input, other if alpha == 1 else mul(other, alpha))
+        return plain(input, other if alpha == 1 else other * alpha)
 
     function.__name__, function.__doc__ = name, plain.__doc__
     return function

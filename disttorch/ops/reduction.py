@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import builtins
-from collections import namedtuple
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..autograd.operation import Operation, apply
 from ..autograd.variable import Tensor, wrap
@@ -14,10 +13,14 @@ from . import pointwise
 from .dims import normal_dim, normal_dims
 from .elementwise import write_out
 
-MaxResult = namedtuple("max", ("values", "indices"))
-MinResult = namedtuple("min", ("values", "indices"))
-SortResult = namedtuple("sort", ("values", "indices"))
-TopkResult = namedtuple("topk", ("values", "indices"))
+
+
+class Extreme(NamedTuple):
+    """What max, min, sort and topk along a dimension return."""
+
+    values: Tensor
+    indices: Tensor
+
 
 
 def _spread(xp: Any, a: Any, shape: tuple[int, ...], dim: Any, keepdim: bool) -> Any:
@@ -36,11 +39,11 @@ def _spread_rule(g: Any, x_shape: Any, dim: Any, keepdim: bool, xp: Any) -> Any:
 
 
 _sum = Operation(
-    "sum", lambda xp, x, *, dim, keepdim: xp.sum(x, axis=_axis(dim), keepdims=keepdim), x=_spread_rule
+    "sum", lambda xp, x, *, dim, keepdim: xp.sum(x, dim, keepdim), x=_spread_rule
 )
 _mean = Operation(
     "mean",
-    lambda xp, x, *, dim, keepdim: xp.mean(x, axis=_axis(dim), keepdims=keepdim),
+    lambda xp, x, *, dim, keepdim: xp.mean(x, dim, keepdim),
     x=lambda g, x_shape, dim, keepdim, xp: _spread(xp, g * (1 / builtins.max(_count(x_shape, dim), 1)), x_shape, dim, keepdim),
 )
 
@@ -98,11 +101,8 @@ def _chosen(function: str) -> Any:
         if not x.ndim:
             indices = xp.zeros((), dt.int64.numpy)
             return xp.array(x), indices, indices
-        indices = getattr(xp, function)(x, axis=dim)
-        indices = xp.expand_dims(indices, dim)
-        values = xp.take_along_axis(x, indices, axis=dim)
-        if not keepdim:
-            values, indices = xp.squeeze(values, axis=dim), xp.squeeze(indices, axis=dim)
+        values = getattr(xp, function.removeprefix("arg"))(x, dim, keepdim)
+        indices = getattr(x, function)(dim, keepdims=keepdim)
         return values, indices, indices
 
     return forward
@@ -152,8 +152,12 @@ def sum(
     >>> disttorch.ones(2, 3).sum(dim=1)
     tensor([3., 3.])
     """
-    dims = normal_dims(dim if axis is None else axis, input.ndim, "sum")
-    result = apply(_sum, _in_dtype(input, dtype or _whole_number_sum(input)), dim=dims, keepdim=keepdim)
+    dim = dim if axis is None else axis
+    if dim is not None:
+        dim = normal_dims(dim, input._array.ndim, "sum")
+    if dtype is not None or input._array.dtype in dt.INTEGRAL:
+        input = _in_dtype(input, dtype or dt.int64)
+    result = apply(_sum, input, dim=dim, keepdim=keepdim)
     return result if out is None else write_out("sum", result, out)
 
 
@@ -167,13 +171,16 @@ def mean(
     RuntimeError
         For integers, which have no mean of their own dtype.
     """
-    input = _in_dtype(input, dtype)
+    if dtype is not None:
+        input = _in_dtype(input, dtype)
     if input._array.dtype in dt.INTEGRAL:
         raise RuntimeError(
             f"mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: {input.dtype}"
         )
-    dims = normal_dims(dim if axis is None else axis, input.ndim, "mean")
-    result = apply(_mean, input, dim=dims, keepdim=keepdim)
+    dim = dim if axis is None else axis
+    if dim is not None:
+        dim = normal_dims(dim, input._array.ndim, "mean")
+    result = apply(_mean, input, dim=dim, keepdim=keepdim)
     return result if out is None else write_out("mean", result, out)
 
 
@@ -238,8 +245,8 @@ def _extreme(name: str, along: Operation, whole: Operation, result_type: Any, pa
     return function
 
 
-max = _extreme("max", _max_along, _amax, MaxResult, "maximum")
-min = _extreme("min", _min_along, _amin, MinResult, "minimum")
+max = _extreme("max", _max_along, _amax, Extreme, "maximum")
+min = _extreme("min", _min_along, _amin, Extreme, "minimum")
 
 
 def _arg(name: str) -> Any:
@@ -314,7 +321,9 @@ def std(
 
 
 def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
-    """log(sum(exp(x))) without overflow; as ``torch.logsumexp``."""
+    """log(sum(exp(x))) without overflow, floating point for integers too; as ``torch.logsumexp``."""
+    if input._array.dtype in dt.INTEGRAL:
+        input = input.to(dtype=dt.get_default_dtype())
     return apply(_logsumexp, input, dim=normal_dims(dim, input.ndim, "logsumexp"), keepdim=keepdim)
 
 
@@ -361,7 +370,9 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
 
 _norm2 = Operation(
     "norm",
-    lambda xp, x, *, dim, keepdim: xp.sqrt(xp.sum(x * x, axis=_axis(dim), keepdims=keepdim)),
+    lambda xp, x, *, dim, keepdim: xp.sqrt(
+        xp.sum(x.real**2 + x.imag**2 if x.dtype.kind == "c" else x * x, axis=_axis(dim), keepdims=keepdim)
+    ),
     # at 0 the subgradient 0, as in PyTorch
     x=lambda g, x, out, dim, keepdim, xp: x * _spread(
         xp, xp.where(out == 0, xp.zeros_like(g), g / xp.where(out == 0, xp.ones_like(out), out)), x.shape, dim, keepdim
@@ -401,15 +412,15 @@ def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool
     return wrap(xp.ascontiguousarray(order))
 
 
-def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> SortResult:
+def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = False) -> Extreme:
     """Sorted values and where they were; as ``torch.sort``. Always stable."""
     order = argsort(input, dim, descending)
     if not input.ndim:
-        return SortResult(input.clone(), order)
-    return SortResult(apply(_sorted_values, input, order, dim=normal_dim(dim, input.ndim)), order)
+        return Extreme(input.clone(), order)
+    return Extreme(apply(_sorted_values, input, order, dim=normal_dim(dim, input.ndim)), order)
 
 
-def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> TopkResult:
+def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Extreme:
     """The k greatest (or smallest) values along a dimension, in order, and where they were; as ``torch.topk``.
 
     Raises
@@ -423,5 +434,21 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
         raise RuntimeError(f"topk: selected index k out of range: k is {k}, but dimension {dim} has size {size}")
     values, order = sort(input, dim, largest)
     if not input.ndim:
-        return TopkResult(values, order)
-    return TopkResult(values.narrow(dim, 0, k), order.narrow(dim, 0, k))
+        return Extreme(values, order)
+    return Extreme(values.narrow(dim, 0, k), order.narrow(dim, 0, k))
+
+
+def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
+    """How often each non-negative integer occurs, or the sum of the weights there; as ``torch.bincount``.
+
+    Raises
+    ------
+    RuntimeError
+        If the input is not one-dimensional, has negative values or is not of an integer dtype.
+    """
+    a = input._array
+    if a.ndim != 1 or a.dtype not in dt.INTEGRAL or (a.size and int(a.min()) < 0):
+        raise RuntimeError("bincount only supports 1-d non-negative integral inputs.")
+    xp = namespace(a)
+    counts = xp.bincount(a, None if weights is None else weights._array, minlength)
+    return wrap(counts if weights is not None else counts.astype(dt.int64.numpy))

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..autograd.operation import Operation, apply
 from ..autograd.variable import Tensor, wrap
-from ..backend import namespace
+from ..autograd.views import view_of
 from ..backend.dtypes import as_numpy_dtype
 from .dims import Size, as_shape, infer_shape, normal_dim, normal_dims
 from .elementwise import as_operands
@@ -73,7 +73,19 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     RuntimeError
         If the number of elements differs.
     """
-    return apply(_reshape, input, shape=infer_shape(as_shape(shape, "reshape"), input._array.size))
+    a = input._array
+    wanted = shape[0] if len(shape) == 1 else shape
+    try:
+        if wanted.__class__ is not int and builtins.min(wanted, default=0) < -1:
+            raise ValueError  # which the array library may take for a -1
+        out = a.reshape(wanted)
+    except (TypeError, ValueError):
+        # the array library's message does not say what the caller wanted
+        out = a.reshape(infer_shape(as_shape(shape, "reshape"), a.size))
+    base = out.base
+    if base is a or (base is not None and base is a.base):
+        return view_of(_reshape, input, out, {"shape": out.shape})
+    return apply(_reshape, input, shape=out.shape)
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -133,12 +145,14 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged; as ``torch.transpose``."""
-    n = input._array.ndim
+    a = input._array
+    n = a.ndim
     dim0, dim1 = normal_dim(dim0, n, "transpose"), normal_dim(dim1, n, "transpose")
     dims = list(builtins.range(n))
     if n:
         dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
-    return apply(_permute, input, dims=tuple(dims))
+    order = tuple(dims)
+    return view_of(_permute, input, a.transpose(order), {"dims": order})
 
 
 def t(input: Tensor) -> Tensor:
@@ -210,10 +224,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     dim1, dim2 = normal_dim(dim1, n, "diagonal"), normal_dim(dim2, n, "diagonal")
     if dim1 == dim2:
         raise RuntimeError(f"diagonal dimensions cannot be identical {dim1}, {dim2}")
-    result = apply(_diagonal, input, offset=offset, dim1=dim1, dim2=dim2)
-    if not result._array.flags.writeable and namespace(result._array).name == "cpu":
-        result._array.flags.writeable = True  # NumPy's diagonal is read-only, for no need of ours
-    return result
+    return apply(_diagonal, input, offset=offset, dim1=dim1, dim2=dim2)
 
 
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
@@ -325,8 +336,8 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None) -
             raise RuntimeError(
                 f"cat: sizes of tensors must match except in dimension {dim}: tensor number {i} has {list(a)}, the first {list(b)}"
             )
-    arrays = as_operands(*(x._array for x in some))
-    some = [x if x._array is a else x.to(dtype=a.dtype) for x, a in zip(some, arrays)]
+    dtype = as_operands(*(x._array for x in tensors))[0].dtype
+    some = [x if x._array.dtype == dtype else x.to(dtype=dtype) for x in some]
     result = apply(_cat, *some, dim=dim, sizes=tuple(x._array.shape[dim] for x in some))
     if out is not None:
         return out.copy_(result)

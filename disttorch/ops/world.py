@@ -23,7 +23,7 @@ _RENAMED = {
     "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan", "arctan2": "atan2",
     "arctanh": "atanh", "divide": "div", "equal": "eq", "greater": "gt", "greater_equal": "ge", "invert": "bitwise_not",
     "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "power": "pow",
-    "rint": "round", "subtract": "sub", "absolute": "abs",
+    "rint": "round", "conjugate": "conj", "subtract": "sub", "absolute": "abs",
 }  # fmt: skip
 _SAME = """
     abs add ceil copysign cos cosh deg2rad exp exp2 expm1 floor fmax fmin fmod frac hypot isfinite isinf isnan log log10 log1p log2
@@ -47,11 +47,11 @@ def _expand_dims(a: Tensor, axis: Any) -> Tensor:
 
 
 def _like(value: float) -> Any:
-    return lambda a, dtype=None: creation.full_like(a, value, dtype=a.dtype if dtype is None else DTYPES[dtype])
+    return lambda a, dtype=None: creation.full_like(a, value, dtype=a.dtype if dtype is None else dtype)
 
 
 def _filled(maker: Any) -> Any:
-    return lambda size, dtype: maker(size, dtype=DTYPES[dtype])
+    return lambda size, dtype: maker(size, dtype=dtype)
 
 
 def _as_tensor(v: Any, like: Tensor) -> Tensor:

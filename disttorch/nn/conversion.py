@@ -1,0 +1,124 @@
+"""Moving and converting all of a module at once: methods of Module.
+
+Parameters stay the objects that they are, and get other memory, so optimizers that know them go on working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ..autograd.grad_mode import no_grad
+from ..autograd.variable import Tensor
+from ..backend import dtypes as dt
+from ..backend.dtypes import DTYPES, as_dtype
+from .parameter import Buffer
+
+if TYPE_CHECKING:
+    from .module import Module
+
+
+def apply_to_tensors(self: Module, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Module:
+    """Replace the memory of all parameters (the objects stay), their gradients, and all buffers by what `fn` returns."""
+    if recurse:
+        for module in self.children():
+            module._apply(fn)
+    with no_grad():
+        for parameter in self._parameters.values():
+            if parameter is not None:
+                parameter.data = fn(parameter.data)
+                if parameter._grad is not None:
+                    parameter._grad = fn(parameter._grad.detach())
+        for name, buffer in self._buffers.items():
+            if buffer is not None:
+                changed = fn(buffer)
+                self._buffers[name] = buffer if changed is buffer else _as_buffer(buffer, changed)
+    return self
+
+
+def to(self: Module, *args: Any, **kwargs: Any) -> Module:
+    """Move all parameters and buffers to a device, those of floating point also to a dtype; returns the module.
+
+    Parameters
+    ----------
+    *args
+        A dtype; a device; a device and a dtype; or a tensor, for its dtype and device.
+    device : device or str, optional
+    dtype : dtype, optional
+        Floating point or complex.
+    non_blocking : bool
+
+    Raises
+    ------
+    TypeError
+        If the dtype is neither floating point nor complex.
+    """
+    device, dtype = _parse_to(*args, **kwargs)
+    if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
+        raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
+
+    def convert(t: Tensor) -> Tensor:
+        return t.to(device=device, dtype=dtype if DTYPES[t._array.dtype].category >= dt.FLOAT else None)
+
+    return self._apply(convert)
+
+
+def to_cpu(self: Module) -> Module:
+    """Move all parameters and buffers to the CPU; returns the module."""
+    return self._apply(lambda t: t.cpu())
+
+
+def to_cuda(self: Module, device: Any = None) -> Module:
+    """Move all parameters and buffers to a GPU, the current one unless given; returns the module."""
+    return self._apply(lambda t: t.cuda(device))
+
+
+def to_type(self: Module, dst_type: Any) -> Module:
+    """Convert all parameters and buffers, whole numbers too, to a dtype; returns the module."""
+    return self._apply(lambda t: t.to(dtype=as_dtype(dst_type)))
+
+
+def _to_floating(self: Module, dtype: Any) -> Module:
+    return self._apply(lambda t: t.to(dtype=dtype) if t._array.dtype in dt.FLOATING else t)
+
+
+def to_float(self: Module) -> Module:
+    """Convert all floating-point parameters and buffers to float32; returns the module."""
+    return _to_floating(self, dt.float32)
+
+
+def to_double(self: Module) -> Module:
+    """Convert all floating-point parameters and buffers to float64; returns the module."""
+    return _to_floating(self, dt.float64)
+
+
+def to_half(self: Module) -> Module:
+    """Convert all floating-point parameters and buffers to float16; returns the module."""
+    return _to_floating(self, dt.float16)
+
+
+def to_bfloat16(self: Module) -> Module:
+    """Convert all floating-point parameters and buffers to bfloat16; returns the module."""
+    return _to_floating(self, dt.bfloat16)
+
+
+def _as_buffer(old: Tensor, new: Tensor) -> Tensor:
+    return Buffer(new, old.persistent) if isinstance(old, Buffer) else new
+
+
+def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, dt.dtype | None]:
+    """The device and the dtype that the arguments of `Module.to` name."""
+    options = {"device": None, "dtype": None, "non_blocking": False, "memory_format": None, "tensor": None, **kwargs}
+    if len(options) > 5:
+        raise TypeError(f"to() got an unexpected keyword argument {list(options)[5]!r}")
+    device, dtype = options["device"], options["dtype"]
+    for arg in (*args, options["tensor"]):
+        if isinstance(arg, Tensor):
+            device, dtype = arg.device, arg.dtype
+        elif isinstance(arg, (dt.dtype, type)):
+            dtype = arg
+        elif arg is not None and not isinstance(arg, bool):
+            device = arg
+    return device, None if dtype is None else as_dtype(dtype)
+
+

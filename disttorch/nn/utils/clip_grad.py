@@ -1,0 +1,175 @@
+"""Gradients kept small: by the norm of all of them together, or each element by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from ...autograd.variable import Tensor, bump_version, wrap
+from ...backend import NAMESPACES
+from ...backend import dtypes as dt
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
+
+
+def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [tensors] if isinstance(tensors, Tensor) else list(tensors)
+
+
+def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
+    return [p._grad for p in _as_list(parameters) if p._grad is not None]
+
+
+def _norm(xp: Any, a: Any, p: float) -> Any:
+    """The p-norm of all elements, in float32 for half types."""
+    a = a.astype(dt.float32.numpy) if a.dtype in dt.HALF else a
+    if p == 2:
+        return xp.sqrt(xp.sum(xp.square(a)))
+    size = xp.abs(a)
+    if math.isinf(p):
+        if not a.size:
+            return xp.asarray(0.0 if p > 0 else math.inf, dtype=size.dtype)
+        return xp.max(size) if p > 0 else xp.min(size)
+    if p == 0:
+        return xp.sum(a != 0).astype(size.dtype)
+    return xp.sum(size**p) ** (1.0 / p)
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of all elements of all tensors together; as ``torch.nn.utils.get_total_norm``.
+
+    Parameters
+    ----------
+    tensors : Tensor or iterable of Tensor
+        On one device.
+    norm_type : float
+        The p of the p-norm; may be infinite.
+    error_if_nonfinite : bool
+        Whether a norm that is infinite or nan is an error.
+    foreach : bool, optional
+        Accepted as in PyTorch.
+
+    Returns
+    -------
+    Tensor
+        Without dimensions; float32 for half types, 0 for no tensors at all.
+
+    Raises
+    ------
+    RuntimeError
+        If the norm is not finite and that is an error.
+    """
+    arrays = [t._array for t in _as_list(tensors)]
+    p = float(norm_type)
+    if not arrays:
+        from ...ops.creation import tensor
+
+        return tensor(0.0)
+    xp = NAMESPACES[arrays[0].__class__]
+    each = [_norm(xp, a, p) for a in arrays]
+    total = _norm(xp, xp.stack([xp.asarray(n) for n in each]), p) if len(each) > 1 or p == 0 else each[0]
+    if p == 0 and len(each) >= 1:
+        total = xp.sum(xp.stack([xp.asarray(n) for n in each]))
+    if error_if_nonfinite and not bool(xp.isfinite(total)):
+        raise RuntimeError(
+            f"The total norm of order {p} for gradients from `parameters` is non-finite ({float(total)}), so it cannot be clipped. To "
+            "disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+        )
+    return wrap(xp.asarray(total))
+
+
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor, foreach: bool | None = None
+) -> None:
+    """Scale gradients in place by ``max_norm / (total_norm + 1e-6)``, where that is below 1.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+    max_norm : float
+    total_norm : Tensor
+        As `get_total_norm` returns it, or reduced over all ranks.
+    foreach : bool, optional
+        Accepted as in PyTorch.
+    """
+    total = total_norm._array
+    xp = NAMESPACES[total.__class__]
+    scale = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
+    if xp.name == "cpu" and float(scale) == 1.0:
+        return  # on a GPU to look would mean to wait
+    for gradient in _gradients(parameters):
+        a = gradient._array
+        a *= xp.asarray(scale, dtype=a.dtype)
+        bump_version(gradient)
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale all gradients in place, so that their norm together is at most `max_norm`; as ``torch.nn.utils.clip_grad_norm_``.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient do not count.
+    max_norm : float
+    norm_type : float
+        The p of the p-norm; may be infinite.
+    error_if_nonfinite : bool
+        Whether a norm that is infinite or nan is an error.
+    foreach : bool, optional
+        Accepted as in PyTorch.
+
+    Returns
+    -------
+    Tensor
+        The norm as it was before.
+
+    Raises
+    ------
+    RuntimeError
+        If the norm is not finite and that is an error.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> w = disttorch.nn.Parameter(disttorch.zeros(2))
+    >>> w.grad = disttorch.tensor([3.0, 4.0])
+    >>> disttorch.nn.utils.clip_grad_norm_([w], 1.0)
+    tensor(5.)
+    >>> w.grad
+    tensor([0.6000, 0.8000])
+    """
+    parameters = _as_list(parameters)
+    total = get_total_norm(_gradients(parameters), norm_type, error_if_nonfinite)
+    clip_grads_with_norm_(parameters, max_norm, total)
+    return total
+
+
+def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
+    """Keep each element of all gradients within [-clip_value, clip_value]; as ``torch.nn.utils.clip_grad_value_``.
+
+    Parameters
+    ----------
+    parameters : Tensor or iterable of Tensor
+        Those without a gradient do not count.
+    clip_value : float
+    foreach : bool, optional
+        Accepted as in PyTorch.
+    """
+    bound = float(clip_value)
+    for gradient in _gradients(parameters):
+        a = gradient._array
+        xp = NAMESPACES[a.__class__]
+        a[...] = xp.clip(a, xp.scalar(-bound, a.dtype), xp.scalar(bound, a.dtype))
+        bump_version(gradient)

@@ -1,0 +1,150 @@
+"""Rows of a table by their number: embeddings, and one-hot vectors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...autograd.operation import Operation, apply
+from ...autograd.variable import Tensor, bump_version, wrap
+from ...backend import dtypes as dt
+from ...backend import namespace
+from ...backend.dtypes import DTYPES
+
+__all__ = ["embedding", "one_hot"]
+
+
+def _embedding_rule(
+    g: Any, indices: Any, weight_shape: Any, padding_idx: int | None, scale_grad_by_freq: bool, xp: Any
+) -> Any:
+    # put_index takes its index as an array also where the gradients are tensors
+    at = getattr(indices, "_array", indices)
+    if padding_idx is not None:
+        g = xp.where((at == padding_idx)[..., None], xp.zeros_like(g), g)
+    if scale_grad_by_freq:
+        g = g * (1.0 / _counts(namespace(at), at, weight_shape[0]))[..., None]
+    return xp.put_index(g, weight_shape, at)
+
+
+def _counts(xp: Any, at: Any, rows: int) -> Any:
+    """How often each index occurs, for each."""
+    return xp.bincount(at.reshape(-1), minlength=rows)[at]
+
+
+_embedding = Operation(
+    "embedding",
+    lambda xp, weight, indices, *, padding_idx, scale_grad_by_freq: weight[indices],
+    weight=_embedding_rule,
+)
+
+
+def embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """Rows of a table by their number; as ``torch.nn.functional.embedding``.
+
+    Parameters
+    ----------
+    input : Tensor
+        Integer, of any shape.
+    weight : Tensor
+        (rows, features)
+    padding_idx : int, optional
+        A row that gets no gradient; may count from the end.
+    max_norm : float, optional
+        The largest norm a row may have: those that are looked up and larger are scaled down, in place.
+    norm_type : float
+        Which norm that is.
+    scale_grad_by_freq : bool
+        Whether a row's gradient is divided by how often it was looked up.
+    sparse : bool
+        Not built.
+
+    Returns
+    -------
+    Tensor
+        (*input.shape, features)
+
+    Raises
+    ------
+    IndexError
+        If there is no such row.
+    """
+    if sparse:
+        raise NotImplementedError("embedding: sparse gradients are not built; use sparse=False")
+    if not isinstance(input, Tensor) or input._array.dtype not in (dt.int64.numpy, dt.int32.numpy):
+        got = DTYPES[input._array.dtype] if isinstance(input, Tensor) else type(input).__name__
+        raise RuntimeError(f"embedding: expected tensor for argument 'input' to have dtype int64 or int32, but got {got}")
+    if weight._array.ndim != 2:
+        raise RuntimeError(f"embedding: 'weight' must be 2-D, but has shape {list(weight._array.shape)}")
+    rows = weight._array.shape[0]
+    if padding_idx is not None:
+        if not -rows <= padding_idx < rows:
+            raise RuntimeError(f"embedding: padding_idx {padding_idx} must be within the {rows} rows of weight")
+        padding_idx %= rows
+    xp = namespace(input._array)
+    if xp.name == "cpu" and input._array.size:
+        low, high = int(xp.min(input._array)), int(xp.max(input._array))
+        if low < 0 or high >= rows:
+            raise IndexError(f"embedding: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
+    if max_norm is not None:
+        _renormalize(xp, weight, input._array, max_norm, norm_type)
+    return apply(_embedding, weight, input, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq)
+
+
+def _renormalize(xp: Any, weight: Tensor, at: Any, max_norm: float, norm_type: float) -> None:
+    at = xp.unique(at)
+    table = weight._array[at]
+    norms = xp.sum(xp.abs(table) ** norm_type, axis=1, keepdims=True) ** (1.0 / norm_type)
+    weight._array[at] = xp.where(norms > max_norm, table * (max_norm / (norms + 1e-7)), table)
+    bump_version(weight)
+
+
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """1 at each index and 0 elsewhere, along a new last dimension; as ``torch.nn.functional.one_hot``.
+
+    Parameters
+    ----------
+    tensor : Tensor
+        int64, not negative, of any shape.
+    num_classes : int
+        The size of the new dimension; one more than the greatest index unless given.
+
+    Returns
+    -------
+    Tensor
+        int64, (*tensor.shape, num_classes)
+
+    Raises
+    ------
+    RuntimeError
+        If an index is negative or too large, or the number of classes cannot be found out.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.nn.functional.one_hot(disttorch.tensor([0, 2]), 3)
+    tensor([[1, 0, 0],
+            [0, 0, 1]])
+    """
+    a = tensor._array
+    if a.dtype != dt.int64.numpy:
+        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
+    xp = namespace(a)
+    if not a.size:
+        if num_classes <= 0:
+            raise RuntimeError("Can not infer total number of classes from empty tensor.")
+    else:
+        low, high = int(xp.min(a)), int(xp.max(a))
+        if low < 0:
+            raise RuntimeError(f"Class values must be non-negative, but there is {low}.")
+        if num_classes == -1:
+            num_classes = high + 1
+        elif high >= num_classes:
+            raise RuntimeError(f"Class values must be smaller than num_classes, but there is {high} with num_classes={num_classes}.")
+    return wrap((a[..., None] == xp.arange(num_classes)).astype(dt.int64.numpy))

@@ -1,0 +1,298 @@
+"""Batch, layer, RMS, group and instance normalization.
+
+The statistics that rules need are extras of the forward pass; where a gradient is differentiated itself, they are
+computed again as functions of the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ...autograd.operation import Operation, apply
+from ...autograd.variable import Tensor, bump_version, wrap
+from ...backend import dtypes as dt
+from ...backend import namespace
+from .arguments import check_floating
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+
+
+def _rstd(xp: Any, var: Any, eps: float) -> Any:
+    return 1.0 / xp.sqrt(var + eps)
+
+
+def _batch_statistics(xp: Any, x: Any, weight: Any, bias: Any, *, mean_and_var: Any, eps: float) -> tuple:
+    mean, var = xp.batch_norm_stats(x)
+    return mean, _rstd(xp, var, eps)
+
+
+def _batch_norm_forward(xp: Any, x: Any, weight: Any, bias: Any, *, mean_and_var: Any, eps: float) -> tuple:
+    mean, var = mean_and_var
+    rstd = _rstd(xp, var, eps)
+    return xp.batch_norm(x, weight, bias, mean, rstd), mean, rstd
+
+
+_batch_norm = Operation(
+    "batch_norm",
+    _batch_norm_forward,
+    extras=("mean", "rstd"),
+    recompute=_batch_statistics,
+    gradients=lambda g, x, weight, mean, rstd, xp: xp.batch_norm_backward(g, x, weight, mean, rstd),
+)
+
+
+def _per_channel(v: Any, ndim: int) -> Any:
+    return v.reshape((-1,) + (1,) * (ndim - 2))
+
+
+def _channel_sum(xp: Any, a: Any) -> Any:
+    return xp.sum(a, axis=(0, *range(2, a.ndim)))
+
+
+# with statistics that do not depend on the input: an affine map of each channel
+_batch_affine = Operation(
+    "batch_norm",
+    lambda xp, x, weight, bias, mean, rstd: xp.batch_norm(x, weight, bias, mean, rstd),
+    x=lambda g, weight, rstd: g * _per_channel(rstd if weight is None else rstd * weight, g.ndim),
+    weight=lambda g, x, mean, rstd, xp: _channel_sum(
+        xp, g * (x - _per_channel(mean, g.ndim)) * _per_channel(rstd, g.ndim)
+    ),
+    bias=lambda g, xp: _channel_sum(xp, g),
+)
+_layer_norm = Operation(
+    "layer_norm",
+    lambda xp, x, weight, bias, *, ndim, eps: xp.layer_norm(x, weight, bias, ndim, eps),
+    extras=("mean", "rstd"),
+    recompute=lambda xp, x, weight, bias, *, ndim, eps: xp.layer_norm(x, None, None, ndim, eps)[1:],
+    gradients=lambda g, x, weight, mean, rstd, ndim, xp: xp.layer_norm_backward(g, x, weight, mean, rstd, ndim),
+)
+_rms_norm = Operation(
+    "rms_norm",
+    lambda xp, x, weight, *, ndim, eps: xp.rms_norm(x, weight, ndim, eps),
+    extras=("rstd",),
+    recompute=lambda xp, x, weight, *, ndim, eps: xp.rms_norm(x, None, ndim, eps)[1:],
+    gradients=lambda g, x, weight, rstd, ndim, xp: xp.rms_norm_backward(g, x, weight, rstd, ndim),
+)
+
+
+def _check_channels(name: str, input: Tensor, **per_channel: Tensor | None) -> None:
+    channels = input._array.shape[1]
+    for what, tensor in per_channel.items():
+        if tensor is not None and tensor._array.shape != (channels,):
+            raise RuntimeError(
+                f"{name}: {what} should contain {channels} elements, one for each channel of the input of size "
+                f"{list(input._array.shape)}, not be of size {list(tensor._array.shape)}"
+            )
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Each channel with the mean taken away and divided by its standard deviation; as ``torch.nn.functional.batch_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, C, *spatial)
+    running_mean, running_var : Tensor or None
+        (C,), used when not training; when training, changed in place towards the batch's mean and unbiased variance.
+    weight, bias : Tensor, optional
+        (C,), what the result is multiplied by and what is added.
+    training : bool
+        Whether to use the batch's mean and biased variance.
+    momentum : float
+        The share of the batch in the new running statistics.
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    ValueError
+        If there is only one value a channel when training.
+    RuntimeError
+        If shapes do not fit, or there are no statistics to use.
+    """
+    check_floating("batch_norm", input)
+    shape = input._array.shape
+    if len(shape) < 2:
+        raise RuntimeError(f"batch_norm: expected an input (N, C, *spatial), but got size {list(shape)}")
+    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    xp = namespace(input._array)
+    if not training:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("batch_norm: expected running_mean and running_var to be defined when training=False")
+        rstd = wrap(xp.asarray(_rstd(xp, running_var._array, eps)))
+        return apply(_batch_affine, input, weight, bias, running_mean.detach(), rstd)
+    count = input._array.size // shape[1] if shape[1] else 0
+    if count <= 1:
+        raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
+    mean, var = xp.batch_norm_stats(input._array)
+    for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+        if running is not None:
+            running._array[...] = running._array * (1 - momentum) + batch * momentum
+            bump_version(running)
+    return apply(_batch_norm, input, weight, bias, mean_and_var=(mean, var), eps=eps)
+
+
+def _check_normalized(name: str, input: Tensor, normalized_shape: Any, **affine: Tensor | None) -> int:
+    """How many last dimensions are normalized."""
+    check_floating(name, input)
+    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    if not shape:
+        raise RuntimeError(f"{name}: expected normalized_shape to be at least 1-dimensional, but it is {normalized_shape!r}")
+    if input._array.shape[-len(shape) :] != shape:
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [*, {', '.join(map(str, shape))}], but got input of size "
+            f"{list(input._array.shape)}"
+        )
+    for what, tensor in affine.items():
+        if tensor is not None and tensor._array.shape != shape:
+            raise RuntimeError(
+                f"{name}: expected {what} to be of the same shape as normalized_shape, but got {what} of shape "
+                f"{list(tensor._array.shape)} and normalized_shape = {list(shape)}"
+            )
+    return len(shape)
+
+
+def layer_norm(
+    input: Tensor,
+    normalized_shape: int | Sequence[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Mean 0 and variance 1 over the last dimensions of each sample; as ``torch.nn.functional.layer_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (*batch, *normalized_shape)
+    normalized_shape : int or sequence of int
+        The sizes of the dimensions that are normalized together.
+    weight, bias : Tensor, optional
+        Of `normalized_shape`, what the result is multiplied by and what is added.
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    RuntimeError
+        If shapes do not fit.
+    """
+    ndim = _check_normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
+    return apply(_layer_norm, input, weight, bias, ndim=ndim, eps=eps)
+
+
+def rms_norm(
+    input: Tensor, normalized_shape: int | Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Tensor:
+    """x / sqrt(mean(x ** 2) + eps) over the last dimensions; as ``torch.nn.functional.rms_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (*batch, *normalized_shape)
+    normalized_shape : int or sequence of int
+    weight : Tensor, optional
+        Of `normalized_shape`.
+    eps : float, optional
+        The distance from 1 to the next number of the input's dtype unless given.
+    """
+    ndim = _check_normalized("rms_norm", input, normalized_shape, weight=weight)
+    return apply(_rms_norm, input, weight, ndim=ndim, eps=vars(dt.finfo(input.dtype))["eps"] if eps is None else eps)
+
+
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Mean 0 and variance 1 over groups of channels of each sample; as ``torch.nn.functional.group_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, C, *spatial)
+    num_groups : int
+        Into how many groups the channels are divided.
+    weight, bias : Tensor, optional
+        (C,)
+    eps : float
+        Added to the variance.
+
+    Raises
+    ------
+    RuntimeError
+        If the channels cannot be divided like that.
+    """
+    check_floating("group_norm", input)
+    shape = input._array.shape
+    if len(shape) < 2:
+        raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {len(shape)}")
+    if num_groups < 1 or shape[1] % num_groups:
+        raise RuntimeError(
+            f"Expected number of channels in input to be divisible by num_groups, but got input of shape {list(shape)} and "
+            f"num_groups={num_groups}"
+        )
+    _check_channels("group_norm", input, weight=weight, bias=bias)
+    if not input._array.size:
+        return input.clone()
+    result = apply(_layer_norm, input.reshape(shape[0], num_groups, -1), None, None, ndim=1, eps=eps).reshape(shape)
+    return _affine(result, weight, bias)
+
+
+def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    trailing = (1,) * (x._array.ndim - 2)
+    if weight is not None:
+        x = x * weight.reshape(-1, *trailing)
+    return x if bias is None else x + bias.reshape(-1, *trailing)
+
+
+def instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """`batch_norm` of each sample by itself; as ``torch.nn.functional.instance_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, C, *spatial)
+    running_mean, running_var : Tensor, optional
+        (C,), changed in place towards the means over the samples where `use_input_stats`, else used.
+    weight, bias : Tensor, optional
+        (C,)
+    use_input_stats : bool
+    momentum, eps : float
+        As in `batch_norm`.
+    """
+    if not use_input_stats:
+        return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    check_floating("instance_norm", input)
+    shape = input._array.shape
+    if len(shape) < 3 or input._array[0, 0].size <= 1:
+        raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(shape)}")
+    _check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    xp = namespace(input._array)
+    flat = input.reshape(1, shape[0] * shape[1], *shape[2:])
+    mean, var = xp.batch_norm_stats(flat._array)
+    count = flat._array[0, 0].size
+    for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
+        if running is not None:
+            batch = xp.mean(batch.reshape(shape[:2]), axis=0)
+            running._array[...] = running._array * (1 - momentum) + batch * momentum
+            bump_version(running)
+    result = apply(_batch_norm, flat, None, None, mean_and_var=(mean, var), eps=eps).reshape(shape)
+    return _affine(result, weight, bias)

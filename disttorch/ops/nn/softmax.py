@@ -1,0 +1,79 @@
+"""Softmax and its logarithm."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ...autograd.operation import Operation, apply
+from ...autograd.variable import Tensor
+from ..dims import normal_dim
+from .arguments import check_floating
+
+__all__ = ["log_softmax", "softmax", "softmin"]
+
+_softmax = Operation(
+    "softmax",
+    lambda xp, x, *, dim: xp.softmax(x, dim),
+    x=lambda g, out, dim, xp: xp.softmax_backward(g, out, dim),
+)
+_log_softmax = Operation(
+    "log_softmax",
+    lambda xp, x, *, dim: xp.log_softmax(x, dim),
+    x=lambda g, out, dim, xp: xp.log_softmax_backward(g, out, dim),
+)
+
+
+def _along(name: str, operation: Operation, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    if dtype is not None:
+        input = input.to(dtype=dtype)
+    check_floating(name, input)
+    if dim is None:
+        # PyTorch's rule of old: the channels
+        dim = 0 if input.ndim in (0, 1, 3) else 1
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim={dim} as an argument.",
+            UserWarning,
+            stacklevel=3,
+        )
+    if not input._array.ndim:
+        normal_dim(dim, 0, name)
+        return apply(operation, input.reshape(1), dim=0).reshape(())
+    return apply(operation, input, dim=normal_dim(dim, input._array.ndim, name))
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """exp(x) / sum(exp(x)) along a dimension; as ``torch.nn.functional.softmax``.
+
+    Parameters
+    ----------
+    input : Tensor
+        Floating point, of any shape.
+    dim : int
+        Along which the results sum to 1.
+    dtype : dtype, optional
+        To convert to first.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.nn.functional.softmax(disttorch.tensor([0.0, 0.0]), dim=0)
+    tensor([0.5000, 0.5000])
+    """
+    return _along("softmax", _softmax, input, dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """x - log(sum(exp(x))) along a dimension; as ``torch.nn.functional.log_softmax``.
+
+    Parameters
+    ----------
+    input, dim, dtype
+        As for `softmax`.
+    """
+    return _along("log_softmax", _log_softmax, input, dim, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
+    """`softmax` of -x; as ``torch.nn.functional.softmin``."""
+    return _along("softmin", _softmax, -input, dim, dtype)

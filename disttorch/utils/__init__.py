@@ -1,0 +1,13 @@
+"""What surrounds the training itself: data loading."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    """Subpackages are imported when they are first used."""
+    if name in ("data",):
+        return import_module(f"disttorch.utils.{name}")
+    raise AttributeError(f"disttorch.utils has no {name!r}: it is not built (yet) or no name of PyTorch's")

@@ -1,0 +1,257 @@
+"""The DataLoader: batches of a dataset, fetched here or by worker processes.
+
+Batches fetched here are in this file; the worker processes are in pool.py (this side) and worker.py (their side).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Any
+
+from ...backend import cuda_is_available
+from ...ops.random import Generator
+from .collate import default_collate, default_convert, pinned
+from .dataset import IterableDataset
+from .fetch import Exhausted, Source, fetcher
+from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
+from .starting import context_for
+
+__all__ = ["DataLoader"]
+
+_FIXED = ("dataset", "batch_size", "batch_sampler", "sampler", "drop_last", "num_workers", "persistent_workers")
+
+
+class DataLoader:
+    """Batches of a dataset, in the order of a sampler; as ``torch.utils.data.DataLoader``.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Anything with ``__getitem__`` and ``__len__``, or an `IterableDataset`.
+    batch_size : int or None
+        Samples a batch; None for samples as they come, without batches.
+    shuffle : bool, optional
+        Take the samples in another random order each epoch.
+    sampler : Sampler or iterable of int, optional
+        The order of the samples, instead of `shuffle`.
+    batch_sampler : Sampler or iterable of list of int, optional
+        The order of whole batches, instead of `batch_size`, `shuffle`, `sampler` and `drop_last`.
+    num_workers : int
+        Worker processes that fetch batches ahead; with 0 they are fetched when asked for.
+    collate_fn : callable, optional
+        From a list of samples to a batch; `default_collate` unless given.
+    pin_memory : bool
+        Put batches in page-locked memory, from which copies to a GPU are faster. Without a GPU there is a warning.
+    drop_last : bool
+        Leave out the last batch if it is shorter.
+    timeout : float
+        Seconds to wait for a batch of a worker; 0 for as long as it takes.
+    worker_init_fn : callable, optional
+        Called in each worker with its number after the random seeds are set and before it fetches anything.
+    multiprocessing_context : str or multiprocessing context, optional
+        How workers are started: "fork", "spawn" or "forkserver". Unless given, as `multiprocessing.set_start_method`
+        was told, else as the environment variable DISTTORCH_WORKER_START_METHOD says, else "fork".
+    generator : Generator, optional
+        Draws the order of samples and the base seed of the workers; the default generator unless given.
+    prefetch_factor : int, optional
+        How many batches each worker fetches ahead; 2 unless given.
+    persistent_workers : bool
+        Keep the workers from one epoch to the next.
+
+    Raises
+    ------
+    ValueError
+        If parameters contradict each other; the message says which.
+
+    Notes
+    -----
+    The order of batches does not depend on `num_workers`. A worker seeds disttorch's default generator, `random` and
+    `numpy.random` with the base seed, drawn anew each epoch, plus its number. See `get_worker_info`.
+
+    Workers take one thread each for matrix products (OpenMP, OpenBLAS, MKL): there are usually as many as cores.
+    They are no part of an MPI job that this process is in, and end without touching MPI. The MPI libraries allow a
+    process to fork as long as the child does not call MPI; only on InfiniBand the job must be started with
+    RDMAV_FORK_SAFE=1, or the workers with "forkserver". A forked worker cannot use CUDA.
+
+    Batches come in anonymous shared memory (memfd_create), which needs no space in /dev/shm. A batch that is kept
+    while the loop goes on is copied out of it when the memory is needed again.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> from disttorch.utils.data import DataLoader, TensorDataset
+    >>> x = disttorch.arange(5)
+    >>> for batch in DataLoader(TensorDataset(x, x * x), batch_size=2):
+    ...     print(batch)
+    [tensor([0, 1]), tensor([0, 1])]
+    [tensor([2, 3]), tensor([4, 9])]
+    [tensor([4]), tensor([16])]
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int | None = 1,
+        shuffle: bool | None = None,
+        sampler: Sampler[Any] | Iterable[Any] | None = None,
+        batch_sampler: Sampler[Any] | Iterable[Any] | None = None,
+        num_workers: int = 0,
+        collate_fn: Callable[[Any], Any] | None = None,
+        pin_memory: bool = False,
+        drop_last: bool = False,
+        timeout: float = 0,
+        worker_init_fn: Callable[[int], None] | None = None,
+        multiprocessing_context: Any = None,
+        generator: Generator | None = None,
+        *,
+        prefetch_factor: int | None = None,
+        persistent_workers: bool = False,
+    ) -> None:
+        self._check_workers(num_workers, timeout, prefetch_factor, persistent_workers, multiprocessing_context)
+        if multiprocessing_context is not None:
+            context_for(multiprocessing_context)
+        self._check_order(dataset, batch_size, shuffle, sampler, batch_sampler, drop_last)
+        self.dataset = dataset
+        self.num_workers = num_workers
+        self.prefetch_factor = prefetch_factor if prefetch_factor is not None or not num_workers else 2
+        self.pin_memory = pin_memory
+        self.timeout = timeout
+        self.worker_init_fn = worker_init_fn
+        self.multiprocessing_context = multiprocessing_context
+        self.generator = generator
+        self.persistent_workers = persistent_workers
+        self.drop_last = drop_last
+        if batch_sampler is not None:
+            batch_size = None
+        if sampler is None:
+            if isinstance(dataset, IterableDataset):
+                sampler = _Endless()
+            elif shuffle:
+                sampler = RandomSampler(dataset, generator=generator)
+            else:
+                sampler = SequentialSampler(dataset)
+        if batch_sampler is None and batch_size is not None:
+            # the end of an iterable dataset, and with it a shorter batch, is only seen when it is there
+            batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.batch_sampler = batch_sampler
+        batched = batch_sampler is not None
+        self.collate_fn = collate_fn or (default_collate if batched else default_convert)
+        if pin_memory and not cuda_is_available():
+            warnings.warn("DataLoader: pin_memory=True has no effect, for there is no CUDA device here", stacklevel=2)
+        self._pin = pin_memory and cuda_is_available()
+        self._pool: Any = None
+        self._complete = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _FIXED and getattr(self, "_complete", False):
+            raise ValueError(f"{name} attribute should not be set after DataLoader is initialized")
+        super().__setattr__(name, value)
+
+    @property
+    def _batched(self) -> bool:
+        return self.batch_sampler is not None
+
+    @property
+    def _order(self) -> Any:
+        """What gives the indices of one batch after the other."""
+        return self.batch_sampler if self._batched else self.sampler
+
+    @property
+    def _source(self) -> Source:
+        return Source(self.dataset, self.collate_fn, self._batched, self.drop_last)
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self.num_workers:
+            return _Here(self)
+        from .pool import Epoch, Pool
+
+        if not self.persistent_workers:
+            return Epoch(self, Pool(self))
+        if self._pool is None or self._pool.ended:
+            self._pool = Pool(self)
+        return Epoch(self, self._pool)
+
+    def __len__(self) -> int:
+        """How many batches there are in an epoch.
+
+        Raises
+        ------
+        TypeError
+            If the dataset is iterable and has no length.
+        """
+        if not isinstance(self.dataset, IterableDataset):
+            return len(self._order)
+        length = len(self.dataset)  # type: ignore[arg-type]  # one without a length says so itself
+        if self.batch_size is None:
+            return length
+        return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
+
+    @staticmethod
+    def _check_workers(number: int, timeout: float, prefetch: int | None, persistent: bool, context: Any) -> None:
+        if number < 0:
+            raise ValueError(f"num_workers must be 0 or more, got {number}; 0 fetches batches in this process")
+        if timeout < 0:
+            raise ValueError(f"timeout must be 0 or more seconds, got {timeout}")
+        if number == 0:
+            for name, given in (
+                ("prefetch_factor", prefetch is not None),
+                ("persistent_workers", persistent),
+                ("multiprocessing_context", context is not None),
+            ):
+                if given:
+                    raise ValueError(f"{name} is for worker processes, and num_workers is 0; set num_workers > 0")
+        elif prefetch is not None and prefetch < 1:
+            raise ValueError(f"prefetch_factor must be 1 or more, got {prefetch}")
+
+    @staticmethod
+    def _check_order(dataset: Any, batch_size: Any, shuffle: Any, sampler: Any, batch_sampler: Any, drop: bool) -> None:
+        if isinstance(dataset, IterableDataset):
+            for name, given in (("shuffle", shuffle), ("sampler", sampler), ("batch_sampler", batch_sampler)):
+                if given not in (None, False):
+                    raise ValueError(
+                        f"DataLoader with IterableDataset: its order is its own, but {name}={given!r} was given"
+                    )
+        if sampler is not None and shuffle:
+            raise ValueError("sampler option is mutually exclusive with shuffle")
+        if batch_sampler is not None and (batch_size != 1 or shuffle or sampler is not None or drop):
+            raise ValueError(
+                "batch_sampler option is mutually exclusive with batch_size, shuffle, sampler, and drop_last"
+            )
+        if batch_size is None and drop:
+            raise ValueError("batch_size=None disables batching, of which drop_last=True would leave out the last one")
+
+
+class _Endless(Sampler[None]):
+    """Places for samples of an iterable dataset, which has no indices."""
+
+    def __iter__(self) -> Iterator[None]:
+        return repeat(None)
+
+
+class _Here:
+    """One epoch of batches fetched in this process, when asked for."""
+
+    def __init__(self, loader: DataLoader) -> None:
+        # The workers' base seed would be drawn here: so the samples have the same order with workers and without.
+        draw_seed(loader.generator)
+        self._loader = loader
+        self._indices = iter(loader._order)
+        self._fetch = fetcher(loader._source)
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            batch = self._fetch(next(self._indices))
+        except Exhausted:
+            self._indices = iter(())
+            raise StopIteration from None
+        return pinned(batch) if self._loader._pin else batch
+
+    def __len__(self) -> int:
+        return len(self._loader)

@@ -1,0 +1,109 @@
+"""The sampler that gives every rank its own part of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+
+from ...backend import cpu
+from ...ops.creation import randperm
+from ...ops.random import Generator
+from .sampler import Sampler, _ints
+
+__all__ = ["DistributedSampler"]
+
+
+class DistributedSampler(Sampler[int]):
+    """Rank r of n takes every n-th index, from the r-th on; as ``torch.utils.data.distributed.DistributedSampler``.
+
+    All ranks draw the same permutation from the seed and the epoch. All get equally many samples: the last ones are
+    left out, or the first are taken again.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Only its length counts, which must be the same on all ranks.
+    num_replicas, rank : int, optional
+        n and r; those of the default process group unless given.
+    shuffle : bool
+        Whether to permute the indices. Call `set_epoch` before each epoch, or every epoch has the same order.
+    seed : int
+        The same on all ranks.
+    drop_last : bool
+        Leave out samples, rather than take some again, where n does not divide the length.
+
+    Raises
+    ------
+    RuntimeError
+        If n or r is not given and no process group is initialised.
+    ValueError
+        If r is not between 0 and n - 1.
+
+    Examples
+    --------
+    >>> from disttorch.utils.data import DistributedSampler
+    >>> [list(DistributedSampler(range(5), 2, rank, shuffle=False)) for rank in (0, 1)]
+    [[0, 2, 4], [1, 3, 0]]
+    """
+
+    def __init__(
+        self,
+        dataset: Sized,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+    ) -> None:
+        if num_replicas is None or rank is None:
+            world_size, own_rank = _default_group()
+            num_replicas = world_size if num_replicas is None else num_replicas
+            rank = own_rank if rank is None else rank
+        if num_replicas < 1:
+            raise ValueError(f"num_replicas should be a positive integer value, but got num_replicas={num_replicas}")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]")
+        self.dataset = dataset
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.epoch = 0
+        self.drop_last = drop_last
+        self.shuffle = shuffle
+        self.seed = seed
+
+    @property
+    def num_samples(self) -> int:
+        """How many indices each rank gets."""
+        n = len(self.dataset)
+        return n // self.num_replicas if self.drop_last else -(-n // self.num_replicas)
+
+    @property
+    def total_size(self) -> int:
+        """How many indices all ranks get together."""
+        return self.num_samples * self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        n, each = len(self.dataset), self.num_samples
+        # rank, rank + num_replicas, ...: counted on beyond n for the padding, which begins again at the first index
+        mine = (cpu.arange(each) * self.num_replicas + self.rank) % max(n, 1)
+        if self.shuffle:
+            generator = Generator().manual_seed(self.seed + self.epoch)
+            mine = cpu.take(randperm(n, generator=generator)._array, mine)
+        return _ints(mine)
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration have the order of an epoch: call it with the same number on all ranks."""
+        self.epoch = epoch
+
+
+def _default_group() -> tuple[int, int]:
+    from ... import distributed
+
+    if not distributed.is_initialized():
+        raise RuntimeError(
+            "DistributedSampler asks the default process group for num_replicas and rank, and none is initialised: "
+            "call disttorch.distributed.init_process_group() first, or give both"
+        )
+    return distributed.get_world_size(), distributed.get_rank()

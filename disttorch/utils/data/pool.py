@@ -1,0 +1,295 @@
+"""This side of the workers: the processes, and one epoch of batches from them.
+
+Every task and every batch is in a segment of shared memory; the pipes carry only numbers, so neither side ever waits
+for the other to empty one. There are as many segments as tasks that are under way, and two more: for the batch that
+the training loop has, and the one that it is given.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterator
+from multiprocessing.reduction import DupFd
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .collate import pinned
+from .sampler import draw_seed
+from .shared import Segment
+from .starting import context_for, surroundings
+from .worker import BATCH, EXHAUSTED, FAILED, MESSAGE, Failure, Setup, run
+
+if TYPE_CHECKING:
+    from .dataloader import DataLoader
+
+__all__ = ["Epoch", "Pool"]
+
+_NONE = object()
+_GRACE = 2.0  # seconds that workers have to finish the sample they are at, when nobody wants it any more
+
+
+class Reply(NamedTuple):
+    """A worker's answer to a task, and where it is."""
+
+    segment: int
+    status: int
+    begin: int
+    length: int
+
+
+class Pool:
+    """Worker processes and their segments.
+
+    Attributes
+    ----------
+    ended : bool
+        Whether the processes were ended, or one of them died.
+    """
+
+    def __init__(self, loader: DataLoader) -> None:
+        context = context_for(loader.multiprocessing_context)
+        forked = context.get_start_method() == "fork"
+        self.size = loader.num_workers
+        self.ahead = loader.prefetch_factor or 2
+        self.timeout = loader.timeout
+        self.epoch = 0
+        self.ended = False
+        self.segments = [Segment() for _ in range(self.size * self.ahead + 2)]
+        self.under_way: dict[int, int] = {}  # from tasks to their segments
+        self.replies: dict[int, Reply] = {}
+        self.tasks = 0
+        self.processes: list[Any] = []
+        self.connections: list[Any] = []
+        self._selector = selectors.DefaultSelector()
+        self._watched: list[int] = []
+        self._end = weakref.finalize(
+            self, _end, os.getpid(), self.processes, self.connections, self.segments, self._selector, self._watched
+        )
+        try:
+            with surroundings():
+                for number in range(self.size):
+                    self._start(context, forked, number, loader)
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(self, context: Any, forked: bool, number: int, loader: DataLoader) -> None:
+        ours, theirs = context.Pipe()
+        descriptors = [s.descriptor for s in self.segments]
+        self.connections.append(ours)
+        setup = Setup(
+            id=number,
+            num_workers=self.size,
+            parent=os.getpid(),
+            forked=forked,
+            connection=theirs,
+            inherited=tuple(self.connections) if forked else (),
+            segments=tuple(descriptors if forked else [_Inherited(d) for d in descriptors]),
+            source=loader._source,
+            init=loader.worker_init_fn,
+        )
+        process = context.Process(target=run, args=(setup,), name=f"DataLoader worker {number}", daemon=True)
+        try:
+            process.start()
+        finally:
+            theirs.close()  # so that the worker's death closes the pipe
+        self.processes.append(process)
+        self._selector.register(ours, selectors.EVENT_READ, number)
+        self._selector.register(self._death_of(process), selectors.EVENT_READ, number)
+
+    def _death_of(self, process: Any) -> int:
+        """A descriptor that is readable when a process is gone, whoever else has its pipes."""
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:  # a kernel before 5.3, or it is gone already: then multiprocessing's pipe says so
+            return process.sentinel
+        self._watched.append(descriptor)
+        return descriptor
+
+    def end(self) -> None:
+        """End the processes."""
+        self.ended = True
+        self._end()
+
+    def free(self) -> int | None:
+        """A segment that carries nothing and that no array is on; None if there is none."""
+        taken = set(self.under_way.values())
+        return next((i for i, s in enumerate(self.segments) if i not in taken and not s.held), None)
+
+    def give(self, worker: int, base_seed: int, indices: Any) -> int:
+        """Give a worker a task, and return its number."""
+        segment = self.free()
+        if segment is None:
+            raise RuntimeError("DataLoader: every segment is in use; this is a mistake in disttorch")
+        task, self.tasks = self.tasks, self.tasks + 1
+        place = self.segments[segment].write((self.epoch, base_seed, indices))
+        try:
+            self.connections[worker].send_bytes(MESSAGE.pack(task, segment, BATCH, *place))
+        except ConnectionError:
+            self._dead(worker)
+        self.under_way[task] = segment
+        return task
+
+    def reply(self, task: int, worker: int) -> Reply:
+        """Wait for a worker's reply to a task."""
+        limit = time.monotonic() + self.timeout if self.timeout else None
+        while task not in self.replies:
+            if not self._wait(None if limit is None else max(0.0, limit - time.monotonic())):
+                raise RuntimeError(
+                    f"DataLoader timed out after {self.timeout} seconds: worker {worker} "
+                    f"(pid {self.processes[worker].pid}) has not fetched its batch"
+                )
+        return self.replies.pop(task)
+
+    def drain(self) -> None:
+        """Wait for what is under way from an epoch that was left, and forget it."""
+        while len(self.replies) < len(self.under_way):
+            if not self._wait(self.timeout or None):
+                raise RuntimeError(
+                    f"DataLoader timed out after {self.timeout} seconds: its persistent workers are still busy with "
+                    "batches of the last epoch, which was left"
+                )
+        self.replies.clear()
+        self.under_way.clear()
+
+    def _wait(self, seconds: float | None) -> bool:
+        """Take what comes next; False if nothing does in so many seconds."""
+        events = self._selector.select(seconds)
+        gone = None
+        for key, _ in events:
+            if not hasattr(key.fileobj, "recv_bytes"):
+                gone = key.data
+                continue
+            try:
+                task, *reply = MESSAGE.unpack(key.fileobj.recv_bytes())
+            except (EOFError, ConnectionError):
+                gone = key.data
+            else:
+                self.replies[task] = Reply(*reply)
+        if gone is not None:
+            self._dead(gone)
+        return bool(events)
+
+    def _dead(self, worker: int) -> None:
+        process = self.processes[worker]
+        process.join(_GRACE)
+        code, pid = process.exitcode, process.pid
+        self.end()
+        if code is not None and code < 0:
+            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+            if -code == signal.SIGKILL:
+                how += ", as the kernel does when memory runs out"
+        else:
+            how = f"ended with exit code {code} before its work was done"
+        raise RuntimeError(f"DataLoader worker {worker} (pid {pid}) {how}")
+
+
+class Epoch:
+    """One epoch of batches from a pool, in the order of the sampler.
+
+    The batches go round the workers: whichever gave one gets the next task. So which worker fetches which batch does
+    not depend on how fast they are.
+    """
+
+    def __init__(self, loader: DataLoader, pool: Pool) -> None:
+        self._loader = loader
+        self._pool = pool
+        self._pending: deque[tuple[int, int]] = deque()  # (task, worker)
+        pool.epoch += 1
+        self._number = pool.epoch
+        self._seed = draw_seed(loader.generator)
+        self._indices = iter(loader._order)
+        try:
+            pool.drain()
+            for _ in range(pool.ahead):
+                for worker in range(pool.size):
+                    self._give(worker)
+        except BaseException:
+            self._leave()
+            raise
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __next__(self) -> Any:
+        pool = self._pool
+        if self._number != pool.epoch:
+            raise RuntimeError(
+                "a new iteration over this DataLoader has begun, and its persistent workers serve one at a time"
+            )
+        if pool.ended and self._pending:
+            raise RuntimeError("the workers of this DataLoader have ended; begin a new iteration")
+        while self._pending:
+            task, worker = self._pending[0]
+            reply = pool.reply(task, worker)
+            self._pending.popleft()
+            if reply.status == EXHAUSTED:
+                del pool.under_way[task]
+                continue
+            try:
+                result = pool.segments[reply.segment].read(reply.begin, reply.length, copy=pool.free() is None)
+            finally:
+                del pool.under_way[task]
+                self._give(worker)
+            if reply.status == FAILED:
+                self._raise(worker, result)
+            return pinned(result) if self._loader._pin else result
+        self._leave()
+        raise StopIteration
+
+    def _give(self, worker: int) -> None:
+        indices = next(self._indices, _NONE)
+        if indices is not _NONE:
+            self._pending.append((self._pool.give(worker, self._seed, indices), worker))
+
+    def _leave(self) -> None:
+        if not self._loader.persistent_workers:
+            self._pool.end()
+
+    def _raise(self, worker: int, failure: Failure) -> None:
+        process = self._pool.processes[worker]
+        error = failure.error or RuntimeError(failure.description)
+        error.add_note(f"in DataLoader worker {worker} (pid {process.pid}):\n\n{failure.traceback.rstrip()}")
+        raise error
+
+
+class _Inherited:
+    """A descriptor on its way to a process that is not forked."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple:
+        return _same, (DupFd(self.descriptor),)
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def _end(owner: int, processes: list, connections: list, segments: list, selector: Any, watched: list[int]) -> None:
+    """End workers by closing their pipes, and those that do not listen by signals."""
+    if os.getpid() != owner:
+        return  # a fork of the process that they belong to
+    selector.close()
+    for connection in connections:
+        connection.close()
+    limit = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(0.0, limit - time.monotonic()))
+    for stop in ("terminate", "kill"):
+        for process in processes:
+            if process.is_alive():
+                getattr(process, stop)()
+                process.join(_GRACE)
+    for descriptor in watched:
+        os.close(descriptor)
+    for segment in segments:
+        segment.close()

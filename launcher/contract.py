@@ -1,0 +1,177 @@
+"""The environment that `dlaunch` gives to every rank: the one place where it is written down.
+
+What a rank finds
+-----------------
+
+====================  ====================================================================================
+variable              meaning
+====================  ====================================================================================
+RANK                  this process, 0 to WORLD_SIZE - 1; the same number as its rank in MPI.COMM_WORLD
+WORLD_SIZE            how many ranks the job has
+LOCAL_RANK            this process among those of its host, 0 to LOCAL_WORLD_SIZE - 1; picks the GPU
+LOCAL_WORLD_SIZE      how many ranks run on this host
+MASTER_ADDR           a name or address of the host of rank 0 that every rank can reach (kept if already set)
+MASTER_PORT           a TCP port that was free there at the start (kept if already set)
+OMP_NUM_THREADS       threads a rank: the cores it may use // LOCAL_WORLD_SIZE, at least 1, or ``--threads``
+OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
+MKL_NUM_THREADS       the same for MKL
+PYTHONFAULTHANDLER    1, so that a segmentation fault says in which Python line
+DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher
+DISTTORCH_RUN_DIR     the private directory of the job, one for each job; every process of the job carries it
+====================  ====================================================================================
+
+RANK to MASTER_PORT mean what they mean under torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html,
+"Environment Variables"). What the user has set wins over every default: the thread counts one by one (an
+OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, MASTER_ADDR and MASTER_PORT.
+``--threads`` and ``--env`` are said for this job, so they win over the environment.
+
+Where it comes from
+-------------------
+
+MPI's process manager tells each process its place in variables of its own; `PLACES` lists them. Slurm's are read
+last: under `mpiexec` inside an allocation they describe the processes that Slurm started, which need not be the ranks.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+LAUNCHER_MARK = "DISTTORCH_LAUNCHER"
+RUN_DIRECTORY = "DISTTORCH_RUN_DIR"
+
+# Variables that process managers set for one process. The settings that users make for them (..._MCA_...) stay.
+_CONNECTION = re.compile(
+    r"PMI_|PMIX_(?!MCA_)|PRTE_(?!MCA_)|HYDI_|MPI_LOCALN?RANK"
+    r"|OMPI_(?!MCA_|CC$|CXX$|FC$|CFLAGS$|LDFLAGS$)|OMPI_MCA_(num_procs|initial_wdir|cpu_type|PREFIXES)$"
+)
+
+
+class Place(NamedTuple):
+    """Where a rank stands in its job, all counted from 0 and in ranks."""
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+
+# family: the variables of rank, world size, rank on this host, ranks on this host. The first that has all four counts:
+# Slurm's pmi2 sets PMI's rank and size, and leaves the rest to its own variables.
+PLACES = {
+    "Open MPI": tuple(f"OMPI_COMM_WORLD_{name}" for name in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE")),
+    "PMI": ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+    "Slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE"),
+}
+
+
+def find_place(environ: Mapping[str, str]) -> Place | None:
+    """The place that a process manager gave to this process, or None where none did.
+
+    Raises
+    ------
+    ValueError
+        A process manager set a rank, but none has set all four, or not to numbers.
+
+    Examples
+    --------
+    >>> find_place({"PMI_RANK": "1", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"})
+    Place(rank=1, world_size=4, local_rank=1, local_world_size=2)
+    >>> find_place({}) is None
+    True
+    """
+    incomplete = []
+    for family, names in PLACES.items():
+        if names[0] not in environ:
+            continue
+        values = [environ.get(name, "") for name in names]
+        if family == "Slurm":
+            values[3] = _tasks_on_node(values[3], environ.get("SLURM_NODEID", "0"))
+        if all(value.isdigit() for value in values):
+            return Place(*map(int, values))
+        incomplete += [f"{name}={environ.get(name, '(not set)')}" for name in names]
+    if incomplete:
+        raise ValueError(f"the process manager gave an incomplete place: {', '.join(incomplete)}")
+    return None
+
+
+def place_variables(place: Place) -> dict[str, str]:
+    """RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE of a rank."""
+    return {
+        "RANK": str(place.rank),
+        "WORLD_SIZE": str(place.world_size),
+        "LOCAL_RANK": str(place.local_rank),
+        "LOCAL_WORLD_SIZE": str(place.local_world_size),
+    }
+
+
+def thread_variables(
+    asked: int | None, cores: int, local_world_size: int, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The thread counts that have to be set for a rank, without those that the user has set already.
+
+    Parameters
+    ----------
+    asked : int or None
+        The value of ``--threads``, which wins over the environment.
+    cores : int
+        Cores that this rank may use.
+    local_world_size : int
+        Ranks that share them.
+    environ : mapping
+        The environment as the user made it.
+
+    Examples
+    --------
+    >>> thread_variables(None, 8, 3, {"MKL_NUM_THREADS": "1"})
+    {'OMP_NUM_THREADS': '2', 'OPENBLAS_NUM_THREADS': '2'}
+    """
+    if asked is not None:
+        return dict.fromkeys(THREAD_VARIABLES, str(asked))
+    # OpenMP allows a list, one number for each nesting level: "4,2".
+    outer = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    default = outer if outer.isdigit() and int(outer) > 0 else str(max(1, cores // max(1, local_world_size)))
+    return {name: default for name in THREAD_VARIABLES if not environ.get(name)}
+
+
+def job_variables(run_directory: str, address: str, port: int, environ: Mapping[str, str]) -> dict[str, str]:
+    """What all ranks of a job share: the marks of the job, and the defaults that the user has not set."""
+    # Inside a rank of another dlaunch job these two are that job's, not the user's.
+    nested = LAUNCHER_MARK in environ
+    variables = {LAUNCHER_MARK: "dlaunch", RUN_DIRECTORY: run_directory}
+    if nested or not environ.get("MASTER_ADDR"):
+        variables["MASTER_ADDR"] = address
+    if nested or not environ.get("MASTER_PORT"):
+        variables["MASTER_PORT"] = str(port)
+    if not environ.get("PYTHONFAULTHANDLER"):
+        variables["PYTHONFAULTHANDLER"] = "1"
+    return variables
+
+
+def outside(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without a process manager's connection, which would mislead the `mpiexec` of another job.
+
+    A rank may start a job of its own, as may a single process under ``mpiexec -n 1`` or ``srun``.
+
+    Examples
+    --------
+    >>> outside({"PMI_RANK": "0", "PMI_FD": "9", "OMPI_MCA_btl": "self,sm", "HOME": "/home/ada"})
+    {'OMPI_MCA_btl': 'self,sm', 'HOME': '/home/ada'}
+    """
+    return {name: value for name, value in environ.items() if not _CONNECTION.match(name)}
+
+
+def usable_cores() -> int:
+    """Cores on which this process may run: its affinity, which taskset, Slurm and containers narrow."""
+    return len(os.sched_getaffinity(0))
+
+
+def _tasks_on_node(counts: str, node: str) -> str:
+    """Slurm's run-length list "4(x2),3" read at one node's index; an empty string where it says nothing about it."""
+    index = int(node) if node.isdigit() else 0
+    for count, repeat in re.findall(r"(\d+)(?:\(x(\d+)\))?", counts):
+        index -= int(repeat or 1)
+        if index < 0:
+            return count
+    return ""

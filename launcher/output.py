@@ -1,0 +1,126 @@
+"""``--tag``: every line of output begins with its rank, and lines of different ranks never mix.
+
+MPI's process managers pass on whatever a read gave them, so two long lines can end up inside each other. The ranks on
+the host of `dlaunch` therefore write whole lines into two named pipes of the run directory, one rank at a time, and
+`Merged` copies these to its own stdout and stderr. Ranks on other hosts write whole lines to their process manager.
+"""
+
+import contextlib
+import fcntl
+import os
+import threading
+from pathlib import Path
+
+STREAMS = ("stdout", "stderr")
+
+
+class TaggedWriter:
+    """Writes the bytes of one stream of one rank as whole lines with a prefix.
+
+    Parameters
+    ----------
+    rank : int
+        Its rank; the prefix is "[rank] ".
+    fd : int
+        Where the lines go.
+    lock : int or None
+        The descriptor of a file that is locked during each write, where several ranks share the pipe.
+    """
+
+    def __init__(self, rank: int, fd: int, lock: int | None):
+        self._prefix = b"[%d] " % rank
+        self._fd = fd
+        self._lock = lock
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        """Takes the next bytes; whole lines go out, the rest waits for its end."""
+        data = self._rest + data
+        # A progress bar returns to the beginning of its line with \r: that ends a piece that is worth showing, too. But
+        # a \r at the very end may be the first half of \r\n.
+        end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1))
+        self._rest = data[end:]
+        self._send(b"".join(self._prefix + line for line in data[:end].splitlines(keepends=True)))
+
+    def close(self) -> None:
+        """Sends what is left as a line of its own."""
+        if self._rest:
+            self._send(self._prefix + self._rest.rstrip(b"\r") + b"\n")
+        self._rest = b""
+
+    def _send(self, data: bytes) -> None:
+        if not data:
+            return
+        if self._lock is not None:
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            write_all(self._fd, data)
+        finally:
+            if self._lock is not None:
+                fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+
+class PlainWriter:
+    """Passes bytes on as they come."""
+
+    def __init__(self, fd: int):
+        self._fd = fd
+
+    def write(self, data: bytes) -> None:
+        """Sends the bytes now."""
+        write_all(self._fd, data)
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+def tagged_writers(rank: int, directory: Path, here: bool) -> tuple[TaggedWriter, TaggedWriter]:
+    """The writers for a rank's stdout and stderr; `here` says that `dlaunch` runs on this host."""
+    if not here:
+        return TaggedWriter(rank, 1, None), TaggedWriter(rank, 2, None)
+    lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    out, err = (os.open(directory / name, os.O_WRONLY) for name in STREAMS)
+    return TaggedWriter(rank, out, lock), TaggedWriter(rank, err, lock)
+
+
+class Merged:
+    """Copies the ranks' two named pipes to this process's stdout and stderr until it is closed."""
+
+    def __init__(self, directory: Path):
+        self._keepers = []
+        self._threads = []
+        for target, name in enumerate(STREAMS, start=1):
+            pipe = directory / name
+            os.mkfifo(pipe, 0o600)
+            reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+            # Without a writer of our own the reader would see the end before the first rank has opened the pipe.
+            self._keepers.append(os.open(pipe, os.O_WRONLY))
+            os.set_blocking(reader, True)
+            self._threads.append(threading.Thread(target=_copy, args=(reader, target), daemon=True))
+
+    def start(self) -> None:
+        """Begins to copy. Apart from the making of the pipes, because a process with threads should not fork."""
+        for thread in self._threads:
+            thread.start()
+
+    def close(self, timeout: float) -> None:
+        """Waits until all that the ranks wrote has gone out; the ranks must have ended. `timeout` in seconds."""
+        for keeper in self._keepers:
+            os.close(keeper)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout)
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Writes all bytes; when nobody reads any more they are dropped, so that the ranks go on without an audience."""
+    view = memoryview(data)
+    with contextlib.suppress(BrokenPipeError):
+        while view:
+            view = view[os.write(fd, view) :]
+
+
+def _copy(source: int, target: int) -> None:
+    while data := os.read(source, 1 << 16):
+        write_all(target, data)
+    os.close(source)

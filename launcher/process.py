@@ -1,0 +1,91 @@
+"""What the kernel knows of our processes: who dies with whom, which are still the ones we started, which are left.
+
+Linux only: prctl(2) and proc(5).
+"""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+from collections.abc import Callable, Iterable
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# How MPICH and Open MPI (releases 5, 4) name the memory that the ranks of one host share.
+_SEGMENT = re.compile(r"/dev/shm/(mpich_shm_|sm_segment\.|vader_segment\.)\S+$")
+
+
+def dying_with_parent(number: signal.Signals, parent: int) -> Callable[[], None]:
+    """A function for a fresh child, between fork and exec: the kernel sends it `number` when process `parent` dies."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        if prctl(PR_SET_PDEATHSIG, ctypes.c_ulong(number), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        if os.getppid() != parent:  # it died between the fork and the prctl, when nobody was asked to tell us
+            os.kill(os.getpid(), number)
+
+    return ask
+
+
+def kernel() -> str:
+    """Names this running kernel and process-id space: two processes with the same name can signal each other by pid.
+
+    A host name does not do: two containers may share it, and two Slurm node names may be one machine.
+    """
+    with open("/proc/sys/kernel/random/boot_id") as boot:
+        return f"{boot.read().strip()}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None where there is none. Pid and ticks name it for ever."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            # Field 22; the second field is the command in parentheses and may hold anything, so count from its end.
+            return int(stat.read().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def signal_process(pid: int, ticks: int | None, number: int) -> bool:
+    """Sends a signal to a process if it is still the one that started at `ticks`; says whether it was there."""
+    if start_ticks(pid) != ticks:
+        return False
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def shared_segments(pid: int) -> set[str]:
+    """The files of MPI libraries in /dev/shm that a process has mapped; they are memory until they are unlinked."""
+    try:
+        with open(f"/proc/{pid}/maps") as maps:
+            return {found[0] for line in maps if (found := _SEGMENT.search(line))}
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+
+
+def unlink_segments(paths: Iterable[str]) -> None:
+    """Gives back the memory of a job that was ended: MPI unlinks it in MPI_Finalize, to which such a job never comes."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def carrying(mark: str) -> list[int]:
+    """The processes of this user whose environment has the entry `mark` ("NAME=value"), without this process."""
+    wanted = mark.encode()
+    found = []
+    for name in os.listdir("/proc"):
+        if not name.isdigit() or int(name) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{name}/environ", "rb") as environ:
+                if wanted in environ.read().split(b"\0"):
+                    found.append(int(name))
+        except OSError:  # gone meanwhile, or another user's
+            continue
+    return found

@@ -1,0 +1,326 @@
+"""The supervisor of one rank: `mpiexec` starts it, it starts the script and says how the script ended.
+
+Two processes stand between `mpiexec` and the script. The outer one, the guard, is the process that MPI's process
+manager knows and may kill at any time; the inner one, the supervisor, outlives it for as long as it takes to record
+the script's last words. When either dies by itself the other ends the script. The script is the process that
+initialises MPI: the process manager's connection passes on to it by inheritance.
+"""
+
+import argparse
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections import deque
+
+# Run by its path, since `-m launcher.rank` would find a `launcher` of the user's in the current directory.
+if not __package__:
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from launcher import contract, output, process, record
+
+WORDS = 40  # lines of stderr that are kept
+WORDS_BYTES = 16384
+HOLD = 30.0  # seconds that a failed rank waits for `dlaunch` to end the job; then MPI's process manager does
+PATIENCE = 0.3  # seconds in which a script may end by itself after MPI's process manager has ended its guard
+GRACE = 2.0  # seconds from the SIGTERM to the SIGKILL then
+TICK = 0.5  # seconds between looks at the run directory, on hosts that `dlaunch` cannot signal
+QUIET = 0.2  # seconds without output after which a dead script's pipe counts as empty, if others still hold it
+
+
+def main() -> int:
+    """Runs one rank; returns the script's exit code, or 128 + number for a signal."""
+    parser = argparse.ArgumentParser(prog="launcher.rank", description=__doc__)
+    parser.add_argument("--run-dir", required=True, help="the job's run directory")
+    parser.add_argument("--kernel", required=True, help="launcher.process.kernel() of dlaunch")
+    parser.add_argument("--threads", type=int, help="threads of this rank")
+    parser.add_argument("--tag", action="store_true", help="prefix each line of output with the rank")
+    parser.add_argument("--stdin", help="what rank 0 reads, on the host of dlaunch (default: what mpiexec gives it)")
+    parser.add_argument("--target", required=True, type=json.loads, help="the script and its arguments, a JSON list")
+    options = parser.parse_args()
+    place = contract.find_place(os.environ)
+    if place is None:
+        raise SystemExit("launcher.rank: no process manager has given this process a rank; start it with dlaunch")
+    directory = record.RunDirectory(options.run_dir)
+
+    guard = os.getpid()
+    dies_with_guard = process.dying_with_parent(signal.SIGTERM, guard)
+    started = time.time()
+    inner = os.fork()
+    if inner:
+        return _guard(inner, place.rank, directory, started)
+    os.setsid()  # the process manager kills the guard's process group
+    wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
+    dies_with_guard()
+    status = Supervisor(place, directory, options, guard, wakeup).run()
+    sys.stdout.flush()
+    os._exit(status)
+
+
+class Supervisor:
+    """Watches one script.
+
+    Parameters
+    ----------
+    place : Place
+        This rank's.
+    directory : RunDirectory
+        The job's; on another host than `dlaunch`'s it may not exist.
+    options : argparse.Namespace
+        The command line.
+    guard : int
+        The process id of the guard, this process's parent.
+    wakeup : int
+        The descriptor on which the numbers of signals to this process arrive.
+    """
+
+    def __init__(
+        self,
+        place: contract.Place,
+        directory: record.RunDirectory,
+        options: argparse.Namespace,
+        guard: int,
+        wakeup: int,
+    ):
+        self.place = place
+        self.directory = directory
+        self.options = options
+        self.guard = guard
+        self.wakeup = wakeup
+        self.here = options.kernel == process.kernel()
+        self.shared = directory.path.is_dir()
+        self.words: deque[bytes] = deque()
+        self.told = False
+        self.orphaned: float | None = None  # when the guard was seen dead, in seconds since the epoch
+        self.segments: set[str] = set()  # MPI's shared memory that a script, ended by MPI, leaves behind
+        self.passed_on = 0  # how many of the run directory's signals the script has got
+        self.status: int | None = None  # as waitpid gives it
+
+    def run(self) -> int:
+        """Starts the script, waits for its end, records it; returns its exit code as a shell would give it."""
+        self._start()
+        while self.status is None:
+            self._turn()
+        failed = self.status != 0
+        if failed:
+            self._end_group()
+            process.unlink_segments(self.segments)
+        self._drain()
+        end = self._end()
+        if self.shared:
+            self.directory.write(end)
+            if failed or self.directory.ending():
+                self._hold()
+        elif failed and not self.told:
+            from launcher import report
+
+            print(f"dlaunch: {report.describe(end)}", file=sys.stderr)
+        return end.status
+
+    def _start(self) -> None:
+        environ = {**os.environ, **contract.place_variables(self.place)}
+        cores = contract.usable_cores()
+        threads = contract.thread_variables(self.options.threads, cores, self.place.local_world_size, environ)
+        environ.update(threads)
+
+        err_read, err_write = os.pipe()
+        self.writers: dict[int, output.TaggedWriter | output.PlainWriter]
+        if self.options.tag:
+            out_read, out_write = os.pipe()
+            out, err = output.tagged_writers(self.place.rank, self.directory.path, self.here and self.shared)
+            self.writers = {out_read: out, err_read: err}
+        else:
+            out_write = 1
+            self.writers = {err_read: output.PlainWriter(2)}
+        self.stderr = err_read
+        command = [sys.executable, os.path.join(os.path.dirname(__file__), "script.py"), *self.options.target]
+        self.started = time.time()
+        stdin = self._stdin()
+        self.pid = _spawn(command, environ, stdin, out_write, err_write)
+        for fd in {stdin, out_write, err_write} - {0, 1}:
+            os.close(fd)
+        if self.shared:
+            ticks = process.start_ticks(self.pid)
+            host = os.uname().nodename
+            self.directory.write(record.Start(self.place.rank, host, process.kernel(), self.pid, ticks, self.started))
+
+    def _stdin(self) -> int:
+        source = self.options.stdin if self.place.rank == 0 and self.here else None
+        if source is None:
+            # Not what the process manager gives the others: MPICH's never ends.
+            return 0 if self.place.rank == 0 else os.open(os.devnull, os.O_RDONLY)
+        # A pipe whose writer has ended already would block the opening, so that may not block; the reading may.
+        fd = os.open(source, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+        os.set_blocking(fd, True)
+        return fd
+
+    def _turn(self) -> None:
+        """Waits for the next thing to happen and deals with it."""
+        watched = [self.wakeup, *self.writers]
+        quick = self.orphaned is not None
+        ready, _, _ = select.select(watched, [], [], 0.05 if quick else None if self.here and self.shared else TICK)
+        if self.wakeup in ready:
+            for number in os.read(self.wakeup, 4096):
+                self._signalled(number)
+        for fd in self.writers.copy():
+            if fd in ready:
+                self._copy(fd)
+        if not self.here and self.shared:
+            signals = self.directory.passed_on()
+            for number in signals[self.passed_on :]:
+                os.kill(self.pid, number)
+            self.passed_on = len(signals)
+        if self.orphaned is not None:
+            since = time.time() - self.orphaned
+            if since > PATIENCE and not self.told:
+                self.told = True
+                os.kill(self.pid, signal.SIGTERM)
+            elif since > PATIENCE + GRACE:
+                os.kill(self.pid, signal.SIGKILL)
+        # Last, because until here the process id cannot have been given to another process.
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            self.status = status
+            self.ended = time.time()
+
+    def _signalled(self, number: int) -> None:
+        if number == signal.SIGCHLD:
+            return
+        if os.getppid() != self.guard:
+            if self.orphaned is None:
+                self.orphaned = time.time()
+                self.segments = process.shared_segments(self.pid)
+        elif number not in record.ENDING_SIGNALS:
+            os.kill(self.pid, number)  # from the process manager, through the guard
+        elif not self.told:  # Slurm's scancel signals the guard and this process, both
+            self.told = True
+            os.kill(self.pid, number)
+
+    def _copy(self, fd: int) -> bool:
+        """Passes on what the script wrote; says whether there may be more."""
+        data = os.read(fd, 1 << 16)
+        if not data:
+            self.writers.pop(fd).close()
+            os.close(fd)
+            return False
+        if fd == self.stderr:
+            self.words.append(data)
+            while len(self.words) > 1 and sum(map(len, self.words)) - len(self.words[0]) > WORDS_BYTES:
+                self.words.popleft()
+        self.writers[fd].write(data)
+        return True
+
+    def _drain(self) -> None:
+        """Passes on what the dead script left in its pipes; a background process of it may hold them open for ever."""
+        while self.writers:
+            ready, _, _ = select.select(list(self.writers), [], [], QUIET)
+            if not ready:
+                break
+            for fd in ready:
+                self._copy(fd)
+        for writer in self.writers.values():
+            writer.close()
+
+    def _end_group(self) -> None:
+        """Ends what a failed script left behind, such as the workers of a data loader."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except OSError as error:
+            if error.errno not in (errno.ESRCH, errno.EPERM):
+                raise
+
+    def _end(self) -> record.End:
+        assert self.status is not None
+        code = os.waitstatus_to_exitcode(self.status)
+        # A script that failed by itself did so before; one that MPI ended was as good as dead when its guard was.
+        ended = self.directory.failed_at(self.place.rank) or (self.told and self.orphaned) or self.ended
+        lines = b"".join(self.words).decode(errors="replace").splitlines()
+        return record.End(
+            rank=self.place.rank,
+            host=os.uname().nodename,
+            pid=self.pid,
+            code=code if code >= 0 else None,
+            signal=-code if code < 0 else None,
+            time=ended,
+            elapsed=ended - self.started,
+            told=self.told,
+            supervisor=False,
+            words=lines[-WORDS:],
+        )
+
+    def _hold(self) -> None:
+        """Waits until the process manager ends this rank.
+
+        If this process ended now the process manager would kill the other ranks at once, also those which are just
+        saving their work, with a banner of its own. `dlaunch` ends it when all have ended.
+        """
+        limit = time.monotonic() + HOLD
+        while time.monotonic() < limit and os.getppid() == self.guard and self.shared:
+            ready, _, _ = select.select([self.wakeup], [], [], TICK)
+            if ready and set(os.read(self.wakeup, 4096)) & {*record.ENDING_SIGNALS}:
+                return
+            self.shared = self.directory.path.is_dir()
+
+
+def _guard(inner: int, rank: int, directory: record.RunDirectory, started: float) -> int:
+    """Stays until the supervisor ends, passes signals on to it, and records its end if it could not do so itself."""
+    wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
+    while True:
+        pid, status = os.waitpid(inner, os.WNOHANG)
+        if pid:
+            break
+        select.select([wakeup], [], [])
+        for number in os.read(wakeup, 4096):
+            if number != signal.SIGCHLD:
+                os.kill(inner, number)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0 and directory.path.is_dir():
+        now = time.time()
+        directory.write(
+            record.End(rank, os.uname().nodename, inner, None, -code, now, now - started, False, True, [])
+        )
+    return code if code >= 0 else 128 - code
+
+
+def _spawn(command: list[str], environ: dict[str, str], stdin: int, stdout: int, stderr: int) -> int:
+    """Starts a child that dies with this process; returns its process id.
+
+    By hand, not by the subprocess module: that would cost each rank another 10 ms, and inherited descriptors (MPICH's
+    PMI_FD) pass on here without being named.
+    """
+    dies_with_us = process.dying_with_parent(signal.SIGKILL, os.getpid())
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.set_wakeup_fd(-1)
+        os.setpgid(0, 0)
+        for number in (signal.SIGCHLD, *record.PASSED_ON):
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        dies_with_us()
+        os.dup2(stdin, 0)
+        os.dup2(stdout, 1)
+        os.dup2(stderr, 2)
+        os.execve(command[0], command, environ)
+    except OSError as error:
+        os.write(2, f"dlaunch: {command[0]} does not start: {error}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _listen(*numbers: int) -> int:
+    """Lets signals arrive as bytes on a descriptor, which it returns."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in numbers:
+        signal.signal(number, lambda number, frame: None)
+    return read
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""What the ranks of a job write down, and what they are told: the files of the job's private run directory.
+
+    rank-3.start.json    the rank has a script running: where, which process
+    rank-3.failed        when its script failed, if that was before its end (seconds since the epoch)
+    rank-3.end.json      how it ended
+    signals              one number a line: the signals that `dlaunch` has passed on, for supervisors on other hosts
+    stdout, stderr, lock the pipes of ``--tag`` (`launcher.output`)
+"""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import NamedTuple
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+PASSED_ON = (*ENDING_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Start(NamedTuple):
+    """A rank's script has started."""
+
+    rank: int
+    host: str
+    kernel: str  # `launcher.process.kernel` there
+    pid: int  # of the script
+    ticks: int | None  # `launcher.process.start_ticks` of it
+    time: float  # seconds since the epoch
+
+
+class End(NamedTuple):
+    """A rank's script has ended: with an exit code or by a signal, one of which is None."""
+
+    rank: int
+    host: str
+    pid: int
+    code: int | None
+    signal: int | None
+    time: float  # seconds since the epoch: when it failed, or ended
+    elapsed: float  # seconds from its start to then
+    told: bool  # MPI's process manager had asked for its end before
+    supervisor: bool  # it is the supervisor that ended, and took the script with it
+    words: list[str]  # the last lines of its stderr
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than with exit code 0."""
+        return self.code != 0
+
+    @property
+    def status(self) -> int:
+        """Its exit code as a shell gives it: 128 + number for a signal."""
+        return self.code if self.code is not None else 128 + (self.signal or 0)
+
+
+class RunDirectory:
+    """The run directory of a job, as `dlaunch` and as its ranks see it."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self._seen: set[str] = set()
+        self._starts: dict[int, Start] = {}
+        self._ends: dict[int, End] = {}
+
+    def write(self, entry: Start | End) -> None:
+        """Writes a rank's entry so that a reader sees all of it or nothing."""
+        kind = "start" if isinstance(entry, Start) else "end"
+        name = self.path / f"rank-{entry.rank}.{kind}.json"
+        partial = name.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(entry._asdict()))
+        partial.rename(name)
+
+    def read(self) -> tuple[dict[int, Start], dict[int, End]]:
+        """All entries so far, by rank. Each is read from the disk once."""
+        for name in os.listdir(self.path):
+            if name in self._seen or not name.endswith((".start.json", ".end.json")):
+                continue
+            self._seen.add(name)
+            fields = json.loads((self.path / name).read_text())
+            if name.endswith(".start.json"):
+                self._starts[fields["rank"]] = Start(**fields)
+            else:
+                self._ends[fields["rank"]] = End(**fields)
+        return self._starts, self._ends
+
+    def failed_at(self, rank: int) -> float | None:
+        """When a rank's script failed, if it could say so itself."""
+        try:
+            return float((self.path / f"rank-{rank}.failed").read_text())
+        except (FileNotFoundError, ValueError):  # the latter if it was killed while it wrote
+            return None
+
+    def pass_on(self, number: int) -> None:
+        """Notes a signal that all ranks are to get."""
+        with open(self.path / "signals", "a") as file:
+            file.write(f"{int(number)}\n")
+
+    def passed_on(self) -> list[int]:
+        """The signals that all ranks were to get, in order."""
+        try:
+            return [int(line) for line in (self.path / "signals").read_text().split()]
+        except FileNotFoundError:
+            return []
+
+    def ending(self) -> bool:
+        """Whether `dlaunch` is ending the job."""
+        return any(number in (*ENDING_SIGNALS, signal.SIGKILL) for number in self.passed_on())

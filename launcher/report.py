@@ -1,0 +1,186 @@
+"""What `dlaunch` says at the end of a job, and the exit code it ends with."""
+
+import re
+import signal
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from launcher.record import End, Start
+
+TRACEBACK_LINES = 12
+
+_ADVICE = {
+    signal.SIGKILL: "Out of memory is the usual reason for a SIGKILL that nobody sent: see `dmesg` or Slurm's `sacct`.",
+    signal.SIGBUS: "A full /dev/shm or a truncated file under a memory map is the usual reason.",
+    signal.SIGILL: "Code for another processor is the usual reason; is OPENBLAS_CORETYPE or a -march set?",
+}
+
+
+class Outcome(NamedTuple):
+    """How a job ended."""
+
+    world_size: int
+    starts: dict[int, Start]
+    ends: dict[int, End]
+    stopped_by: signal.Signals | None  # the signal to `dlaunch` that ended the job, if one did before a rank failed
+    forced: Sequence[int]  # ranks that had to be killed after the grace period
+    mpiexec_status: int | None  # exit code of mpiexec where it ended by itself; negative for a signal
+    command: Sequence[str]
+    elapsed: float  # seconds
+
+    @property
+    def first_failure(self) -> End | None:
+        """The rank that failed first, by the clocks of the hosts; one that MPI had not asked to end before others."""
+        failures = [end for end in self.ends.values() if end.failed]
+        return min(failures, key=lambda end: (end.told, end.time), default=None)
+
+
+def exit_code(outcome: Outcome) -> int:
+    """The exit code of `dlaunch`: 128 + number for a signal, else the first failing rank's, else mpiexec's.
+
+    Examples
+    --------
+    >>> exit_code(Outcome(1, {}, {}, signal.SIGINT, [], 0, [], 1.0))
+    130
+    """
+    if outcome.stopped_by is not None:
+        return 128 + outcome.stopped_by
+    failure = outcome.first_failure
+    if failure is not None and not (failure.told and outcome.mpiexec_status):
+        return failure.status
+    if _finished(outcome):
+        return 0
+    status = outcome.mpiexec_status
+    if status is None or status == 0:
+        return 1  # ranks are missing and nobody admits to it
+    return status if status > 0 else 128 - status
+
+
+def lines(outcome: Outcome) -> list[str]:
+    """The lines for stderr; none where all ranks ended well."""
+    if outcome.stopped_by is not None:
+        said = f"dlaunch: stopped by {outcome.stopped_by.name} after {outcome.elapsed:.1f} s; "
+        if not outcome.forced:
+            return [said + f"all {_ranks(outcome.world_size)} have ended"]
+        return [said + f"{_name(outcome.forced)} had not ended within the grace period and got SIGKILL"]
+    failure = outcome.first_failure
+    if failure is not None and not (failure.told and outcome.mpiexec_status):
+        return [*_words(failure), f"dlaunch: {describe(failure)}{_others(failure, outcome)}{_advice(failure)}"]
+    if _finished(outcome):
+        return []
+    status = outcome.mpiexec_status
+    how = (
+        f"exit code {status}" if status is None or status >= 0 else f"{signal.Signals(-status).name} (signal {-status})"
+    )
+    if not outcome.starts:
+        what = f"mpiexec ended with {how} before any rank had started; its own message is above. The command was:"
+        return [f"dlaunch: {what}", "  " + " ".join(outcome.command)]
+    aborting = [end for end in outcome.ends.values() if any("MPI_Abort" in line for line in end.words)]
+    if aborting:
+        end = min(aborting, key=lambda end: end.time)
+        return [
+            f"dlaunch: rank {end.rank} (pid {end.pid} on {end.host}) called MPI_Abort after {end.elapsed:.1f} s, "
+            f"which ended the job with {how}"
+        ]
+    if failure is not None:
+        return [
+            f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: mpiexec's own message is above. "
+            f"The first end that was seen is that of rank {failure.rank} (pid {failure.pid} on {failure.host})"
+        ]
+    lost = sorted(set(range(outcome.world_size)) - set(outcome.ends))
+    return [
+        f"dlaunch: mpiexec ended with {how} after {outcome.elapsed:.1f} s; "
+        f"{_name(lost)} did not say how {'it' if len(lost) == 1 else 'they'} ended"
+    ]
+
+
+def describe(end: End) -> str:
+    """One rank's end in a sentence.
+
+    Examples
+    --------
+    >>> describe(End(1, "n2", 42, None, 9, 0.0, 12.34, False, False, []))
+    'rank 1 (pid 42 on n2) was killed by SIGKILL (signal 9) after 12.3 s'
+    >>> describe(End(0, "n1", 41, 3, None, 0.0, 0.5, False, False, []))
+    'rank 0 (pid 41 on n1) ended with exit code 3 after 0.5 s'
+    """
+    subject = f"rank {end.rank} (pid {end.pid} on {end.host})"
+    if end.supervisor:
+        subject = f"rank {end.rank}: its supervisor (pid {end.pid} on {end.host})"
+    if end.signal is not None:
+        return f"{subject} was killed by {_signal_name(end.signal)} (signal {end.signal}) after {end.elapsed:.1f} s"
+    exception = _exception(end)
+    if exception is not None:
+        return f"{subject} ended with exit code {end.code} after {end.elapsed:.1f} s by {exception}"
+    return f"{subject} ended with exit code {end.code} after {end.elapsed:.1f} s"
+
+
+def _traceback(end: End) -> list[str]:
+    """The last Python traceback on the rank's stderr with all that follows it; empty where there is none."""
+    for index in range(len(end.words) - 1, -1, -1):
+        if re.search(r"Traceback \(most recent call last\):$|^Fatal Python error: ", end.words[index].rstrip()):
+            return end.words[index:]
+    return []
+
+
+def _exception(end: End) -> str | None:
+    """The line "ValueError: ..." of the traceback that ended the rank."""
+    if end.code != 1:
+        return None
+    for line in _traceback(end)[1:]:
+        if match := re.match(r"(?:  \| )?([A-Za-z_][\w.]*(?:: .*)?)$", line):
+            return match[1] if len(match[1]) <= 200 else match[1][:197] + "..."
+    return None
+
+
+def _words(end: End) -> list[str]:
+    """The rank's last words, where they say more than its exit does."""
+    traceback = _traceback(end)
+    if traceback and (end.signal is not None or end.code == 1):
+        what, shown = "its traceback ends with", traceback
+    elif end.words and end.code is not None:
+        what, shown = "its last words on stderr are", end.words[-3:]
+    else:
+        return []
+    return [f"dlaunch: rank {end.rank} failed first; {what}:", *("    " + line for line in shown[-TRACEBACK_LINES:])]
+
+
+def _others(failure: End, outcome: Outcome) -> str:
+    others = outcome.world_size - 1
+    finished = sum(not end.failed for end in outcome.ends.values())
+    if others == 0:
+        return ""
+    the_others = "the other rank" if others == 1 else f"the other {others} ranks"
+    if finished == others:
+        return f"; {the_others} had ended well"
+    if finished:
+        return f"; of {the_others}, {finished} had ended well and {others - finished} had to be ended"
+    return f"; {the_others} {'was' if others == 1 else 'were'} ended"
+
+
+def _advice(end: End) -> str:
+    advice = _ADVICE.get(signal.Signals(end.signal)) if end.signal in set(signal.Signals) else None
+    return f". {advice}" if advice and not end.supervisor else ""
+
+
+def _finished(outcome: Outcome) -> bool:
+    return len(outcome.ends) == outcome.world_size and not any(end.failed for end in outcome.ends.values())
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
+
+
+def _name(ranks: Sequence[int]) -> str:
+    if len(ranks) == 1:
+        return f"rank {ranks[0]}"
+    if len(ranks) <= 8:
+        return f"ranks {', '.join(map(str, ranks[:-1]))} and {ranks[-1]}"
+    return f"ranks {', '.join(map(str, ranks[:8]))} and {len(ranks) - 8} more"
+
+
+def _ranks(number: int) -> str:
+    return f"{number} rank" if number == 1 else f"{number} ranks"

@@ -1,0 +1,221 @@
+"""A rank fails: the exit code, the last lines on stderr, and nothing left behind within ten seconds."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+BOUND = 10.0  # seconds from the failure to the end of the last process
+
+MPI = "from mpi4py import MPI\nworld = MPI.COMM_WORLD\nworld.Barrier()\n"
+STUCK_IN_C = "import ctypes\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nctypes.CDLL(None).pause()\nwait_for('never')\n"
+WAITS = "wait_for('never')\n"
+
+ENDS = [
+    # name, what rank 1 of 2 does, what rank 0 does, exit code, words of the last line
+    ("all well", "pass\n", "pass\n", 0, None),
+    ("exit 0", "sys.exit(0)\n", "pass\n", 0, None),
+    ("well with MPI", MPI, MPI, 0, None),
+    ("exit 3", "sys.exit(3)\n", WAITS, 3, "ended with exit code 3"),
+    ("exit with a message", "sys.exit('no data at /data')\n", WAITS, 1, "ended with exit code 1"),
+    ("os._exit", "os._exit(7)\n", WAITS, 7, "ended with exit code 7"),
+    ("exception", "{}['lr']\n", WAITS, 1, "by KeyError: 'lr'"),
+    ("SyntaxError", "exec('a b')\n", WAITS, 1, "by SyntaxError: invalid syntax"),
+    ("SIGKILL", "os.kill(os.getpid(), signal.SIGKILL)\n", WAITS, 137, "was killed by SIGKILL (signal 9)"),
+    ("SIGSEGV", "import ctypes; ctypes.string_at(0)\n", WAITS, 139, "was killed by SIGSEGV (signal 11)"),
+    ("SIGABRT", "os.abort()\n", WAITS, 134, "was killed by SIGABRT (signal 6)"),
+    ("the other ignores SIGTERM in C", "sys.exit(4)\n", STUCK_IN_C, 4, "ended with exit code 4"),
+    ("exit 3 with MPI", MPI + "sys.exit(3)\n", MPI + "world.Barrier()\n", 3, "ended with exit code 3"),
+    ("exception with MPI", MPI + "1 / 0\n", MPI + "world.Barrier()\n", 1, "by ZeroDivisionError: division by zero"),
+    ("SIGKILL with MPI", MPI + "os.kill(os.getpid(), 9)\n", MPI + "world.Barrier()\n", 137, "was killed by SIGKILL"),
+    ("SIGSEGV with MPI", MPI + "import ctypes; ctypes.string_at(0)\n", MPI + "world.Barrier()\n", 139, "by SIGSEGV"),
+    ("os._exit with MPI", MPI + "os._exit(9)\n", MPI + "world.Barrier()\n", 9, "ended with exit code 9"),
+]
+
+
+@pytest.mark.parametrize(("one", "zero", "code", "words"), [end[1:] for end in ENDS], ids=[end[0] for end in ENDS])
+def test_ends(session, say, left_of, one, zero, code, words):
+    body = "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nwait_for(f'start.{1 - rank}.json')\n"
+    for condition, text in (("if rank == 1:", one), ("else:", zero)):
+        body += "\n    ".join([condition, *text.splitlines()]) + "\n"
+    begun = time.monotonic()
+    job = session.run("-n", 2, session.script(say + body))
+    starts = session.files("start.*.json", 2)
+    assert job.returncode == code, job.stderr
+    assert left_of(starts[0]["run"]) == []
+    assert not os.path.exists(starts[0]["run"])
+    if words is None:
+        assert job.stderr == ""
+        return
+    assert time.monotonic() - begun < BOUND + 5
+    last = job.stderr.splitlines()[-1]
+    assert last.startswith(f"dlaunch: rank 1 (pid {starts[1]['pid']} on {os.uname().nodename}) ")
+    assert words in last
+    assert "the other rank was ended" in last
+    assert "BAD TERMINATION" not in job.stdout + job.stderr and "prterun" not in job.stderr
+
+
+def test_the_traceback_of_the_first_rank_is_shown_again_without_our_frames(session, say):
+    script = session.script(
+        say + "def train():\n    raise ValueError('bad batch')\n"
+        "if rank == 1:\n    train()\nwait_for('never')\n"
+    )
+    job = session.run("-n", 2, script)
+    assert job.returncode == 1
+    lines = job.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"  # as Python printed it, when it happened
+    assert "launcher" not in "".join(lines[:5])
+    end = lines.index("dlaunch: rank 1 failed first; its traceback ends with:")
+    assert lines[end + 1 : -1] == ["    " + line for line in lines[:end]]
+    assert lines[-2] == "    ValueError: bad batch"
+
+
+def test_a_segmentation_fault_says_in_which_line(session, say):
+    job = session.run("-n", 1, session.script(say + "import ctypes\ndef inner():\n    ctypes.string_at(0)\ninner()\n"))
+    assert job.returncode == 139
+    assert re.search(r"dlaunch: rank 0 failed first.*\n.*Fatal Python error: Segmentation fault", job.stderr)
+    assert "in inner" in job.stderr
+
+
+@pytest.mark.parametrize("victim", ["script", "supervisor", "guard"])
+@pytest.mark.parametrize("mpi", [False, True], ids=["plain", "MPI"])
+def test_kill_9_in_the_middle(session, say, left_of, running, victim, mpi):
+    script = session.script(say + (MPI if mpi else "") + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\n" + WAITS)
+    job = session.start("-n", 3, "--oversubscribe", script)
+    starts = session.files("start.*.json", 3)
+    supervisor = starts[1]["ppid"]
+    with open(f"/proc/{supervisor}/stat") as stat:
+        guard = int(stat.read().rpartition(")")[2].split()[1])
+    os.kill({"script": starts[1]["pid"], "supervisor": supervisor, "guard": guard}[victim], signal.SIGKILL)
+    begun = time.monotonic()
+    _, err = job.communicate(timeout=BOUND)
+    assert time.monotonic() - begun < BOUND
+    assert left_of(starts[0]["run"]) == []
+    assert not any(running(start["pid"]) for start in starts)
+    last = err.splitlines()[-1]
+    if victim == "guard":  # MPI's process manager sees this one itself, and ends the others
+        assert job.returncode in (9, 137)
+        assert "MPI ended the job" in last
+    else:
+        assert job.returncode == 137
+        pid = {"script": starts[1]["pid"], "supervisor": supervisor}[victim]
+        assert f"(pid {pid} on {os.uname().nodename}) was killed by SIGKILL (signal 9)" in last
+    assert "rank 1" in last
+
+
+def test_children_of_a_failed_script_do_not_outlive_it(session, say, left_of, running):
+    script = session.script(
+        say + "import subprocess\n"
+        "worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'])\n"
+        "own = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(3600)'], start_new_session=True)\n"
+        "say('start', run=os.environ['DISTTORCH_RUN_DIR'], workers=[worker.pid, own.pid])\n"
+        "wait_for(f'start.{1 - rank}.json')\n"
+        "if rank == 1:\n    sys.exit(5)\n" + WAITS
+    )
+    assert session.run("-n", 2, script).returncode == 5
+    starts = session.files("start.*.json", 2)
+    assert left_of(starts[0]["run"]) == []
+    assert not any(running(pid) for start in starts for pid in start["workers"])
+
+
+def test_abort_of_mpi(session, say):
+    script = session.script(say + MPI + "if rank == 1:\n    world.Abort(5)\n" + WAITS)
+    job = session.run("-n", 2, script)
+    assert job.returncode == 5
+    last = job.stderr.splitlines()[-1].lstrip("\0")  # Open MPI's message ends with one
+    assert re.match(r"dlaunch: rank 1 \(.*(called MPI_Abort|ended with exit code 5)", last)
+
+
+def test_the_shared_memory_of_mpi_is_given_back(session, say):
+    """MPI unlinks its segments in MPI_Finalize, to which a job that is ended does not come."""
+    mapped = "[line.split()[-1] for line in open('/proc/self/maps') if '/dev/shm/' in line]"
+    script = session.script(
+        say + "from mpi4py import MPI\nwindow = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)\n"
+        f"say('start', files={mapped})\nwait_for(f'start.{{1 - rank}}.json')\nif rank == 1:\n    sys.exit(3)\n" + WAITS
+    )
+    job = session.run("-n", 2, script)
+    assert job.returncode == 3
+    files = {file for start in session.files("start.*.json", 2) for file in start["files"]}
+    assert files
+    assert not [file for file in files if os.path.exists(file)]
+
+
+def test_a_failing_rank_runs_its_exit_functions_but_does_not_wait_in_them_for_ever(session, say):
+    script = session.script(
+        say + MPI + "import atexit\n"
+        "def finish():\n    say('atexit')\n    world.Barrier()\n"
+        "atexit.register(finish)\n"
+        "if rank == 1:\n    raise ValueError('bad batch')\n" + WAITS
+    )
+    job = session.run("-n", 2, script)
+    assert job.returncode == 1
+    session.files("atexit.1.json", 1)
+    assert "in finish" in job.stderr  # where it hung
+
+
+def test_when_dlaunch_itself_is_killed_nothing_stays(session, say, left_of):
+    script = session.script(say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\n" + WAITS)
+    job = session.start("-n", 2, script)
+    run = session.files("start.*.json", 2)[0]["run"]
+    assert len(left_of(run)) >= 6
+    job.kill()
+    job.communicate(timeout=BOUND)
+    session.running.clear()
+    session.until(lambda: left_of(run) == [], "the end of all processes", BOUND)
+
+
+def test_mpiexec_that_does_not_start_is_told_apart(session, monkeypatch):
+    """An mpiexec of the right flavour that refuses to work, as one does without slots."""
+    from launcher.mpi import find_mpi
+
+    version = subprocess.check_output([find_mpi("auto", session.environ).mpiexec, "--version"], text=True)
+    fake = session.directory / "mpiexec"
+    fake.write_text(
+        f"#!{sys.executable}\nimport sys\n"
+        f"if sys.argv[1] == '--version':\n    print({version!r})\nelse:\n    sys.exit('there are no slots')\n"
+    )
+    fake.chmod(0o755)
+    job = session.run("-n", 2, "--mpi", fake, session.script("pass\n"))
+    assert job.returncode == 1
+    lines = job.stderr.splitlines()
+    assert lines[0] == "there are no slots"
+    assert "mpiexec ended with exit code 1 before any rank had started" in lines[1]
+    assert lines[2].startswith(f"  {fake} -n 2 ")
+
+
+def test_modules_run_as_python_does(session):
+    package = session.directory / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(
+        "import json, os, sys\nfrom . import __name__ as parent\n"
+        "json.dump([__name__, parent, sys.argv[1:], sys.path[0]], open(f'seen.{os.environ.get(\"RANK\")}', 'w'))\n"
+    )
+    assert session.run("-n", 1, "-m", "package", "--lr", "3").returncode == 0
+    plain = [sys.executable, "-m", "package", "--lr", "3"]
+    subprocess.run(plain, cwd=session.directory, env=session.environ, check=True)
+    seen = [json.loads((session.directory / f"seen.{rank}").read_text()) for rank in (0, None)]
+    assert seen[0] == seen[1] == ["__main__", "package", ["--lr", "3"], str(session.directory)]
+
+
+def test_scripts_can_pickle_and_spawn(session):
+    """What multiprocessing's spawn and pickle need from __main__ is what `python script.py` leaves there."""
+    script = session.script(
+        "import multiprocessing, pickle, sys\n"
+        "class Batch:\n    pass\n"
+        "def double(x):\n    return 2 * x\n"
+        "if __name__ == '__main__':\n"
+        "    assert type(pickle.loads(pickle.dumps(Batch()))) is Batch\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(double, [1, 2]), sorted(n for n in globals() if not n.startswith('__')))\n"
+    )
+    launched = session.run("-n", 1, script)
+    plain = subprocess.run(
+        [sys.executable, script], env=session.environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (launched.stdout, launched.stderr, launched.returncode) == (plain.stdout, "", 0)
