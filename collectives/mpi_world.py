@@ -23,6 +23,9 @@ from .work import drain
 
 __all__ = ["abort", "load", "start", "thread_level"]
 
+# dlaunch's contract (launcher/contract.py): who started this rank, and whether its script has failed.
+LAUNCHER, FAILED = "DISTTORCH_LAUNCHER", "DISTTORCH_FAILED"
+
 _process: int | None = None
 """The process in which `start` was called: a process forked from it has no part in the job."""
 _exit_code: object = None
@@ -117,7 +120,7 @@ def _flush_into_launcher(stream: Any, seconds: float = 2.0) -> None:
 
 
 def _end(MPI: Any, started_here: bool) -> None:
-    if os.getpid() != _process or MPI.Is_finalized():
+    if os.getpid() != _process or MPI.Is_finalized() or os.environ.get(FAILED):
         return
     if _exit_code not in (None, 0):
         code = _exit_code if isinstance(_exit_code, int) else 1
@@ -130,7 +133,11 @@ def _end(MPI: Any, started_here: bool) -> None:
 
 
 def _end_job_with_rank(MPI: Any) -> None:
-    """See to it that the job ends when this rank ends by an uncaught exception or with a non-zero exit code."""
+    """See to it that the job ends when this rank ends by an uncaught exception or with a non-zero exit code.
+
+    dlaunch does so for the ranks that it has started, and says whose exception it was; only threads are left to us.
+    """
+    launched = os.environ.get(LAUNCHER) == "dlaunch"
     print_exception, print_thread_exception = sys.excepthook, threading.excepthook
 
     def in_program(kind: type[BaseException], error: BaseException, trace: Any) -> None:
@@ -145,12 +152,17 @@ def _end_job_with_rank(MPI: Any) -> None:
         if fatal:
             print(f"{_whoami(MPI)} has an uncaught exception in a thread, and ends the job:", file=sys.stderr)
         print_thread_exception(args)
+        if fatal and launched:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
         if fatal and not MPI.Is_finalized():
             abort(MPI.COMM_WORLD, 1)
 
-    sys.excepthook = in_program
     threading.excepthook = in_thread
-    sys.exit = _exit
+    if not launched:
+        sys.excepthook = in_program
+        sys.exit = _exit
 
 
 class _Exit(SystemExit):

@@ -12,7 +12,7 @@ from launcher import command_line, contract, process, report
 from launcher.command_line import Request, UsageError
 from launcher.job import Job, master_address, master_port, run_directory_parent, stdin_of_rank_0
 from launcher.mpi import Mpi, MpiError, allocation_environment, find_mpi
-from launcher.processor import core_type_warning
+from launcher.processor import CORE_TYPE, weaker_core_type
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,12 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command_line.check_first_launch(environ)
         command_line.check_target(request.target)
         warning = command_line.check_size(request.ranks, contract.usable_cores(), request.oversubscribe, environ)
+        weaker = None if CORE_TYPE in request.env else weaker_core_type(environ)
+        if weaker is not None:
+            del environ[CORE_TYPE]
         environ = {**contract.outside(environ), **request.env}
         mpi = find_mpi(request.mpi, environ)
     except (UsageError, MpiError) as error:
         print(f"dlaunch: {error}", file=sys.stderr)
         return 2
-    for said in (warning, core_type_warning(environ)):
+    for said in (warning, weaker):
         if said:
             print(f"dlaunch: {said}", file=sys.stderr)
     if request.dry_run:

@@ -16,14 +16,16 @@ OMP_NUM_THREADS       threads a rank: the cores it may use // LOCAL_WORLD_SIZE, 
 OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
 MKL_NUM_THREADS       the same for MKL
 PYTHONFAULTHANDLER    1, so that a segmentation fault says in which Python line
-DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher
+DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher, which ends the job when a rank fails
+DISTTORCH_FAILED      1, once the rank's script has failed: exit functions must not wait for other ranks
 DISTTORCH_RUN_DIR     the private directory of the job, one for each job; every process of the job carries it
 ====================  ====================================================================================
 
 RANK to MASTER_PORT mean what they mean under torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html,
 "Environment Variables"). What the user has set wins over every default: the thread counts one by one (an
 OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, MASTER_ADDR and MASTER_PORT.
-``--threads`` and ``--env`` are said for this job, so they win over the environment.
+``--threads`` and ``--env`` are said for this job, so they win over the environment. One variable is taken away unless
+``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor (`launcher/processor.py`).
 
 Where it comes from
 -------------------

@@ -1,9 +1,9 @@
-"""Says when the environment keeps the array library from using the processor it is on.
+"""Sees to it that the array library uses the processor it is on.
 
 OpenBLAS, which is inside NumPy's wheels, finds out by itself which kernels a processor can run (releases 0.3.27 to
-0.3.31 do so for AVX-512 on AMD and Intel), so nothing is set here. But OPENBLAS_CORETYPE overrules it, and a value that
+0.3.31 do so for AVX-512 on AMD and Intel), so nothing need be set. But OPENBLAS_CORETYPE overrules it, and a value that
 was exported once for another machine, in a profile or a container image, halves the speed of every matrix product
-without a word. The variable is the user's and stays as it is; the user hears about it.
+without a word. Ranks start without such a value, and the user hears about it; ``--env`` keeps it for those who mean it.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ AVX512 = frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"})
 AVX512_CORES = frozenset({"skylakex", "cooperlake", "sapphirerapids"})
 
 
-def core_type_warning(environ: Mapping[str, str], cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
-    """A warning if OPENBLAS_CORETYPE names kernels without AVX-512 on a processor that has it; else None.
+def weaker_core_type(environ: Mapping[str, str], cpuinfo: Path = Path("/proc/cpuinfo")) -> str | None:
+    """What is to be said if OPENBLAS_CORETYPE names kernels without AVX-512 on a processor that has it; else None.
 
     Examples
     --------
-    >>> core_type_warning({}) is None
+    >>> weaker_core_type({}) is None
     True
     """
     forced = environ.get(CORE_TYPE, "")
@@ -35,6 +35,6 @@ def core_type_warning(environ: Mapping[str, str], cpuinfo: Path = Path("/proc/cp
     if not AVX512.issubset(flags):
         return None
     return (
-        f"{CORE_TYPE}={forced} is set, but this processor has AVX-512: NumPy's matrix products take about twice "
-        f"as long as they need. Unset it, and OpenBLAS picks the right kernels"
+        f"{CORE_TYPE}={forced} is left out for the ranks: this processor has AVX-512, and NumPy's matrix products would "
+        f"take about twice as long as they need (--env {CORE_TYPE}={forced} keeps it)"
     )

@@ -97,6 +97,7 @@ def _without_us(trace: TracebackType | None) -> TracebackType | None:
 
 def _note_failure() -> None:
     """Notes when the script failed. Other ranks may fail because of it, and be dead before this one has ended."""
+    os.environ["DISTTORCH_FAILED"] = "1"
     directory, rank = os.environ.get("DISTTORCH_RUN_DIR"), os.environ.get("RANK")
     if directory and rank and os.path.isdir(directory):
         with open(os.path.join(directory, f"rank-{rank}.failed"), "x") as file:

@@ -9,7 +9,7 @@ import pytest
 
 from launcher import contract
 from launcher.job import master_address
-from launcher.processor import core_type_warning
+from launcher.processor import weaker_core_type
 
 OMP, BLAS, MKL = contract.THREAD_VARIABLES
 
@@ -59,7 +59,7 @@ SET_BY_USER = [
     ([], {OMP: "7,2", MKL: "3"}, {OMP: "7,2", BLAS: "7", MKL: "3"}),
     ([], {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}),
     ([], {"PYTHONFAULTHANDLER": "0"}, {"PYTHONFAULTHANDLER": "0"}),
-    ([], {"OPENBLAS_CORETYPE": "Haswell"}, {"OPENBLAS_CORETYPE": "Haswell"}),
+    ([], {"OPENBLAS_CORETYPE": "SkylakeX"}, {"OPENBLAS_CORETYPE": "SkylakeX"}),
     (["--env", "A=b=c", "--env", "EMPTY=", "--env", f"{MKL}=9"], {}, {"A": "b=c", "EMPTY": "", MKL: "9"}),
     # A rank of another job starts this one: that job's address is not this one's.
     ([], {"DISTTORCH_LAUNCHER": "dlaunch", "MASTER_ADDR": "10.0.0.1"}, {"MASTER_ADDR": "127.0.0.1"}),
@@ -141,13 +141,23 @@ CORE_TYPES = [
 
 
 @pytest.mark.parametrize(("forced", "cpuinfo", "warns"), CORE_TYPES)
-def test_a_core_type_below_the_processor_is_mentioned(tmp_path, forced, cpuinfo, warns):
+def test_a_core_type_below_the_processor_is_seen(tmp_path, forced, cpuinfo, warns):
     path = tmp_path / "cpuinfo"
     if cpuinfo is not None:
         path.write_text(f"processor\t: 0\n{cpuinfo}")
-    said = core_type_warning({"OPENBLAS_CORETYPE": forced}, path)
+    said = weaker_core_type({"OPENBLAS_CORETYPE": forced}, path)
     assert (said is not None) == warns
     assert said is None or f"OPENBLAS_CORETYPE={forced}" in said
+
+
+@pytest.mark.skipif(weaker_core_type({"OPENBLAS_CORETYPE": "Haswell"}) is None, reason="this processor has no AVX-512")
+@pytest.mark.parametrize(("options", "seen"), [([], "None"), (["--env", "OPENBLAS_CORETYPE=Haswell"], "Haswell")])
+def test_ranks_do_without_a_weaker_core_type(session, options, seen):
+    script = session.script("import os\nprint('core type', os.environ.get('OPENBLAS_CORETYPE'), flush=True)\n")
+    ended = session.run("-n", "2", *options, script, OPENBLAS_CORETYPE="Haswell")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count(f"core type {seen}\n") == 2
+    assert ("OPENBLAS_CORETYPE=Haswell is left out for the ranks" in ended.stderr) == (not options)
 
 
 def test_the_same_script_under_python_and_mpiexec(session):
