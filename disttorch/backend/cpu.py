@@ -46,6 +46,8 @@ def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) ->
         return _add_reduce(a, axis, FLOAT32, keepdims=keepdims).astype(a.dtype)
     if keepdims or dtype is not None:
         return _add_reduce(a, axis, dtype, keepdims=keepdims)
+    if axis is None and a.dtype.kind == "f":
+        return _add_reduce(a, None, None, numpy.empty((), a.dtype))  # not a scalar, which would have to be wrapped again
     return _add_reduce(a, axis)
 
 

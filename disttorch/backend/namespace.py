@@ -19,7 +19,7 @@ ARRAY_FUNCTIONS = tuple(
     abs absolute add all amax amin any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort
     array_equal ascontiguousarray asarray bincount bitwise_and bitwise_or bitwise_xor broadcast_to cbrt ceil clip
     concatenate conjugate copysign copyto cos cosh cumprod cumsum deg2rad diagonal diff divide einsum empty empty_like equal
-    exp exp2 expand_dims expm1 eye flip floor floor_divide fmax fmin fmod full full_like greater greater_equal hypot
+    exp exp2 expand_dims expm1 eye flip floor floor_divide fmax fmin fmod from_dlpack full full_like greater greater_equal hypot
     invert isfinite isinf isnan left_shift less less_equal linspace log log10 log1p log2 logaddexp logaddexp2
     logical_and logical_not logical_or logical_xor logspace matmul max maximum mean min minimum moveaxis multiply
     nan_to_num ndarray negative nonzero not_equal ones ones_like outer pad positive power prod rad2deg reciprocal remainder

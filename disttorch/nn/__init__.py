@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from . import functional, init, utils
@@ -34,7 +35,7 @@ from .activation import (
     Tanhshrink,
     Threshold,
 )
-from .containers import ModuleDict, ModuleList, ParameterDict, ParameterList, Sequential
+from .containers import ModuleDict, ModuleList, Sequential
 from .convolution import Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d
 from .dropout import AlphaDropout, Dropout, Dropout1d, Dropout2d, Dropout3d, FeatureAlphaDropout
 from .linear import Bilinear, Flatten, Identity, Linear, Unflatten
@@ -83,6 +84,7 @@ from .padding import (
     ZeroPad3d,
 )
 from .parameter import Buffer, Parameter
+from .parameter_containers import ParameterDict, ParameterList
 from .pooling import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
@@ -203,4 +205,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """parallel is imported when it is first used, as it stands on everything else; other names are said to be absent."""
+    if name == "parallel":
+        return import_module(f"{__name__}.parallel")
     raise AttributeError(f"disttorch.nn has no {name!r}: it is not built (yet) or no name of PyTorch's")

@@ -202,68 +202,95 @@ class _Transposed(_Convolution):
 _FORWARD = {1: convolution.conv1d, 2: convolution.conv2d, 3: convolution.conv3d}
 _TRANSPOSED = {1: convolution.conv_transpose1d, 2: convolution.conv_transpose2d, 3: convolution.conv_transpose3d}
 
-_PARAMETERS = """
+
+class Conv1d(_Forward):
+    """Convolution over 1 spatial dimension; as ``torch.nn.Conv1d``. Parameters as for `Conv2d`."""
+
+    ndim = 1
+
+
+class Conv2d(_Forward):
+    """Convolution over 2 spatial dimensions; as ``torch.nn.Conv2d``.
 
     Parameters
     ----------
     in_channels, out_channels : int
     kernel_size, stride, dilation : int or tuple of int
-    padding : int, tuple of int{named}
-        What is added on both sides.{extra}
+    padding : int, tuple of int, "same" or "valid"
+        What is added on both sides; ``"same"`` keeps the spatial size, for a stride of 1.
     groups : int
         Into how many groups, which do not see each other, the channels are divided.
     bias : bool
         Whether there is one.
-    padding_mode : {modes}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        What is added.
     device, dtype : optional
         Of the parameters.
 
     Attributes
     ----------
     weight : Parameter
-        {weight}, initialized uniform within ``1 / sqrt(fan_in)``.
+        (out_channels, in_channels / groups, *kernel_size), initialized uniform within ``1 / sqrt(fan_in)``.
     bias : Parameter or None
         (out_channels,), likewise.
+
+    Raises
+    ------
+    ValueError
+        If the channels cannot be divided into the groups, or the padding is none of those.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.nn.Conv2d(3, 8, 5, stride=2, padding=2)(disttorch.zeros(1, 3, 32, 32)).shape
+    disttorch.Size([1, 8, 16, 16])
     """
-_FORWARD_DOC = _PARAMETERS.format(
-    named=', "same" or "valid"',
-    extra="",
-    modes='{"zeros", "reflect", "replicate", "circular"}',
-    weight="(out_channels, in_channels / groups, *kernel_size)",
-)
-_TRANSPOSED_DOC = _PARAMETERS.format(
-    named="",
-    extra="\n    output_padding : int or tuple of int\n        Added to the size of the output on one side.",
-    modes='"zeros"',
-    weight="(in_channels, out_channels / groups, *kernel_size)",
-)
 
-
-class Conv1d(_Forward):
-    __doc__ = "Convolution over 1 spatial dimension; as ``torch.nn.Conv1d``." + _FORWARD_DOC
-    ndim = 1
-
-
-class Conv2d(_Forward):
-    __doc__ = "Convolution over 2 spatial dimensions; as ``torch.nn.Conv2d``." + _FORWARD_DOC
     ndim = 2
 
 
 class Conv3d(_Forward):
-    __doc__ = "Convolution over 3 spatial dimensions; as ``torch.nn.Conv3d``." + _FORWARD_DOC
+    """Convolution over 3 spatial dimensions; as ``torch.nn.Conv3d``. Parameters as for `Conv2d`."""
+
     ndim = 3
 
 
 class ConvTranspose1d(_Transposed):
-    __doc__ = "The transpose of `Conv1d`; as ``torch.nn.ConvTranspose1d``." + _TRANSPOSED_DOC
+    """The transpose of `Conv1d`; as ``torch.nn.ConvTranspose1d``. Parameters as for `ConvTranspose2d`."""
+
     ndim = 1
 
 
 class ConvTranspose2d(_Transposed):
-    __doc__ = "The transpose of `Conv2d`; as ``torch.nn.ConvTranspose2d``." + _TRANSPOSED_DOC
+    """The transpose of `Conv2d`, its gradient at the input; as ``torch.nn.ConvTranspose2d``.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    kernel_size, stride, padding, dilation : int or tuple of int
+        Those of the convolution that this is the transpose of.
+    output_padding : int or tuple of int
+        Added to the size of the output on one side: a convolution with a stride maps several sizes to one.
+    groups : int
+        Into how many groups, which do not see each other, the channels are divided.
+    bias : bool
+        Whether there is one.
+    padding_mode : "zeros"
+    device, dtype : optional
+        Of the parameters.
+
+    Attributes
+    ----------
+    weight : Parameter
+        (in_channels, out_channels / groups, *kernel_size), initialized uniform within ``1 / sqrt(fan_in)``.
+    bias : Parameter or None
+        (out_channels,), likewise.
+    """
+
     ndim = 2
 
 
 class ConvTranspose3d(_Transposed):
-    __doc__ = "The transpose of `Conv3d`; as ``torch.nn.ConvTranspose3d``." + _TRANSPOSED_DOC
+    """The transpose of `Conv3d`; as ``torch.nn.ConvTranspose3d``. Parameters as for `ConvTranspose2d`."""
+
     ndim = 3

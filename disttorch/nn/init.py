@@ -131,10 +131,6 @@ def trunc_normal_(
     """
     if a > b or std <= 0:
         raise ValueError(f"trunc_normal_: needs a <= b and std > 0, got a={a}, b={b}, std={std}")
-    if mean < a - 2 * std or mean > b + 2 * std:
-        warnings.warn(
-            "mean is more than 2 std from [a, b] in nn.init.trunc_normal_. The distribution of values may be incorrect.", stacklevel=2
-        )
     xp = namespace(tensor._array)
     source = generator_for(tensor.device, generator)
     low, high = (a - mean) / std, (b - mean) / std

@@ -29,7 +29,7 @@ def _reduced(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments with the two of old turned into a reduction."""
     average, reduce = given.pop("size_average", None), given.pop("reduce", None)
     if average is not None or reduce is not None:
-        given["reduction"] = loss.reduction_of(average, reduce, given["reduction"])
+        given["reduction"] = loss.reduction_of(average, reduce, given["reduction"], stacklevel=4)
     return given
 
 

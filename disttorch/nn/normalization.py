@@ -116,24 +116,7 @@ class _RunningNorm(Module):
 
 
 class _BatchNorm(_RunningNorm):
-    """Batch normalization.
-
-    Parameters
-    ----------
-    num_features : int
-        C of the input (N, C, *spatial).
-    eps : float
-        Added to the variance.
-    momentum : float or None
-        The share of each batch in the running statistics; None for the mean over all batches.
-    affine : bool
-        Whether there are a weight and a bias.
-    track_running_stats : bool
-        Whether there are running statistics, to be used in evaluation.
-    device, dtype : optional
-    bias : bool
-        Whether there is a bias, if `affine`.
-    """
+    """Batch normalization of (N, C, *spatial)."""
 
     def __init__(
         self,
@@ -165,31 +148,42 @@ class _BatchNorm(_RunningNorm):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalization of (N, C) or (N, C, L); as ``torch.nn.BatchNorm1d``. Parameters as for the others of its kind."""
+    """Batch normalization of (N, C) or (N, C, L); as ``torch.nn.BatchNorm1d``. Parameters as for `BatchNorm2d`."""
 
     dims = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalization of (N, C, H, W); as ``torch.nn.BatchNorm2d``. Parameters as for the others of its kind."""
+    """Batch normalization of (N, C, H, W); as ``torch.nn.BatchNorm2d``.
+
+    Parameters
+    ----------
+    num_features : int
+        C of the input (N, C, *spatial).
+    eps : float
+        Added to the variance.
+    momentum : float or None
+        The share of each batch in the running statistics; None for the mean over all batches.
+    affine : bool
+        Whether there are a weight and a bias.
+    track_running_stats : bool
+        Whether there are running statistics, to be used in evaluation.
+    device, dtype : optional
+    bias : bool
+        Whether there is a bias, if `affine`.
+    """
 
     dims = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Batch normalization of (N, C, D, H, W); as ``torch.nn.BatchNorm3d``. Parameters as for the others of its kind."""
+    """Batch normalization of (N, C, D, H, W); as ``torch.nn.BatchNorm3d``. Parameters as for `BatchNorm2d`."""
 
     dims = (5,)
 
 
 class _InstanceNorm(_RunningNorm):
-    """Instance normalization.
-
-    Parameters
-    ----------
-    num_features, eps, momentum, affine, track_running_stats, device, dtype, bias
-        As for batch normalization.
-    """
+    """Instance normalization of (N, C, *spatial)."""
 
     def __init__(
         self,
@@ -217,19 +211,19 @@ class _InstanceNorm(_RunningNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Instance normalization of (N, C, L); as ``torch.nn.InstanceNorm1d``. Parameters as for the others of its kind."""
+    """Instance normalization of (N, C, L); as ``torch.nn.InstanceNorm1d``. Parameters as for `BatchNorm2d`."""
 
     dims = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Instance normalization of (N, C, H, W); as ``torch.nn.InstanceNorm2d``. Parameters as for the others of its kind."""
+    """Instance normalization of (N, C, H, W); as ``torch.nn.InstanceNorm2d``. Parameters as for `BatchNorm2d`."""
 
     dims = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Instance normalization of (N, C, D, H, W); as ``torch.nn.InstanceNorm3d``. Parameters as for the others of its kind."""
+    """Instance normalization of (N, C, D, H, W); as ``torch.nn.InstanceNorm3d``. Parameters as for `BatchNorm2d`."""
 
     dims = (4, 5)
 

@@ -23,13 +23,7 @@ __all__ = [
 
 
 class _MaxPool(Module):
-    """The maximum of each window.
-
-    Parameters
-    ----------
-    kernel_size, stride, padding, dilation, return_indices, ceil_mode
-        As for the function.
-    """
+    """The maximum of each window."""
 
     function: Callable[..., Any]
 
@@ -65,13 +59,7 @@ class _MaxPool(Module):
 
 
 class _AvgPool(Module):
-    """The mean of each window.
-
-    Parameters
-    ----------
-    kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
-        As for the function.
-    """
+    """The mean of each window."""
 
     function: Callable[..., Any]
 
@@ -110,13 +98,7 @@ class _AvgPool(Module):
 
 
 class _AdaptiveAvgPool(Module):
-    """Means of as many windows as asked for.
-
-    Parameters
-    ----------
-    output_size : int or tuple of int or None
-        The spatial size of the result; None keeps the input's.
-    """
+    """Means of as many windows as asked for."""
 
     function: Callable[..., Any]
 

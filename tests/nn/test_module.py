@@ -53,7 +53,7 @@ class TestAttributes:
         assert "x" in m._buffers and m.x is None
         del m.x
         with pytest.raises(AttributeError, match="'Module' object has no attribute 'x'"):
-            m.x
+            _ = m.x
 
     def test_none_keeps_the_place_of_a_parameter_and_of_a_module(self):
         m = nn.Linear(2, 2)

@@ -129,9 +129,9 @@ def test_extra_state():
     assert list(state) == ["0._extra_state"]
     b.load_state_dict(state)
     assert b[0].count == 5
-    with pytest.raises(RuntimeError, match='Missing key.*"0._extra_state"'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*"0._extra_state"'):
         b.load_state_dict({})
-    with pytest.raises(RuntimeError, match='Unexpected key.*"_extra_state"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"_extra_state"'):
         nn.ReLU().load_state_dict({"_extra_state": 1})
 
 
@@ -162,5 +162,5 @@ def test_hooks_around_saving_and_loading():
     for handle in handles:
         handle.remove()
     assert list(m.state_dict()) == ["0.weight", "0.bias"]
-    with pytest.raises(RuntimeError, match='Missing key.*"0.weight", "0.bias"'):
+    with pytest.raises(RuntimeError, match=r'Missing key.*"0.weight", "0.bias"'):
         m.load_state_dict(old)

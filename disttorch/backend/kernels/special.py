@@ -132,6 +132,7 @@ def silu(xp: Any, x: Any) -> Any:
 
 
 def check_gelu(approximate: str) -> None:
+    """Refuse another approximation than those of PyTorch."""
     if approximate not in ("none", "tanh"):
         raise RuntimeError(f"gelu: approximate must be 'none' or 'tanh', got {approximate!r}")
 

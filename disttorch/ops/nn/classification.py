@@ -81,7 +81,7 @@ def _as_matrix(x: Tensor) -> Tensor:
     return x.movedim(1, -1).reshape(-1, x._array.shape[1])
 
 
-def _check_indices(name: str, input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int) -> None:
+def _check_indices(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
     """Refuse class indices, or a weight, that do not fit an input (N, C, ...) or (C,)."""
     shape = input._array.shape
     if target._array.dtype not in dt.INTEGRAL or target._array.dtype == dt.bool_.numpy:
@@ -98,16 +98,19 @@ def _check_indices(name: str, input: Tensor, target: Tensor, weight: Tensor | No
             f"{name}: expected target of shape {list(expected)} for an input of shape {list(shape)}, but got {list(target.shape)}"
         )
     _check_weight(name, weight, classes)
-    xp = namespace(target._array)
-    if xp.name == "cpu" and target._array.size:
-        t = target._array
-        if int(xp.min(t)) < 0 or int(xp.max(t)) >= classes:
-            wrong = t[((t < 0) | (t >= classes)) & (t != ignore_index)]
-            if wrong.size:
-                raise IndexError(
-                    f"{name}: Target {int(wrong[0])} is out of bounds: input of shape {list(shape)} has {classes} classes "
-                    f"(and ignore_index is {ignore_index})"
-                )
+
+
+def _check_bounds(name: str, shape: tuple[int, ...], target: Any, ignore_index: int) -> None:
+    """Refuse an index that is no class. On a GPU to look would mean to wait."""
+    xp = namespace(target)
+    classes = shape[0] if len(shape) == 1 else shape[1]
+    if xp.name == "cpu" and target.size and (int(xp.min(target)) < 0 or int(xp.max(target)) >= classes):
+        wrong = target[((target < 0) | (target >= classes)) & (target != ignore_index)]
+        if wrong.size:
+            raise IndexError(
+                f"{name}: Target {int(wrong[0])} is out of bounds: input of shape {list(shape)} has {classes} classes "
+                f"(and ignore_index is {ignore_index})"
+            )
 
 
 def _check_weight(name: str, weight: Tensor | None, classes: int) -> None:
@@ -126,8 +129,11 @@ def _reduce(losses: Tensor, target: Tensor, weight: Tensor | None, ignore_index:
     if how == "sum":
         return total
     xp = namespace(losses._array)
-    _, factor = _factors(xp, target._array, None if weight is None else weight._array, ignore_index, losses._array.dtype)
-    return total / wrap(xp.asarray(xp.sum(factor), dtype=losses._array.dtype))
+    if weight is None:
+        counts = xp.sum(target._array != ignore_index)
+    else:
+        counts = xp.sum(_factors(xp, target._array, weight._array, ignore_index, losses._array.dtype)[1])
+    return total / wrap(xp.asarray(counts, dtype=losses._array.dtype))
 
 
 def nll_loss(
@@ -160,7 +166,8 @@ def nll_loss(
     """
     how = reduction_of(size_average, reduce, reduction)
     check_floating("nll_loss", input)
-    _check_indices("nll_loss", input, target, weight, ignore_index)
+    _check_indices("nll_loss", input, target, weight)
+    _check_bounds("nll_loss", input._array.shape, target._array, ignore_index)
     losses = apply(_nll, _as_matrix(input), target.reshape(-1), weight, ignore_index=ignore_index)
     return _reduce(losses, target, weight, ignore_index, how)
 
@@ -212,7 +219,7 @@ def cross_entropy(
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
     if input._array.shape == target._array.shape and target._array.dtype in dt.FLOATING and input._array.ndim:
         return _with_probabilities(input, target, weight, how, label_smoothing)
-    _check_indices("cross_entropy", input, target, weight, ignore_index)
+    _check_indices("cross_entropy", input, target, weight)
     losses = apply(
         _cross_entropy, _as_matrix(input), target.reshape(-1), weight, ignore_index=ignore_index, label_smoothing=label_smoothing
     )

@@ -33,7 +33,7 @@ _smooth_l1 = Operation(
 )
 
 
-def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str, stacklevel: int = 3) -> str:
     """The reduction that is meant, where PyTorch's arguments of old may be given.
 
     Raises
@@ -45,7 +45,9 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str)
         average, reduced = size_average in (None, True), reduce in (None, True)
         reduction = ("mean" if average else "sum") if reduced else "none"
         warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.", UserWarning, stacklevel=3
+            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
+            UserWarning,
+            stacklevel=stacklevel,
         )
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction!r} is not a valid value for reduction; it must be 'none', 'mean' or 'sum'")
