@@ -3,6 +3,7 @@
 What must happen "at once" is waited for with a limit far above what it takes; no test waits for time to pass.
 """
 
+import faulthandler
 import gc
 import os
 import select
@@ -15,10 +16,16 @@ import numpy as np
 import pytest
 
 import disttorch as torch
-from disttorch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from disttorch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info, pool
 from disttorch.utils.data.shared import Segment
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@pytest.fixture
+def little_patience(monkeypatch):
+    """Workers that are stuck need not be waited for long."""
+    monkeypatch.setattr(pool, "_GRACE", 0.2)
 
 
 class Acting(Dataset):
@@ -120,7 +127,11 @@ def test_a_batch_that_cannot_be_sent():
 
 
 def kill(number):
-    return lambda: os.kill(os.getpid(), number)
+    def act():
+        faulthandler.disable()  # pytest's would print the stack of every thread
+        os.kill(os.getpid(), number)
+
+    return act
 
 
 @pytest.mark.parametrize(
@@ -147,6 +158,7 @@ def test_a_worker_that_dies_is_named(act, message, persistent):
     assert len(list(loader)) == 6
 
 
+@pytest.mark.usefixtures("little_patience")
 def test_a_worker_that_dies_is_noticed_while_another_is_waited_for():
     """Worker 0 never answers; worker 1, whose batch is not wanted yet, is killed."""
     reading, writing = os.pipe()
@@ -167,6 +179,8 @@ def test_a_worker_that_dies_is_noticed_while_another_is_waited_for():
     os.close(writing)
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@pytest.mark.usefixtures("little_patience")
 def test_a_worker_whose_children_have_its_pipes_is_missed_all_the_same():
     """A process that the dataset started keeps the worker's end of the pipes open when the worker is gone."""
     reading, writing = os.pipe()
@@ -182,6 +196,16 @@ def test_a_worker_whose_children_have_its_pipes_is_missed_all_the_same():
         list(DataLoader(Acting(act), num_workers=1))
     os.close(writing)
     os.close(reading)
+
+
+@pytest.mark.usefixtures("little_patience")
+def test_a_worker_that_loses_its_pipe_is_named():
+    def act():
+        os.closerange(3, 100)
+        select.select([], [], [], 60)  # alive, and not to be heard of again
+
+    with pytest.raises(RuntimeError, match=r"worker 0 \(pid \d+\) closed its pipe, and was ended"):
+        list(DataLoader(Acting(act), num_workers=1))
 
 
 def test_timeout():
@@ -216,6 +240,7 @@ def test_workers_end_when_the_loop_is_left(leave):
     gc.collect()
 
 
+@pytest.mark.usefixtures("little_patience")
 def test_a_busy_worker_is_ended_too():
     reading, writing = os.pipe()
     batches = iter(DataLoader(Acting(lambda: os.read(reading, 1), at=1), num_workers=2))
@@ -240,6 +265,7 @@ def test_shared_memory_is_given_back_when_the_last_batch_is():
     del kept
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_fork_of_the_parent_does_not_end_its_workers():
     loader = DataLoader(range(6), 2, num_workers=1, persistent_workers=True)
     batches = iter(loader)

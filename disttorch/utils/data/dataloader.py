@@ -51,8 +51,8 @@ class DataLoader:
     worker_init_fn : callable, optional
         Called in each worker with its number after the random seeds are set and before it fetches anything.
     multiprocessing_context : str or multiprocessing context, optional
-        How workers are started: "fork", "spawn" or "forkserver". Unless given, as `multiprocessing.set_start_method`
-        was told, else as the environment variable DISTTORCH_WORKER_START_METHOD says, else "fork".
+        How workers are started: "fork", "spawn" or "forkserver". Unless given, as the environment variable
+        DISTTORCH_WORKER_START_METHOD says, else as `multiprocessing.set_start_method` was told, else "fork".
     generator : Generator, optional
         Draws the order of samples and the base seed of the workers; the default generator unless given.
     prefetch_factor : int, optional

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Iterator
+from multiprocessing.connection import wait
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -65,9 +66,9 @@ class Pool:
         self.processes: list[Any] = []
         self.connections: list[Any] = []
         self._selector = selectors.DefaultSelector()
-        self._watched: list[int] = []
+        self._deaths: list[int] = []
         self._end = weakref.finalize(
-            self, _end, os.getpid(), self.processes, self.connections, self.segments, self._selector, self._watched
+            self, _end, os.getpid(), self.processes, self._deaths, self.connections, self.segments, self._selector
         )
         try:
             with surroundings():
@@ -98,17 +99,9 @@ class Pool:
         finally:
             theirs.close()  # so that the worker's death closes the pipe
         self.processes.append(process)
+        self._deaths.append(_death_of(process))
         self._selector.register(ours, selectors.EVENT_READ, number)
-        self._selector.register(self._death_of(process), selectors.EVENT_READ, number)
-
-    def _death_of(self, process: Any) -> int:
-        """A descriptor that is readable when a process is gone, whoever else has its pipes."""
-        try:
-            descriptor = os.pidfd_open(process.pid)
-        except OSError:  # a kernel before 5.3, or it is gone already: then multiprocessing's pipe says so
-            return process.sentinel
-        self._watched.append(descriptor)
-        return descriptor
+        self._selector.register(self._deaths[-1], selectors.EVENT_READ, number)
 
     def end(self) -> None:
         """End the processes."""
@@ -176,10 +169,12 @@ class Pool:
 
     def _dead(self, worker: int) -> None:
         process = self.processes[worker]
-        process.join(_GRACE)
+        wait([self._deaths[worker]], _GRACE)
         code, pid = process.exitcode, process.pid
         self.end()
-        if code is not None and code < 0:
+        if code is None:
+            how = "closed its pipe, and was ended"
+        elif code < 0:
             how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
             if -code == signal.SIGKILL:
                 how += ", as the kernel does when memory runs out"
@@ -274,7 +269,15 @@ def _same(value: Any) -> Any:
     return value
 
 
-def _end(owner: int, processes: list, connections: list, segments: list, selector: Any, watched: list[int]) -> None:
+def _death_of(process: Any) -> int:
+    """A descriptor that is readable when a process is gone, and, unlike that of multiprocessing, not before."""
+    try:
+        return os.pidfd_open(process.pid)
+    except OSError:  # a kernel before 5.3
+        return os.dup(process.sentinel)
+
+
+def _end(owner: int, processes: list, deaths: list[int], connections: list, segments: list, selector: Any) -> None:
     """End workers by closing their pipes, and those that do not listen by signals."""
     if os.getpid() != owner:
         return  # a fork of the process that they belong to
@@ -282,14 +285,14 @@ def _end(owner: int, processes: list, connections: list, segments: list, selecto
     for connection in connections:
         connection.close()
     limit = time.monotonic() + _GRACE
-    for process in processes:
-        process.join(max(0.0, limit - time.monotonic()))
+    for death in deaths:
+        wait([death], max(0.0, limit - time.monotonic()))
     for stop in ("terminate", "kill"):
-        for process in processes:
+        for process, death in zip(processes, deaths):
             if process.is_alive():
                 getattr(process, stop)()
-                process.join(_GRACE)
-    for descriptor in watched:
-        os.close(descriptor)
+                wait([death], _GRACE)
+    for death in deaths:
+        os.close(death)
     for segment in segments:
         segment.close()

@@ -201,7 +201,9 @@ def _end_with(parent: int) -> None:
         if process is None:
             return
         descriptor = process.sentinel
-    select.select([descriptor], [], [])
+    gone = select.poll()
+    gone.register(descriptor, select.POLLIN)
+    gone.poll()
     os._exit(1)
 
 
