@@ -26,9 +26,9 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_name] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import numpy
+import numpy  # noqa: E402 - after the number of threads is set
 
-import disttorch
+import disttorch  # noqa: E402
 
 SIZE = 4
 DEPTH = 50
@@ -111,7 +111,9 @@ def load_torch() -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=60, help="how often each line is measured; the best counts (60)")
+    parser.add_argument(
+        "--repetitions", type=int, default=60, help="how often each line is measured; the best counts (60)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     arguments = parser.parse_args()
     figures = measure(cases(load_torch()), arguments.repetitions)

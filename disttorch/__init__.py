@@ -45,7 +45,7 @@ for _module, _names in METHODS.items():
             globals()[_name] = getattr(_module, _name)
 for _module, _names in {
     creation: """
-        arange as_tensor asarray bernoulli empty empty_like eye from_numpy full full_like linspace meshgrid multinomial normal
+        arange as_tensor asarray bernoulli empty empty_like eye from_dlpack from_numpy full full_like linspace meshgrid multinomial normal
         ones ones_like rand rand_like randint randint_like randn randn_like randperm scalar_tensor tensor zeros zeros_like
     """,
     shape: "broadcast_shapes broadcast_tensors cat concat concatenate stack",

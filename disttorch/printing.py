@@ -7,8 +7,8 @@ from typing import Any
 
 from .autograd.graph import AccumulateGrad
 from .autograd.variable import Tensor
-from .backend import get_default_device, namespace
 from .backend import dtypes as dt
+from .backend import get_default_device, namespace
 from .backend.dtypes import DTYPES
 
 __all__ = ["set_printoptions", "tensor_repr"]
@@ -89,12 +89,8 @@ class _Format:
             self.scientific = high / low > 1000 or high > 1e8 or (not self.whole and low < 1e-4)
         if Options.sci_mode is not None:
             self.scientific = Options.sci_mode
-        shown = [v for v in values if v != 0 and math.isfinite(v)] if sizes else []
-        self.width = max((len(self._text(v)) for v in shown), default=1)
-        if any(not math.isfinite(v) for v in values):
-            self.width = max(self.width, max(len(str(v)) for v in values if not math.isfinite(v)))
-        if not sizes:
-            self.width = max(self.width, max((len(self._text(v)) for v in values), default=1))
+        # zeros, NaN and infinities do not count: PyTorch aligns by the others
+        self.width = max((len(self._text(v)) for v in values if v != 0 and math.isfinite(v)), default=1)
 
     def _text(self, value: Any) -> str:
         if not self.floating:

@@ -13,6 +13,7 @@ from typing import Any
 from .autograd.differentiate import backward
 from .autograd.graph import AccumulateGrad, Node, Pick, RemovableHandle, retain_gradient
 from .autograd.variable import Tensor, wrap
+from .autograd.views import base_of
 from .backend import dtypes as dt
 from .backend import namespace
 from .backend.dtypes import DTYPES
@@ -57,13 +58,16 @@ for _name, _function in IN_PLACE.items():
     setattr(Tensor, _name, _function)
 
 # In-place twins of functions that no table of elementwise functions has: computed beside, then written.
+def _twin(name: str, function: Callable) -> Callable:
+    def in_place(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return conversion.overwrite(name, self, function(conversion.before_overwriting(self), *args, **options))
+
+    in_place.__name__, in_place.__doc__ = name + "_", f"`{name}` in place."
+    return in_place
+
+
 for _name in "clamp clamp_max clamp_min clip cumsum masked_fill pow round scatter scatter_add tril triu".split():
-
-    def _twin(self: Tensor, *args: Any, _function: Callable = getattr(Tensor, _name), _name: str = _name, **options: Any) -> Tensor:
-        return conversion.overwrite(_name, self, _function(conversion.before_overwriting(self), *args, **options))
-
-    _twin.__name__, _twin.__doc__ = _name + "_", f"`{_name}` in place."
-    setattr(Tensor, _name + "_", _twin)
+    setattr(Tensor, _name + "_", _twin(_name, getattr(Tensor, _name)))
 
 
 # --- operators ------------------------------------------------------------------------------------------------------
@@ -99,7 +103,7 @@ for _name, _function in _OPERATORS.items():
         setattr(Tensor, f"__i{_name[2:]}", getattr(Tensor, _in_place))
 for _name in "eq ne lt le gt ge".split():
     setattr(Tensor, f"__{_name}__", OPERATORS[getattr(pointwise, _name)])
-for _name, _function in {
+for _name, _attribute in {
     "__neg__": pointwise.neg,
     "__pos__": pointwise.positive,
     "__abs__": pointwise.abs,
@@ -111,16 +115,15 @@ for _name, _function in {
     "__hash__": object.__hash__,
     "__array_priority__": 1000,  # NumPy leaves mixed expressions to us
 }.items():
-    setattr(Tensor, _name, _function)
+    setattr(Tensor, _name, _attribute)
 
 
 # --- what a tensor is ------------------------------------------------------------------------------------------------
 
 
 def method(function: Any) -> Any:
-    """Attach a function, or a property by its getter's name, to Tensor."""
-    name = function.fget.__name__ if isinstance(function, property) else function.__name__
-    setattr(Tensor, name, function)
+    """Attach a function to Tensor."""
+    setattr(Tensor, function.__name__, function)
     return function
 
 
@@ -138,9 +141,13 @@ _property("real", lambda self: pointwise.real(self) if self.dtype.is_complex els
 _property("imag", lambda self: pointwise.imag(self), "The imaginary part.")
 _property("itemsize", lambda self: self._array.itemsize, "Bytes an element.")
 _property("nbytes", lambda self: self._array.nbytes, "Bytes of all elements.")
-_property("T", lambda self: shape.permute(self, tuple(reversed(range(self.ndim)))), "Dimensions in reverse order.")
+_property(
+    "T",
+    lambda self: shape.transpose(self, 0, 1) if self._array.ndim == 2 else shape.permute(self, tuple(reversed(range(self.ndim)))),
+    "Dimensions in reverse order.",
+)
 _property("mT", lambda self: shape.transpose(self, -2, -1), "The last two dimensions exchanged.")
-_property("_base", lambda self: None if self._view is None else self._view[0], "Of a view, the tensor it is a view of.")
+_property("_base", lambda self: None if self._view is None else base_of(self), "Of a view, the tensor it is a view of.")
 
 
 @method
@@ -297,7 +304,9 @@ def numpy(self: Tensor, *, force: bool = False) -> Any:
     xp = namespace(self._array)
     if not force:
         if xp.name != "cpu":
-            raise TypeError(f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first.")
+            raise TypeError(
+                f"can't convert {self.device} device type tensor to numpy. Use Tensor.cpu() to copy the tensor to host memory first."
+            )
         if self._node is not None:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
     return xp.to_host(self._array)
@@ -370,15 +379,18 @@ for _name, _dtype in {
     setattr(Tensor, _name, _converter)
 
 
-for _name in "zeros ones empty full".split():
-
-    def _new_filled(self: Tensor, *size: Any, _maker: Callable = getattr(creation, _name), **options: Any) -> Tensor:
+def _new_filled(name: str, maker: Callable) -> Callable:
+    def function(self: Tensor, *size: Any, **options: Any) -> Tensor:
         options.setdefault("dtype", self.dtype)
         options.setdefault("device", self.device)
-        return _maker(*size, **options)
+        return maker(*size, **options)
 
-    _new_filled.__name__, _new_filled.__doc__ = f"new_{_name}", f"`{_name}` in this tensor's dtype and on its device."
-    setattr(Tensor, f"new_{_name}", _new_filled)
+    function.__name__, function.__doc__ = f"new_{name}", f"`{name}` in this tensor's dtype and on its device."
+    return function
+
+
+for _name in "zeros ones empty full".split():
+    setattr(Tensor, f"new_{_name}", _new_filled(_name, getattr(creation, _name)))
 
 
 @method
@@ -448,7 +460,7 @@ def _set_data(self: Tensor, value: Tensor) -> None:
         raise TypeError(f"Variable data has to be a tensor, but got {builtins.type(value).__name__}")
     self._array = value._array
     if self._node.__class__ is AccumulateGrad:
-        self._node.shape, self._node.dtype = self._array.shape, self._array.dtype  # type: ignore[union-attr]
+        self._node.shape, self._node.dtype = self._array.shape, self._array.dtype
 
 
 _property("requires_grad", lambda self: self._node is not None, "Whether its gradient is computed.", _set_requires_grad)

@@ -95,56 +95,58 @@ def _walk(
     while ready:
         node = ready.pop()
         gradient = gradients.pop(node, None)
-        edges = node.edges
-        results: Iterable[Any] = ()
+        results: Sequence[Any] | None = None
         if gradient is not None and (needed is None or node in needed):
-            if node.hooks or node.node_pre_hooks:
+            if node.hooks is not None or node.node_pre_hooks is not None:
                 gradient = _run_hooks(node, gradient, create_graph)
                 fresh.discard(node)
             is_captured = capture and node in capture
             if is_captured:
                 captured[node] = gradient
-            if node.__class__ is AccumulateGrad:
+            kind = node.__class__
+            if kind is AccumulateGrad:
                 if accumulate and (not capture or is_captured):
-                    node.accumulate(gradient, node in fresh)
-            elif node.__class__ is Pick:
-                _collect(gradients, node, gradient)
-            else:
+                    node.accumulate(gradient, node in fresh)  # type: ignore[attr-defined]
+            elif kind is Pick:
+                _collect(gradients, node, gradient)  # type: ignore[arg-type]
+            elif needed is None or not needed.isdisjoint(node.edges):
                 if gradient.__class__ is list:
                     _fill_missing(node, gradient)
-                if needed is None or not needed.isdisjoint(edges):
-                    results = node.propagate(gradient, create_graph)
-                    if not keep_graph:
-                        node.release()
-                    if node.node_hooks:
-                        results = _run_node_hooks(node, results, gradient, create_graph)
-                    if check_nan:
-                        _look_for_nan(node, results, create_graph)
-        is_fresh = node.returns_fresh_arrays
+                results = node.propagate(gradient, create_graph)
+                if not keep_graph:
+                    node.release()
+                if node.node_hooks is not None:
+                    results = _run_node_hooks(node, results, gradient, create_graph)
+                if check_nan:
+                    _look_for_nan(node, results, create_graph)
+        edges = node.edges
+        if results is None:
+            results = (None,) * len(edges)
+        is_fresh = not create_graph and node.returns_fresh_arrays
         previous = gradient
         for edge, result in zip(edges, results):
-            if edge is None or result is None:
+            if edge is None:
                 continue
-            array = result._array if create_graph else result
-            if array.shape != edge.shape or array.dtype is not edge.dtype:
-                result = _fit(node, edge, result, create_graph)
-            sum_so_far = gradients.get(edge)
-            if sum_so_far is None:
-                gradients[edge] = result
-                if is_fresh and not create_graph and result is not gradient and result is not previous and result.base is None:
-                    fresh.add(edge)
-            elif edge in fresh and result.ndim:
-                sum_so_far += result
-            else:
-                gradients[edge] = sum_so_far + result
-                if not create_graph:
-                    fresh.add(edge)
-            previous = result
-        for edge in edges:
-            if edge is not None:
-                waiting_for[edge] -= 1
-                if not waiting_for[edge]:
-                    ready.append(edge)
+            if result is not None:
+                array = result._array if create_graph else result
+                if array.dtype is not edge.dtype or array.shape != edge.shape:
+                    result = _fit(node, edge, result, create_graph)
+                sum_so_far = gradients.get(edge)
+                if sum_so_far is None:
+                    gradients[edge] = result
+                    if is_fresh and result is not gradient and result is not previous and result.base is None:
+                        fresh.add(edge)
+                elif edge in fresh and result.ndim:
+                    sum_so_far += result
+                else:
+                    gradients[edge] = sum_so_far + result
+                    if not create_graph:
+                        fresh.add(edge)
+                previous = result
+            still = waiting_for[edge] - 1
+            waiting_for[edge] = still
+            if not still:
+                ready.append(edge)
     return captured
 
 
@@ -255,7 +257,7 @@ def _run_hooks(node: Node, gradient: Any, create_graph: bool) -> Any:
     return gradient
 
 
-def _run_node_hooks(node: Node, results: Iterable[Any], gradient: Any, create_graph: bool) -> Iterable[Any]:
+def _run_node_hooks(node: Node, results: Sequence[Any], gradient: Any, create_graph: bool) -> Sequence[Any]:
     def tensors(values: Iterable[Any]) -> tuple:
         return tuple(v if create_graph or v is None else _as_tensor(v) for v in values)
 
@@ -264,6 +266,8 @@ def _run_node_hooks(node: Node, results: Iterable[Any], gradient: Any, create_gr
         replaced = hook(tensors(results), outputs)
         if replaced is not None:
             results = [g if create_graph or g is None else g._array for g in replaced]
+            if len(results) != len(node.edges):
+                raise RuntimeError(f"a hook on {node.name} returned {len(results)} gradients for {len(node.edges)} inputs")
     return results
 
 

@@ -94,7 +94,9 @@ def _check(func: Callable, inputs: tuple, eps: float, atol: float, rtol: float, 
         again = _jacobian(output, sources)
         for i, source in enumerate(sources):
             if float(abs(analytical[i] - again[i]).max(initial=0)) > nondet_tol:
-                raise GradcheckError(f"gradcheck: backward is not reentrant for output {o} and input {i}: two passes gave different gradients")
+                raise GradcheckError(
+                    f"gradcheck: backward is not reentrant for output {o} and input {i}: two passes gave different gradients"
+                )
             numerical = _slopes(func, inputs, source, o, eps)
             if not cpu.all(abs(analytical[i] - numerical) <= atol + rtol * abs(numerical)):
                 raise GradcheckError(
@@ -134,7 +136,7 @@ def _slopes(func: Callable, inputs: tuple, source: Tensor, number: int, eps: flo
                 ends.append(namespace(array).to_host(array).reshape(-1).astype(float))
             flat[k] = before
             rows.append((ends[0] - ends[1]) / (2 * eps))
-    return cpu.stack(rows, axis=0) if rows else cpu.zeros((0, 0))
+    return cpu.stack(rows, axis=0) if rows else cpu.zeros((0, _differentiable(_as_tuple(func(*inputs)))[number]._array.size))
 
 
 def gradgradcheck(

@@ -103,7 +103,7 @@ class Node:
     @property
     def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
         """(node, number of its result) for each input."""
-        return tuple((e.edges[0], e.index) if isinstance(e, Pick) else (e, 0) for e in self.edges)  
+        return tuple((e.edges[0], e.index) if isinstance(e, Pick) else (e, 0) for e in self.edges)
 
     def note_place(self) -> None:
         """Keep the traceback of the program at this moment, for anomaly mode."""
@@ -116,13 +116,18 @@ class Node:
 Edge = Node
 
 
+#: The versions of saved arrays that nobody can change; and of a number, which need not be released.
+NEVER_CHANGED: Sequence[list] = ([0],)
+CONSTANT: Sequence[list] = ([0],)
+
+
 class OperationNode(Node):
     """A node that applies the rules of an `Operation`.
 
     Attributes
     ----------
-    saved : tuple or None
-        The arrays that the rules name; None once released.
+    saved : sequence or None
+        The arrays that the rules name; None once released. Not there if `versions` is empty, as is `stamp`.
     versions : tuple of version counters
         Of the memory of what was saved.
     stamp : int
@@ -134,7 +139,7 @@ class OperationNode(Node):
     __slots__ = ("operation", "params", "saved", "stamp", "versions")
 
     operation: Operation
-    saved: tuple | None
+    saved: Sequence[Any] | None
     versions: Sequence[list]
     stamp: int
     params: dict
@@ -144,8 +149,9 @@ class OperationNode(Node):
         return self.operation.node_name
 
     def propagate(self, gradient: Any, create_graph: bool) -> Sequence[Any]:
-        saved = self.saved
+        saved: Sequence[Any] | None = None
         if self.versions:
+            saved = self.saved
             if saved is None:
                 raise RuntimeError(
                     f"trying to backward through the graph a second time: what {self.name} saved was freed by the first "
@@ -167,7 +173,8 @@ class OperationNode(Node):
         return self.operation.backward(gradient, saved, xp, self.params, self.edges)
 
     def release(self) -> None:
-        self.saved = None
+        if self.versions is not CONSTANT:
+            self.saved = None
 
     def _changed_in_place(self) -> str:
         operation = self.operation

@@ -23,16 +23,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from ..backend import NAMESPACES
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
 from .grad_mode import ANOMALY, recording
-from .graph import Edge, OperationNode, Pick
+from .graph import NEVER_CHANGED, OperationNode, Pick
 from .variable import Tensor, bump_version, wrap
-from .views import set_history, view_of
+from .views import base_of, set_history, view_of
 
-__all__ = ["Operation", "apply", "apply_in_place", "record"]
+__all__ = ["Operation", "apply", "apply_in_place", "as_array", "record", "recorded"]
 
 
 class Operation:
@@ -61,8 +61,8 @@ class Operation:
     """
 
     __slots__ = (
-        "_plans", "backward", "extras", "forward", "inputs", "is_single", "is_view", "name", "needed_by", "node_name", "recompute",
-        "results", "saved_names", "shape_names",
+        "backward", "extras", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by", "node_name", "plans",
+        "recompute", "results", "saved_names", "shape_names",
     )  # fmt: skip
 
     def __init__(
@@ -95,15 +95,16 @@ class Operation:
         self.needed_by: list[set[str]] = []
         # shapes of inputs that are read elsewhere than in an input's own rule, where the edge knows its shape
         self.shape_names: set[str] = set()
-        self._plans: dict[tuple[bool, ...], _Plan | None] = {}
+        self.plans: dict[tuple[bool, ...], tuple | None] = {}
         #: ``backward(g, saved, xp, params, edges)``: the gradients of the inputs; None where `edges` has None
         self.backward = self._compile(gradients, [rules.get(i) for i in self.inputs])
+        self.is_plain = not any(self.needed_by) and not self.shape_names
 
     def _compile(self, joint: Callable[..., Any] | None, rules: list[Callable[..., Any] | None]) -> Callable[..., Sequence[Any]]:
         """All rules as one function, with their names resolved once and for all."""
         if joint is not None:
             call, needed = self._call("joint", joint, None)
-            self.needed_by = [needed] * len(self.inputs)
+            self.needed_by = [needed] * (len(self.inputs) or 1)  # where there may be any number, one stands for all
             return eval(f"lambda g, saved, xp, params, edges: {call}", {"joint": joint})
         calls, known = [], {}
         for i, rule in enumerate(rules):
@@ -137,25 +138,24 @@ class Operation:
                 arguments.append(f"params[{name!r}]")
         return f"{known_as}({', '.join(arguments)})", needed
 
-    def plan(self, edges: tuple[Edge | None, ...]) -> _Plan | None:
-        """What is to be saved where these inputs ask for a gradient; None for nothing. Found once for each combination."""
-        which = tuple([e is not None for e in edges])
-        try:
-            return self._plans[which]
-        except KeyError:
-            needed = set().union(*(names for asks, names in zip(which, self.needed_by) if asks))
-            plan = None
-            if needed:
-                plan = _Plan(
-                    tuple(i for i, n in enumerate(self.inputs) if n in needed),
-                    "out" in needed,
-                    tuple(i for i, n in enumerate(self.extras) if n in needed),
-                    len(self.saved_names),
-                )
-            self._plans[which] = plan
-            return plan
+    def plan(self, which: tuple[bool, ...]) -> tuple | None:
+        """What to save where the inputs with a True ask for a gradient: the numbers of inputs, the place of the result or None,
+        the numbers of extras, and how many places there are; None for nothing. Found once for each combination.
+        """
+        by_input = self.needed_by if self.inputs else self.needed_by * len(which)
+        needed: set[str] = set().union(*(names for asks, names in zip(which, by_input) if asks))
+        plan = None
+        if needed:
+            plan = (
+                tuple(i for i, n in enumerate(self.inputs) if n in needed),
+                len(self.inputs) if "out" in needed else None,
+                tuple(i for i, n in enumerate(self.extras) if n in needed),
+                len(self.saved_names),
+            )
+        self.plans[which] = plan
+        return plan
 
-    def wrap_saved(self, node: OperationNode, saved: tuple | None, xp: Any) -> tuple:
+    def wrap_saved(self, node: OperationNode, saved: Sequence[Any] | None, xp: Any) -> tuple:
         """What was saved as tensors that remember where they came from, so that derivatives can be differentiated."""
         if saved is None:
             return ()
@@ -209,14 +209,7 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
         out = operation.forward(NAMESPACES[a.__class__], a, **params)
         if operation.is_view and (out.base is a or (out.base is not None and (out.base is a.base or _is_view_of(out, a)))):
             return view_of(operation, x, out, params)  # type: ignore[arg-type]
-        if out.__class__ is not a.__class__:
-            out = _as_array(out)
-        result = wrap(out)
-        if x._node is not None:  # type: ignore[union-attr]
-            mode = recording.get()
-            if mode:
-                record(operation, inputs, (a,), result, (), params, mode)
-        return result
+        return recorded(operation, x, out, params)  # type: ignore[arg-type]
     arrays = [None if t is None else t._array for t in inputs]
     first = arrays[0].__class__
     for array in arrays:
@@ -224,13 +217,14 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
             refuse_devices(operation, inputs)
     out = operation.forward(NAMESPACES[first], *arrays, **params)
     extras: tuple = ()
+    results: Any
     if operation.is_single:
-        results = wrap(out if out.__class__ is first else _as_array(out))
+        results = wrap(out if out.__class__ is first else as_array(out))
     else:
         count = operation.results
         if operation.extras:
             out, extras = (out[0] if count == 1 else out[:count]), tuple(out[count:])
-        results = wrap(_as_array(out)) if count == 1 else tuple([wrap(_as_array(o)) for o in out])
+        results = wrap(as_array(out)) if count == 1 else tuple([wrap(as_array(o)) for o in out])
     mode = recording.get()
     if mode:
         for t in inputs:
@@ -240,10 +234,35 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
     return results
 
 
-def _as_array(out: Any) -> Any:
+def recorded(operation: Operation, x: Tensor, out: Any, params: dict) -> Tensor:
+    """What an operation computed of one tensor's array, as a tensor; recorded if that asks for a gradient.
+
+    Called by `apply`; and, where microseconds count, by functions that have computed the array themselves.
+    """
+    a = x._array
+    result = _new(Tensor)
+    result._array = out if out.__class__ is a.__class__ else as_array(out)
+    result._grad = result._version = result._view = result._node = None
+    edge = x._node
+    if edge is not None:
+        mode = recording.get()
+        if mode:
+            if not operation.is_plain or mode == ANOMALY:
+                record(operation, (x,), (a,), result, (), params, mode)
+            elif out.dtype in DIFFERENTIABLE:
+                result._node = node = _new(OperationNode)
+                node.operation = operation
+                node.edges = (edge,)
+                node.shape = out.shape
+                node.dtype = out.dtype
+                node.params = params
+                node.versions = ()
+    return result
+
+
+def as_array(out: Any) -> Any:
     """A library's scalar as an array."""
-    xp = NAMESPACES[out.__class__]
-    return out if out.__class__ is xp.ndarray else xp.asarray(out)
+    return NAMESPACES[out.__class__].asarray(out)
 
 
 def _is_view_of(out: Any, a: Any) -> bool:
@@ -251,15 +270,7 @@ def _is_view_of(out: Any, a: Any) -> bool:
 
 
 _new = object.__new__
-
-
-class _Plan(NamedTuple):
-    """What an operation saves: which inputs, whether its result, which extras, and how many places there are."""
-
-    inputs: tuple[int, ...]
-    out: bool
-    extras: tuple[int, ...]
-    places: int
+UNKNOWN: Any = object()
 
 
 def record(
@@ -272,8 +283,8 @@ def record(
     mode: int = True,
 ) -> None:
     """Put an operation into the graph: make its node, with what the rules need, the origin of its results."""
-    node = _new(OperationNode)
     several = operation.results != 1
+    node = _new(OperationNode)
     if several:
         node.shape = tuple([r._array.shape for r in result])
         node.dtype = tuple([r._array.dtype for r in result])
@@ -288,12 +299,38 @@ def record(
     if operation.shape_names:
         params = {**params, **{f"{n}_shape": a.shape for n, a in zip(operation.inputs, arrays) if a is not None}}
     node.params = params
-    plan = operation.plan(edges)
+    asking = tuple([e is not None for e in edges])
+    plan = operation.plans.get(asking, UNKNOWN)
+    if plan is UNKNOWN:
+        plan = operation.plan(asking)
     if plan is None:
-        node.saved = node.versions = ()
-        node.stamp = 0
+        node.versions = ()
     else:
-        _save(node, plan, inputs, arrays, result, extras)
+        which, out_place, which_extras, places = plan
+        versions = []
+        stamp = 0
+        node.saved = saved = [None] * places
+        for i in which:
+            tensor = inputs[i]
+            if tensor is not None:
+                saved[i] = array = arrays[i]
+                if array is tensor._array:  # a copy in another dtype cannot be changed by anyone
+                    version = tensor._version
+                    if version is None:
+                        tensor._version = version = [0]
+                    versions.append(version)
+                    stamp += version[0]
+        if out_place is not None:
+            saved[out_place] = result._array
+            version = result._version
+            if version is None:
+                result._version = version = [0]
+            versions.append(version)
+            stamp += version[0]
+        for i in which_extras:
+            saved[places - len(extras) + i] = extras[i]
+        node.versions = versions or NEVER_CHANGED
+        node.stamp = stamp
     if mode == ANOMALY:
         node.note_place()
     if not several:
@@ -304,47 +341,8 @@ def record(
             r._node = Pick(node, i)
 
 
-def _save(
-    node: OperationNode, plan: _Plan, inputs: Sequence[Tensor | None], arrays: Sequence[Any], result: Any, extras: tuple
-) -> None:
-    versions = []
-    saved: list[Any] = [None] * plan.places
-    stamp = 0
-    for i in plan.inputs:
-        tensor = inputs[i]
-        if tensor is not None:
-            saved[i] = array = arrays[i]
-            if array is tensor._array:  # a copy in another dtype cannot be changed by anyone
-                version = tensor._version
-                if version is None:
-                    tensor._version = version = [0]
-                versions.append(version)
-                stamp += version[0]
-    after_inputs = plan.places - len(node.operation.extras)
-    if plan.out:
-        saved[after_inputs - 1] = result._array
-        version = _version_of(result)
-        versions.append(version)
-        stamp += version[0]
-    for i in plan.extras:
-        saved[after_inputs + i] = extras[i]
-    node.saved = tuple(saved)
-    node.versions = versions or NEVER_CHANGED
-    node.stamp = stamp
-
-
-#: so that what has been released can be told from what was never saved
-NEVER_CHANGED = ([0],)
-
-
-def _version_of(tensor: Tensor) -> list[int]:
-    version = tensor._version
-    if version is None:
-        version = tensor._version = [0]
-    return version
-
-
 def refuse_devices(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
+    """Say on which devices the tensors are."""
     devices = [str(NAMESPACES[t._array.__class__].device_of(t._array)) for t in inputs if t is not None]
     raise RuntimeError(
         f"{operation.name}: expected all tensors to be on the same device, but they are on {', '.join(devices)}"
@@ -386,7 +384,7 @@ def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -
         )
     if not recording.get():
         return
-    origin = x if x._view is None else x._view[0]
+    origin = base_of(x)
     if origin._node is not None and not origin._node.edges and not isinstance(origin._node, OperationNode):
         kind = "a leaf Variable that requires grad" if origin is x else "a view of a leaf Variable that requires grad"
         raise RuntimeError(f"{name}_: {kind} is being used in an in-place operation; do it under no_grad()")
@@ -436,7 +434,9 @@ def finish_in_place(
     mode = recording.get()
     if mode and any(t is not None and t._node is not None for t in inputs):
         result = wrap(x._array)
-        result._version = x._version if x._version is not None else _version_of(x)
+        if x._version is None:
+            x._version = [0]
+        result._version = x._version
         record(operation, inputs, arrays, result, extras, params, mode)
         if result._node is not None:
             set_history(x, result._node)

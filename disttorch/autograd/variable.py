@@ -30,7 +30,7 @@ class Tensor:
         How often the memory was changed in place, then weak references to views on it; shared by all tensors on that
         memory. Made when first needed.
     _view : tuple or None
-        Of a view: the tensor that it is a view of, and the (operation, parameters) that lead there from it.
+        Of a view: the tensor that it was taken of (which may be a view itself), the operation and its parameters.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_array", "_grad", "_node", "_version", "_view")
@@ -39,7 +39,7 @@ class Tensor:
     _node: Edge | None
     _grad: Tensor | None
     _version: list[Any] | None
-    _view: tuple[Tensor, tuple] | None
+    _view: tuple[Tensor, Any, dict] | None
 
     # rarely there, so kept in the instance's __dict__ once set
     _retains_grad: bool = False

@@ -20,7 +20,7 @@ from .variable import Tensor
 if TYPE_CHECKING:
     from .operation import Operation
 
-__all__ = ["AssignedView", "set_history", "view_of"]
+__all__ = ["AssignedView", "base_of", "set_history", "view_of"]
 
 
 def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor:
@@ -32,13 +32,10 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
     if version is None:
         x._version = version = [0]
     result._version = version
-    if x._view is None:
-        result._view = (x, ((operation, params),))
-    else:
-        base, path = x._view
-        result._view = (base, (*path, (operation, params)))
+    result._view = (x, operation, params)
     version.append(ref(result))
-    if len(version) & (len(version) - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
+    count = len(version)
+    if count & (count - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
         version[1:] = [v for v in version[1:] if v() is not None]
     edge = x._node
     if edge is not None:
@@ -50,14 +47,20 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
             node.shape = array.shape
             node.dtype = array.dtype
             node.params = params
-            node.saved = node.versions = ()
-            node.stamp = 0
+            node.versions = ()
             if mode == ANOMALY:
                 node.note_place()
     return result
 
 
 _new = object.__new__
+
+
+def base_of(x: Tensor) -> Tensor:
+    """The tensor that a view is a view of in the end; of others, themselves."""
+    while x._view is not None:
+        x = x._view[0]
+    return x
 
 
 def follow(path: tuple, base: Tensor) -> Tensor:
@@ -109,10 +112,18 @@ def set_history(x: Tensor, node: Node) -> None:
         base = x
         x._node = node
     else:
-        base, path = x._view
-        base._node = AssignedView(base, path, node)
+        path: list[tuple] = []
+        base = x
+        while base._view is not None:
+            base, *step = base._view
+            path.append(tuple(step))
+        base._node = AssignedView(base, tuple(reversed(path)), node)
+    family = {base}  # detached tensors share the list, but not the history
     for weak in (base._version or ())[1:]:
         view = weak()
-        if view is not None and view._view is not None and view._view[0] is base:
+        # in the order in which they were made: what a view is taken of has been led to the new node before it
+        if view is not None and view._view is not None and view._view[0] in family:
+            family.add(view)
+            source, operation, params = view._view
             with enable_grad():
-                view._node = follow(view._view[1], base)._node
+                view._node = operation(source, **params)._node

@@ -38,7 +38,7 @@ def _half_in_float32(function: Any) -> Any:
 
 # The functions of the numpy module that are written in Python take as long as their work on a small array does.
 # What they call in the end is called directly.
-_add_reduce = numpy.add.reduce
+_add_reduce: Any = numpy.add.reduce
 
 
 def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:

@@ -58,9 +58,7 @@ def to(
             dtype, device = arg.dtype, arg.device
         elif isinstance(arg, dt.dtype) or (isinstance(arg, type) and not isinstance(arg, bool)):
             dtype = arg
-        elif isinstance(arg, bool):
-            non_blocking = arg
-        elif arg is not None:
+        elif arg is not None and not isinstance(arg, bool):  # which would be non_blocking
             device = arg
     result = input
     if device is not None:

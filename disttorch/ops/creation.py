@@ -47,7 +47,7 @@ def _is_plain(data: Any) -> bool:
         if not data:
             return True
         data = data[0]
-    return isinstance(data, (bool, int, float, complex))
+    return type(data) in (bool, int, float, complex)  # NumPy's float64 is a float too, but has a dtype to keep
 
 
 def _host_array(data: Any, dtype: Any, copy: bool) -> Any:
@@ -55,22 +55,17 @@ def _host_array(data: Any, dtype: Any, copy: bool) -> Any:
     if isinstance(data, (list, tuple)) and _has_tensors(data):
         data = _without_tensors(data)
     wanted = None if dtype is None else as_dtype(dtype)
-    if wanted is None and _is_plain(data):
-        array = cpu.asarray(data)
-        if array.dtype.kind == "f" or (array.dtype.kind == "O" and _is_empty(data)) or not array.size:
-            wanted = dt.get_default_dtype()
-        elif array.dtype.kind == "c":
-            wanted = dt.get_default_dtype().to_complex()
     try:
         array = cpu.array(data) if copy else cpu.asarray(data)
+        if wanted is None and _is_plain(data):
+            if array.dtype.kind == "f" or not array.size:
+                wanted = dt.get_default_dtype()
+            elif array.dtype.kind == "c":
+                wanted = dt.get_default_dtype().to_complex()
         target = (as_dtype(array.dtype) if wanted is None else wanted).numpy
     except ValueError as error:
         raise ValueError(f"tensor(): the data is not a rectangular block of numbers: {error}") from None
     return array if array.dtype == target else array.astype(target)
-
-
-def _is_empty(data: Any) -> bool:
-    return isinstance(data, (list, tuple)) and not data
 
 
 def _has_tensors(data: Any) -> bool:
@@ -148,6 +143,33 @@ def from_numpy(ndarray: Any) -> Tensor:
     if not ndarray.dtype.isnative:
         raise ValueError(f"from_numpy: the array has the other byte order ({ndarray.dtype}); use disttorch.tensor to copy it")
     return wrap(cpu.asarray(ndarray))
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor on the memory of an array of another library, by the DLPack protocol; as ``torch.from_dlpack``.
+
+    Parameters
+    ----------
+    ext_tensor : object with ``__dlpack__`` and ``__dlpack_device__``
+
+    Raises
+    ------
+    RuntimeError
+        If the array is on a kind of device that no backend has.
+
+    Examples
+    --------
+    >>> import disttorch, numpy
+    >>> disttorch.from_dlpack(numpy.arange(3))
+    tensor([0, 1, 2])
+    """
+    kind, index = ext_tensor.__dlpack_device__()
+    # the numbers of https://dmlc.github.io/dlpack/latest/c_api.html#c.DLDeviceType
+    name = {1: "cpu", 3: "cpu", 2: f"cuda:{index}", 13: f"cuda:{index}"}.get(int(kind))
+    if name is None:
+        raise RuntimeError(f"from_dlpack: no backend has arrays on DLPack device type {int(kind)}")
+    xp, _ = for_device(name)
+    return wrap(xp.from_dlpack(ext_tensor))
 
 
 def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None) -> Tensor:

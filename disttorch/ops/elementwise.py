@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ..autograd.grad_mode import ANOMALY, recording
-from ..autograd.graph import OperationNode
+from ..autograd.graph import CONSTANT, OperationNode
 from ..autograd.operation import (
     Operation,
     before_overwriting,
@@ -84,7 +84,8 @@ def unary(
     def forward(xp: Any, x: Any) -> Any:
         return kernels[xp.ndarray](x)
 
-    operation = Operation(name, forward, **({"x": rule} if rule else {}))
+    rules: dict[str, Any] = {"x": rule} if rule else {}
+    operation = Operation(name, forward, **rules)
     saves_x, saves_out = "x" in operation.needed_by[0], "out" in operation.needed_by[0]
 
     def function(input: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -126,9 +127,7 @@ def unary(
                     node.versions = (version,)
                     node.stamp = 0
                 else:
-                    node.saved = ()
                     node.versions = ()
-                    node.stamp = 0
                 result._node = node
                 if mode == ANOMALY:
                     node.note_place()
@@ -201,7 +200,7 @@ def binary(
     def forward(xp: Any, x: Any, y: Any) -> Any:
         return kernels[xp.ndarray](x, y)
 
-    rules = {k: v for k, v in (("x", x), ("y", y)) if v is not None}
+    rules: dict[str, Any] = {k: v for k, v in (("x", x), ("y", y)) if v is not None}
     operation = Operation(name, forward, **rules)
     for_x, for_y = operation.needed_by
     x_for_x, y_for_x, out_for_x = (n in for_x for n in ("x", "y", "out"))
@@ -255,8 +254,8 @@ def binary(
                     node.shape = array.shape
                     node.dtype = array.dtype
                     node.params = NO_PARAMS
-                    node.stamp = 0
                     if saves:
+                        node.stamp = 0
                         saved_a = saved_b = saved_out = None
                         versions = []
                         if (x_for_x and edge_a is not None) or (x_for_y and edge_b is not None):
@@ -280,9 +279,8 @@ def binary(
                             result._version = version = [0]
                             versions.append(version)
                         node.saved = (saved_a, saved_b, saved_out)
-                        node.versions = versions
+                        node.versions = versions or CONSTANT
                     else:
-                        node.saved = ()
                         node.versions = ()
                     result._node = node
                     if mode == ANOMALY:
@@ -375,7 +373,8 @@ def _agree(operation: Operation, x: Tensor, y: Tensor) -> tuple[Any, Any]:
             refuse_devices(operation, (x, y))
     if a.dtype == b.dtype:
         return a, b
-    return as_operands(a, b)
+    a, b = as_operands(a, b)
+    return a, b
 
 
 def as_operands(*arrays: Any) -> list[Any]:

@@ -28,15 +28,24 @@ def _is_basic(index: Any) -> bool:
     return index.__class__ is int or index.__class__ is slice or index is None or index is Ellipsis
 
 
+def _is_plain(part: slice) -> bool:
+    """Whether a slice goes from integer to integer by steps of 1."""
+    start, stop = part.start, part.stop
+    return (
+        part.step is None
+        and (start is None or start.__class__ is int)
+        and (stop is None or stop.__class__ is int)
+    )
+
+
 def _part(part: Any, xp: Any) -> Any:
     if part.__class__ is slice:
-        start, stop, step = part.start, part.stop, part.step
-        if step is not None and step <= 0:
-            raise ValueError(f"step must be greater than zero, got {step}; see flip()")
-        for bound in (start, stop):
-            if bound is not None and bound.__class__ is not int:
-                return slice(*[None if v is None else operator.index(v) for v in (start, stop, step)])
-        return part
+        if _is_plain(part):
+            return part
+        bounds = [None if v is None else operator.index(v) for v in (part.start, part.stop, part.step)]
+        if bounds[2] is not None and bounds[2] <= 0:
+            raise ValueError(f"step must be greater than zero, got {bounds[2]}; see flip()")
+        return slice(*bounds)
     if isinstance(part, Tensor):
         array = part._array
         if array.dtype not in dt.INTEGRAL:
@@ -94,16 +103,17 @@ def getitem(input: Tensor, index: Any) -> Tensor:
         If the index does not fit the shape.
     """
     kind = index.__class__
-    if kind is not int:
+    if kind is not int and not (kind is slice and _is_plain(index)):
         index = _normal_index(index, input)
         kind = index.__class__
     try:
         if kind is int:
             index = (index, ...)  # a view also where only one element is left
-        elif not _is_basic(index):
-            return apply(_advanced, input, index=index)
-        elif kind is tuple and Ellipsis not in index:
-            index = (*index, ...)
+        elif kind is not slice:
+            if not _is_basic(index):
+                return apply(_advanced, input, index=index)
+            if kind is tuple and Ellipsis not in index:
+                index = (*index, ...)
         return view_of(_basic, input, input._array[index], {"index": index})
     except IndexError as error:
         raise _index_error(input, index, error) from None
@@ -130,7 +140,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         raise _index_error(input, index, error) from None
     except ValueError:
         raise RuntimeError(
-            f"shape mismatch: value of shape {list(source.shape)} cannot be broadcast to the indexed part of a tensor of shape {list(a.shape)}"
+            f"shape mismatch: value of shape {list(source.shape)} cannot be broadcast to the indexed part of a tensor of shape "
+            f"{list(a.shape)}"
         ) from None
     bump_version(input)
     if recording.get() and (source._node is not None or input._node is not None) and a.dtype in DIFFERENTIABLE:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd.operation import Operation, apply
-from ..autograd.variable import Tensor
+from ..autograd.grad_mode import recording
+from ..autograd.operation import Operation, apply, as_array, record, refuse_devices
+from ..autograd.variable import Tensor, wrap
+from ..backend import NAMESPACES
 from ..backend.dtypes import DTYPES
 from .elementwise import as_operands
 
@@ -79,8 +81,14 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
             f"mat1 and mat2 shapes cannot be multiplied ({_of(a)} and {_of(b)}): matmul needs the last dimension of the first, "
             f"{a[-1]}, to equal the {'second to last' if len(b) > 1 else 'only'} one of the second, {b[-2 if len(b) > 1 else 0]}"
         )
+    if x.__class__ is not y.__class__:
+        refuse_devices(_matmul, (input, other))
     try:
-        result = apply(_matmul, input, other)
+        product = NAMESPACES[x.__class__].matmul(x, y)
+        result = wrap(product if product.__class__ is x.__class__ else as_array(product))
+        mode = recording.get()
+        if mode and (input._node is not None or other._node is not None):
+            record(_matmul, (input, other), (x, y), result, (), {}, mode)
     except ValueError:
         raise RuntimeError(f"matmul: the leading dimensions of {list(a)} and {list(b)} cannot be broadcast") from None
     return result if out is None else out.copy_(result)

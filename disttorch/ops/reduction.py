@@ -5,14 +5,15 @@ from __future__ import annotations
 import builtins
 from typing import Any, NamedTuple
 
-from ..autograd.operation import Operation, apply
+from ..autograd.grad_mode import recording
+from ..autograd.operation import Operation, apply, as_array, record, recorded
 from ..autograd.variable import Tensor, wrap
+from ..backend import NAMESPACES, namespace
 from ..backend import dtypes as dt
-from ..backend import namespace
+from ..backend.dtypes import INTEGRAL
 from . import pointwise
 from .dims import normal_dim, normal_dims
 from .elementwise import write_out
-
 
 
 class Extreme(NamedTuple):
@@ -95,21 +96,19 @@ _amin = Operation("amin", lambda xp, x, *, dim, keepdim: xp.min(x, axis=_axis(di
 
 
 def _chosen(function: str) -> Any:
-    """max and min along one dimension: the values, and where they were."""
+    """max and min along one dimension: the values, and (an extra, as only they have a gradient) where they were."""
 
     def forward(xp: Any, x: Any, *, dim: int, keepdim: bool) -> Any:
         if not x.ndim:
-            indices = xp.zeros((), dt.int64.numpy)
-            return xp.array(x), indices, indices
+            return xp.array(x), xp.zeros((), dt.int64.numpy)
         values = getattr(xp, function.removeprefix("arg"))(x, dim, keepdim)
         indices = getattr(x, function)(dim, keepdims=keepdim)
-        return values, indices, indices
+        return values, xp.asarray(indices)
 
     return forward
 
 
 def _chosen_rule(g: Any, indices: Any, x_shape: Any, dim: int, keepdim: bool, xp: Any) -> Any:
-    g = g[0]
     if not x_shape:
         return g
     if not keepdim:
@@ -117,8 +116,8 @@ def _chosen_rule(g: Any, indices: Any, x_shape: Any, dim: int, keepdim: bool, xp
     return xp.scatter_add(g, indices, x_shape, dim)
 
 
-_max_along = Operation("max", _chosen("argmax"), results=2, extras=("indices",), x=_chosen_rule)
-_min_along = Operation("min", _chosen("argmin"), results=2, extras=("indices",), x=_chosen_rule)
+_max_along = Operation("max", _chosen("argmax"), extras=("indices",), x=_chosen_rule)
+_min_along = Operation("min", _chosen("argmin"), extras=("indices",), x=_chosen_rule)
 
 
 def _in_dtype(input: Tensor, dtype: Any) -> Tensor:
@@ -155,9 +154,11 @@ def sum(
     dim = dim if axis is None else axis
     if dim is not None:
         dim = normal_dims(dim, input._array.ndim, "sum")
-    if dtype is not None or input._array.dtype in dt.INTEGRAL:
+    a = input._array
+    if dtype is not None or a.dtype in INTEGRAL:
         input = _in_dtype(input, dtype or dt.int64)
-    result = apply(_sum, input, dim=dim, keepdim=keepdim)
+        a = input._array
+    result = recorded(_sum, input, NAMESPACES[a.__class__].sum(a, dim, keepdim), {"dim": dim, "keepdim": keepdim})
     return result if out is None else write_out("sum", result, out)
 
 
@@ -180,7 +181,8 @@ def mean(
     dim = dim if axis is None else axis
     if dim is not None:
         dim = normal_dims(dim, input._array.ndim, "mean")
-    result = apply(_mean, input, dim=dim, keepdim=keepdim)
+    a = input._array
+    result = recorded(_mean, input, NAMESPACES[a.__class__].mean(a, dim, keepdim), {"dim": dim, "keepdim": keepdim})
     return result if out is None else write_out("mean", result, out)
 
 
@@ -213,7 +215,7 @@ def amin(input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor:
     return apply(_amin, input, dim=dims, keepdim=keepdim)
 
 
-def _extreme(name: str, along: Operation, whole: Operation, result_type: Any, pairwise: str) -> Any:
+def _extreme(name: str, along: Operation, whole: Operation, pairwise: str) -> Any:
     def function(input: Tensor, dim: Any = None, keepdim: bool = False, *, out: Any = None, axis: Any = None) -> Any:
         if isinstance(dim, Tensor):
             return getattr(pointwise, pairwise)(input, dim, out=out)
@@ -221,11 +223,16 @@ def _extreme(name: str, along: Operation, whole: Operation, result_type: Any, pa
             _refuse_empty(name, input, None)
             result = apply(whole, input, dim=None, keepdim=False)
             return result if out is None else write_out(name, result, out)
-        dim = normal_dim(dim if axis is None else axis, input.ndim, name)
-        if input.ndim:
+        a = input._array
+        dim = normal_dim(dim if axis is None else axis, a.ndim, name)
+        if a.ndim and not a.shape[dim]:
             _refuse_empty(name, input, (dim,))
-        both = result_type(*apply(along, input, dim=dim, keepdim=keepdim))
-        return both if out is None else result_type(*(write_out(name, r, o) for r, o in zip(both, out)))
+        values, indices = along.forward(NAMESPACES[a.__class__], a, dim=dim, keepdim=keepdim)
+        both = Extreme(wrap(as_array(values)), wrap(indices))
+        mode = recording.get()
+        if mode and input._node is not None:
+            record(along, (input,), (a,), both.values, (indices,), {"dim": dim, "keepdim": keepdim}, mode)
+        return both if out is None else Extreme(*(write_out(name, r, o) for r, o in zip(both, out)))
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""The {name}imum of all elements, along a dimension with its indices, or of two tensors; as ``torch.{name}``.
@@ -245,8 +252,8 @@ def _extreme(name: str, along: Operation, whole: Operation, result_type: Any, pa
     return function
 
 
-max = _extreme("max", _max_along, _amax, Extreme, "maximum")
-min = _extreme("min", _min_along, _amin, Extreme, "minimum")
+max = _extreme("max", _max_along, _amax, "maximum")
+min = _extreme("min", _min_along, _amin, "minimum")
 
 
 def _arg(name: str) -> Any:
@@ -362,7 +369,7 @@ def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, 
     if p == -float("inf"):
         return amin(size, dims, keepdim)
     if p == 0:
-        return sum(input != 0, dims, keepdim, dtype=input.dtype)
+        return sum(pointwise.ne(input, 0), dims, keepdim, dtype=input.dtype)
     if p == 1:
         return sum(size, dims, keepdim)
     return sum(size**p, dims, keepdim) ** (1.0 / p)

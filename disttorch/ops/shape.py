@@ -6,9 +6,10 @@ import builtins
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd.operation import Operation, apply
+from ..autograd.operation import Operation, apply, recorded
 from ..autograd.variable import Tensor, wrap
 from ..autograd.views import view_of
+from ..backend import namespace
 from ..backend.dtypes import as_numpy_dtype
 from .dims import Size, as_shape, infer_shape, normal_dim, normal_dims
 from .elementwise import as_operands
@@ -23,6 +24,12 @@ _permute = Operation(
     lambda xp, x, *, dims: xp.transpose(x, dims),
     is_view=True,
     x=lambda g, dims, xp: xp.transpose(g, tuple(dims.index(i) for i in builtins.range(len(dims)))),
+)
+_transpose = Operation(
+    "transpose",
+    lambda xp, x, *, dim0, dim1: xp.swapaxes(x, dim0, dim1),
+    is_view=True,
+    x=lambda g, dim0, dim1, xp: xp.swapaxes(g, dim0, dim1),
 )
 _expand = Operation("expand", lambda xp, x, *, shape: xp.broadcast_to(x, shape), is_view=True, x=lambda g: g)
 _diagonal = Operation(
@@ -82,10 +89,17 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
     except (TypeError, ValueError):
         # the array library's message does not say what the caller wanted
         out = a.reshape(infer_shape(as_shape(shape, "reshape"), a.size))
-    base = out.base
-    if base is a or (base is not None and base is a.base):
+    if out.base is a:
         return view_of(_reshape, input, out, {"shape": out.shape})
-    return apply(_reshape, input, shape=out.shape)
+    return _reshaped(input, out)
+
+
+def _reshaped(input: Tensor, out: Any) -> Tensor:
+    """A reshaped array as a tensor: a view where the library did not have to copy."""
+    a, base = input._array, out.base
+    if base is a or (base is not None and (base is a.base or namespace(a).shares_memory(out, a))):
+        return view_of(_reshape, input, out, {"shape": out.shape})
+    return recorded(_reshape, input, out, {"shape": out.shape})
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -99,7 +113,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     size = 1
     for n in shape[start : end + 1]:
         size *= n
-    return apply(_reshape, input, shape=(*shape[:start], size, *shape[end + 1 :]))
+    return _reshaped(input, input._array.reshape(*shape[:start], size, *shape[end + 1 :]))
 
 
 def unflatten(input: Tensor, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -118,15 +132,15 @@ def squeeze(input: Tensor, dim: Any = None) -> Tensor:
     """Without the dimensions of size 1, or those of them that are named; as ``torch.squeeze``."""
     shape = input._array.shape
     dims = normal_dims(dim, len(shape), "squeeze")
-    kept = tuple(n for i, n in enumerate(shape) if n != 1 or (dims is not None and i not in dims))
-    return apply(_reshape, input, shape=kept)
+    kept = tuple([n for i, n in enumerate(shape) if n != 1 or (dims is not None and i not in dims)])
+    return _reshaped(input, input._array.reshape(kept))
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size 1 inserted; as ``torch.unsqueeze``."""
     shape = input._array.shape
     dim = normal_dim(dim, len(shape) + 1, "unsqueeze")
-    return apply(_reshape, input, shape=(*shape[:dim], 1, *shape[dim:]))
+    return _reshaped(input, input._array.reshape(*shape[:dim], 1, *shape[dim:]))
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
@@ -146,13 +160,14 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged; as ``torch.transpose``."""
     a = input._array
-    n = a.ndim
-    dim0, dim1 = normal_dim(dim0, n, "transpose"), normal_dim(dim1, n, "transpose")
-    dims = list(builtins.range(n))
-    if n:
-        dims[dim0], dims[dim1] = dims[dim1], dims[dim0]
-    order = tuple(dims)
-    return view_of(_permute, input, a.transpose(order), {"dims": order})
+    try:
+        out = a.swapaxes(dim0, dim1)
+    except (IndexError, ValueError):
+        for dim in (dim0, dim1):
+            normal_dim(dim, a.ndim, "transpose")
+        out = a[...]  # a tensor without dimensions has none to exchange
+        return view_of(_permute, input, out, {"dims": ()})
+    return view_of(_transpose, input, out, {"dim0": dim0, "dim1": dim1})
 
 
 def t(input: Tensor) -> Tensor:

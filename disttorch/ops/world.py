@@ -13,7 +13,6 @@ from typing import Any
 from ..autograd.operation import Operation, apply
 from ..autograd.variable import Tensor, wrap
 from ..backend import NAMESPACES
-from ..backend.dtypes import DTYPES
 from ..backend.kernels import PLAIN
 from . import conversion, creation, indexing, linear, pointwise, reduction, shape
 

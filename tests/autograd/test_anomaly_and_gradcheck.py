@@ -98,7 +98,9 @@ def wrong(factor, offset=0.0):
 @pytest.mark.parametrize("function", [wrong(1.01), wrong(-1), wrong(1, 0.01), wrong(0)])
 def test_gradcheck_catches_a_wrong_derivative(function):
     x = leaf(1.0, 2.0)
-    with pytest.raises(GradcheckError, match=r"(?s)Jacobian mismatch for output 0 with respect to input 0.*numerical.*analytical"):
+    with pytest.raises(
+        GradcheckError, match=r"(?s)Jacobian mismatch for output 0 with respect to input 0.*numerical.*analytical"
+    ):
         gradcheck(function, x)
     assert gradcheck(function, x, raise_exception=False) is False
     assert gradcheck(wrong(1), x)
@@ -147,9 +149,13 @@ def test_gradcheck_catches_a_gradient_that_changes():
         (lambda: gradcheck(lambda x: x * 2, disttorch.ones(2)), ValueError, "require gradient"),
         (lambda: gradcheck(lambda x: x * 2, leaf(1.0, dtype=disttorch.float32)), ValueError, "float32.*float64"),
         (lambda: gradcheck(lambda x: x.detach(), leaf(1.0)), GradcheckError, "no result"),
-        (lambda: gradcheck(lambda x: x, disttorch.ones(2, 3, dtype=disttorch.float64).t().requires_grad_()), ValueError, "contiguous"),
+        (
+            lambda: gradcheck(lambda x: x, disttorch.ones(2, 3, dtype=disttorch.float64).t().requires_grad_()),
+            ValueError,
+            "contiguous",
+        ),
     ],
-)  # fmt: skip
+)
 def test_gradcheck_refuses_what_it_cannot_check(call, error, message):
     with pytest.raises(error, match=message):
         call()

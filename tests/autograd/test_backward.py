@@ -91,7 +91,9 @@ def test_gradients_do_not_alias_what_was_saved():
     np.testing.assert_allclose(out.detach().numpy(), np.exp([0.5, 0.25]), rtol=1e-6)
 
 
-@pytest.mark.parametrize("function", [lambda x: x * x, lambda x: x.exp(), lambda x: x.sum(), lambda x: x @ x, lambda x: x[0]])
+@pytest.mark.parametrize(
+    "function", [lambda x: x * x, lambda x: x.exp(), lambda x: x.sum(), lambda x: x @ x, lambda x: x[0]]
+)
 def test_a_second_backward_is_an_error_where_something_was_saved(function):
     x = leaf(1.0, 2.0)
     y = function(x).sum()
@@ -108,6 +110,14 @@ def test_a_second_backward_is_an_error_where_something_was_saved(function):
     once = x.grad.numpy().copy()
     y.backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * once)
+
+
+def test_numbers_may_be_used_again():
+    x = leaf(1.0, 2.0)
+    y = (2.0 * x / 4 + 1).sum()
+    y.backward()
+    y.backward()
+    assert x.grad.tolist() == [1.0, 1.0]
 
 
 def test_third_derivatives():
@@ -232,7 +242,7 @@ def test_several_roots():
         (lambda x: setattr(x, "grad", disttorch.ones(2).double()), RuntimeError, "float64"),
         (lambda x: setattr(x, "grad", 1.0), TypeError, "float"),
     ],
-)  # fmt: skip
+)
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call(leaf(1.0, 2.0))
@@ -350,5 +360,8 @@ def test_complex_gradients_against_pytorch(name, function, torch):
 
 def test_complex_second_derivative():
     x = leaf(0.5, -0.25, dtype=disttorch.float64)
-    function = lambda x: ((x * (1 + 2j)).exp() * (x + 1j)).abs()
+
+    def function(x):
+        return ((x * (1 + 2j)).exp() * (x + 1j)).abs()
+
     assert gradcheck(function, x) and disttorch.autograd.gradgradcheck(function, x)

@@ -274,7 +274,7 @@ def test_saved_tensors_are_freed_and_guarded():
     a = x * 1
     y = Cube.apply(a)
     a.zero_()
-    with pytest.raises(RuntimeError, match="modified by an inplace operation.*CubeBackward"):
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation.*CubeBackward"):
         y.sum().backward()
     with pytest.raises(TypeError, match="int"):
 

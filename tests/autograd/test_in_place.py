@@ -202,7 +202,9 @@ def test_gradients_against_finite_differences(name):
     assert gradcheck(lambda x: PROGRAMS[name](disttorch, x), x)
 
 
-@pytest.mark.parametrize("name", ["chain of in-place steps", "change a view of a view", "setitem through a view", "two overlapping views"])
+@pytest.mark.parametrize(
+    "name", ["chain of in-place steps", "change a view of a view", "setitem through a view", "two overlapping views"]
+)
 def test_second_derivatives(name):
     program = PROGRAMS[name]
     x = disttorch.tensor(START + 2, requires_grad=True)

@@ -53,6 +53,20 @@ def test_a_deep_graph_of_views_and_changes_in_place(without_gc):
     assert x.grad.tolist() == [1.0] * 4
 
 
+def test_a_deep_chain_of_views(without_gc):
+    x = disttorch.ones(2, 3, requires_grad=True)
+    base = x * 1
+    y = base
+    for _ in range(DEPTH // 5):
+        y = y.t()
+    base.mul_(3)
+    y.sum().backward()
+    assert x.grad.tolist() == [[3.0] * 3] * 2
+    node = weakref.ref(y.grad_fn)
+    del y, base
+    assert node() is None
+
+
 def test_a_deep_graph_of_functions(without_gc):
     class Plus(disttorch.autograd.Function):
         @staticmethod
@@ -211,7 +225,8 @@ def test_threads_share_a_graph_that_is_kept():
     y = (x.exp() * x).sum()
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(disttorch.autograd.grad(y, x, retain_graph=True)[0].numpy())) for _ in range(6)
+        threading.Thread(target=lambda: found.append(disttorch.autograd.grad(y, x, retain_graph=True)[0].numpy()))
+        for _ in range(6)
     ]
     for t in threads:
         t.start()

@@ -18,9 +18,15 @@ def records():
 
 @pytest.mark.parametrize(
     ("block", "inside"),
-    [(no_grad, False), (enable_grad, True), (inference_mode, False), (lambda: set_grad_enabled(False), False),
-     (lambda: set_grad_enabled(True), True), (lambda: inference_mode(False), True)],
-)  # fmt: skip
+    [
+        (no_grad, False),
+        (enable_grad, True),
+        (inference_mode, False),
+        (lambda: set_grad_enabled(False), False),
+        (lambda: set_grad_enabled(True), True),
+        (lambda: inference_mode(False), True),
+    ],
+)
 def test_blocks(block, inside):
     assert records()
     with block():
@@ -39,9 +45,16 @@ def test_blocks(block, inside):
 
 @pytest.mark.parametrize(
     ("decorator", "inside"),
-    [(no_grad(), False), (no_grad, False), (enable_grad(), True), (enable_grad, True), (inference_mode(), False),
-     (inference_mode, False), (inference_mode(False), True)],
-)  # fmt: skip
+    [
+        (no_grad(), False),
+        (no_grad, False),
+        (enable_grad(), True),
+        (enable_grad, True),
+        (inference_mode(), False),
+        (inference_mode, False),
+        (inference_mode(False), True),
+    ],
+)
 def test_decorators(decorator, inside):
     @decorator
     def function(a, *, b=2):

@@ -1,4 +1,4 @@
-"""What the specifications of the operations share: comparing a tensor of ours with an array or with PyTorch's tensor."""
+"""What the specifications of the operations share: comparing a tensor of ours with PyTorch's."""
 
 import warnings
 from typing import Any
@@ -9,7 +9,14 @@ import pytest
 import disttorch
 
 #: Relative tolerance for a result that is rounded once or a few times in a dtype.
-TOLERANCE = {"float16": 2e-3, "bfloat16": 1.6e-2, "float32": 2e-6, "float64": 1e-12, "complex64": 2e-6, "complex128": 1e-12}
+TOLERANCE = {
+    "float16": 2e-3,
+    "bfloat16": 1.6e-2,
+    "float32": 2e-6,
+    "float64": 1e-12,
+    "complex64": 2e-6,
+    "complex128": 1e-12,
+}
 
 
 @pytest.fixture(scope="session")

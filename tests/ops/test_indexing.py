@@ -1,4 +1,4 @@
-"""Indexing in every form, assignment, gather and scatter, masks, clamp: against NumPy, finite differences and PyTorch."""
+"""Indexing in every form, assignment, gather and scatter, masks, clamp."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ INDICES = {
     "two masks": (np.array([True, False, True]), np.array([False, True, True, False])),
     "list of bool": [True, False, True],
 }
-BASIC = [k for k in list(INDICES)[:19]] + ["tensor without dimensions"]
+BASIC = [*list(INDICES)[:19], "tensor without dimensions"]
 
 
 def for_library(index, module):
@@ -83,7 +83,14 @@ def test_derivatives(name):
     x = disttorch.tensor(START, requires_grad=True)
     index = for_library(INDICES[name], disttorch)
     assert gradcheck(lambda x: x[index], x)
-    if x[index].numel() and name in ("integers", "list with repeats", "broadcast tensors", "mask", "slices", "tensor and None"):
+    if x[index].numel() and name in (
+        "integers",
+        "list with repeats",
+        "broadcast tensors",
+        "mask",
+        "slices",
+        "tensor and None",
+    ):
         assert gradgradcheck(lambda x: x[index] ** 2, x)
 
 
@@ -93,8 +100,8 @@ def test_assignment(name):
     key = np.array([], int) if isinstance(index, list) and not index else index
     part = START[key]
     for value in (7.0, np.linspace(0, 1, part.size).reshape(part.shape)):
-        if "repeats" in name or "tensor" == name or name.startswith(("tensor ", "int32", "broadcast", "two tensors")) and np.ndim(value):
-            value = 7.0  # with places that occur twice the order of writing is free
+        if np.ndim(value) and ("repeats" in name or "tensor" in name):
+            continue  # with places that occur twice the order of writing is free
         expected = START.copy()
         expected[key] = value
         x = disttorch.tensor(START)
@@ -108,7 +115,12 @@ def test_assignment(name):
         y[for_library(index, disttorch)] = v
         return y * y
 
-    repeats = "repeats" in name or name in ("tensor", "tensor of two dimensions", "tensor after a slice", "tensor and ellipsis")
+    repeats = "repeats" in name or name in (
+        "tensor",
+        "tensor of two dimensions",
+        "tensor after a slice",
+        "tensor and ellipsis",
+    )
     assert gradcheck(assign, (x, v.detach() if repeats else v))  # PyTorch, too, gives a repeated place's gradient twice
 
 
@@ -231,7 +243,7 @@ BY_INDEX = [
     ("clamp by tensors", lambda m, x: x.clamp(x[0] * 0.1, x[1].abs() + 1)),
     ("clip", lambda m, x: m.clip(x, -1, 1)),
     ("topk then gather", lambda m, x: x.gather(1, x.topk(2, dim=1)[1])),
-]  # fmt: skip
+]
 NAMES = [n for n, _ in BY_INDEX]
 
 
@@ -291,8 +303,15 @@ def test_dtypes_of_functions_by_index(dtype):
     d = getattr(disttorch, dtype)
     x = disttorch.tensor([0, 1, 1, 0], dtype=d)
     index = disttorch.tensor([1, 3])
-    for result in (x.gather(0, index), x.scatter(0, index, 1), x.masked_fill(x == 1, 0), x[index], x.index_select(0, index),
-                   disttorch.where(x == 1, x, x), x.masked_select(x == 1)):  # fmt: skip
+    for result in (
+        x.gather(0, index),
+        x.scatter(0, index, 1),
+        x.masked_fill(x == 1, 0),
+        x[index],
+        x.index_select(0, index),
+        disttorch.where(x == 1, x, x),
+        x.masked_select(x == 1),
+    ):
         assert result.dtype is d
     if dtype != "bool":
         assert x.scatter_add(0, index, x).dtype is d
@@ -317,13 +336,25 @@ def test_clamp_dtypes():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda x: x.gather(0, disttorch.tensor([[[3]]])), (RuntimeError, IndexError), "index 3 is out of bounds for dimension 0 with size 3"),
+        (
+            lambda x: x.gather(0, disttorch.tensor([[[3]]])),
+            (RuntimeError, IndexError),
+            "index 3 is out of bounds for dimension 0 with size 3",
+        ),
         (lambda x: x.gather(0, disttorch.tensor([[[-1]]])), (RuntimeError, IndexError), "index -1"),
         (lambda x: x.gather(0, disttorch.tensor([0])), RuntimeError, "as many dimensions"),
         (lambda x: x.gather(0, disttorch.tensor([[[0.5]]])), RuntimeError, "int64.*float32"),
-        (lambda x: x.gather(0, disttorch.zeros(1, 5, 1, dtype=disttorch.int64)), RuntimeError, r"\[1, 5, 1\].*\[3, 4, 5\]"),
+        (
+            lambda x: x.gather(0, disttorch.zeros(1, 5, 1, dtype=disttorch.int64)),
+            RuntimeError,
+            r"\[1, 5, 1\].*\[3, 4, 5\]",
+        ),
         (lambda x: x.gather(3, disttorch.tensor([[[0]]])), IndexError, "got 3"),
-        (lambda x: x.scatter_add(0, disttorch.tensor([[[0, 0]]]), x[:1, :1, :1]), RuntimeError, r"\[1, 1, 2\].*\[1, 1, 1\]"),
+        (
+            lambda x: x.scatter_add(0, disttorch.tensor([[[0, 0]]]), x[:1, :1, :1]),
+            RuntimeError,
+            r"\[1, 1, 2\].*\[1, 1, 1\]",
+        ),
         (lambda x: x.scatter_add(0, disttorch.tensor([[[0]]]), x.float()), RuntimeError, "dtype"),
         (lambda x: x.index_select(0, disttorch.tensor([[0]])), IndexError, "vector"),
         (lambda x: disttorch.where(x, x, x), RuntimeError, "boolean.*float64"),

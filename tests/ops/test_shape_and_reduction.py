@@ -1,4 +1,4 @@
-"""Views, joins and reductions: values against NumPy, derivatives against finite differences, everything against PyTorch."""
+"""Views, joins and reductions: against NumPy, finite differences and PyTorch."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,12 @@ START = np.random.default_rng(11).permutation(24).reshape(2, 3, 4) * 0.37 - 3.1
 VIEWS = [
     ("reshape", lambda m, x: x.reshape(4, 6), lambda a: a.reshape(4, 6), True),
     ("reshape with -1", lambda m, x: x.reshape((3, -1)), lambda a: a.reshape(3, -1), True),
-    ("reshape that copies", lambda m, x: x.transpose(0, 2).reshape(8, 3), lambda a: a.swapaxes(0, 2).reshape(8, 3), False),
+    (
+        "reshape that copies",
+        lambda m, x: x.transpose(0, 2).reshape(8, 3),
+        lambda a: a.swapaxes(0, 2).reshape(8, 3),
+        False,
+    ),
     ("view", lambda m, x: x.view(6, 4), lambda a: a.reshape(6, 4), True),
     ("view of Size", lambda m, x: x.view(m.zeros(4, 6).shape), lambda a: a.reshape(4, 6), True),
     ("flatten", lambda m, x: x.flatten(), lambda a: a.reshape(-1), True),
@@ -64,10 +69,25 @@ VIEWS = [
     ("roll several", lambda m, x: m.roll(x, (1, -1), (0, 2)), lambda a: np.roll(a, (1, -1), (0, 2)), False),
     ("tril", lambda m, x: x.tril(), lambda a: np.tril(a), False),
     ("triu above", lambda m, x: x.triu(1), lambda a: np.triu(a, 1), False),
-    ("meshgrid", lambda m, x: m.meshgrid(x[0, 0], x[0, :, 0], indexing="ij")[0], lambda a: np.meshgrid(a[0, 0], a[0, :, 0], indexing="ij")[0], False),
-    ("meshgrid xy", lambda m, x: m.meshgrid(x[0, 0], x[0, :, 0], indexing="xy")[1], lambda a: np.meshgrid(a[0, 0], a[0, :, 0])[1], False),
-    ("broadcast_tensors", lambda m, x: m.broadcast_tensors(x[:1], x[:, :1])[0], lambda a: np.broadcast_to(a[:1], (2, 3, 4)), False),
-]  # fmt: skip
+    (
+        "meshgrid",
+        lambda m, x: m.meshgrid(x[0, 0], x[0, :, 0], indexing="ij")[0],
+        lambda a: np.meshgrid(a[0, 0], a[0, :, 0], indexing="ij")[0],
+        False,
+    ),
+    (
+        "meshgrid xy",
+        lambda m, x: m.meshgrid(x[0, 0], x[0, :, 0], indexing="xy")[1],
+        lambda a: np.meshgrid(a[0, 0], a[0, :, 0])[1],
+        False,
+    ),
+    (
+        "broadcast_tensors",
+        lambda m, x: m.broadcast_tensors(x[:1], x[:, :1])[0],
+        lambda a: np.broadcast_to(a[:1], (2, 3, 4)),
+        False,
+    ),
+]
 
 
 def lse(a, axis, keepdims=False):
@@ -112,7 +132,7 @@ REDUCTIONS = [
     ("sort descending", lambda m, x: m.sort(x, dim=1, descending=True).values, lambda a: -np.sort(-a, 1)),
     ("topk", lambda m, x: x.topk(2)[0], lambda a: -np.sort(-a)[..., :2]),
     ("topk smallest", lambda m, x: x.topk(2, dim=1, largest=False).values, lambda a: np.sort(a, 1)[:, :2]),
-]  # fmt: skip
+]
 WHOLE = [
     ("argmax", lambda m, x: x.argmax(), lambda a: a.argmax()),
     ("argmax dim", lambda m, x: x.argmax(1, keepdim=True), lambda a: a.argmax(1)[:, None]),
@@ -128,7 +148,7 @@ WHOLE = [
     ("all keepdim", lambda m, x: m.all(x > -2, dim=-1, keepdim=True), lambda a: (a > -2).all(-1, keepdims=True)),
     ("norm 0", lambda m, x: x.detach().clamp(min=0).norm(0), lambda a: np.float64((a > 0).sum())),
     ("bool sum", lambda m, x: (x > 0).sum(1), lambda a: (a > 0).sum(1)),
-]  # fmt: skip
+]
 DIFFERENTIABLE = [row[:3] for row in VIEWS] + REDUCTIONS
 EVERYTHING = DIFFERENTIABLE + WHOLE
 
@@ -194,9 +214,29 @@ def test_views_share_memory_and_copies_do_not(name, function, formula, is_view):
 
 
 ZERO_DIM = [
-    "sum", "mean", "prod", "amax", "amin", "max", "min", "argmax", "argmin", "all", "any", "sort", "argsort", "norm", "std", "var",
-    "flatten", "ravel", "squeeze", "t", "clone", "contiguous",
-]  # fmt: skip
+    "sum",
+    "mean",
+    "prod",
+    "amax",
+    "amin",
+    "max",
+    "min",
+    "argmax",
+    "argmin",
+    "all",
+    "any",
+    "sort",
+    "argsort",
+    "norm",
+    "std",
+    "var",
+    "flatten",
+    "ravel",
+    "squeeze",
+    "t",
+    "clone",
+    "contiguous",
+]
 
 
 @pytest.mark.parametrize("name", ZERO_DIM)
@@ -210,8 +250,16 @@ def test_tensors_without_dimensions(name, torch, same):
         if name in ("sum", "mean", "prod", "amax", "amin", "max", "min", "argmax", "all", "any", "sort", "squeeze"):
             for dim in (0, -1):
                 same(tuple_of(getattr(ours, name)(dim)), tuple_of(getattr(theirs, name)(dim)), what=(name, dim))
-    for extra in (lambda t: t.logsumexp(0), lambda t: t.cumsum(0), lambda t: t.topk(1)[0], lambda t: t.unsqueeze(0),
-                  lambda t: t.expand(3), lambda t: t.reshape(1, 1), lambda t: t.repeat(2), lambda t: t.permute(())):  # fmt: skip
+    for extra in (
+        lambda t: t.logsumexp(0),
+        lambda t: t.cumsum(0),
+        lambda t: t.topk(1)[0],
+        lambda t: t.unsqueeze(0),
+        lambda t: t.expand(3),
+        lambda t: t.reshape(1, 1),
+        lambda t: t.repeat(2),
+        lambda t: t.permute(()),
+    ):
         same(extra(ours), extra(theirs))
 
 
@@ -220,15 +268,34 @@ def tuple_of(value):
 
 
 EMPTY = [
-    ("sum", lambda m, x: x.sum()), ("sum 1", lambda m, x: x.sum(1)), ("sum 0", lambda m, x: x.sum(0)), ("prod", lambda m, x: x.prod()),
-    ("mean", lambda m, x: x.mean()), ("mean 1", lambda m, x: x.mean(1)), ("all", lambda m, x: x.all()), ("any", lambda m, x: x.any()),
-    ("cat", lambda m, x: m.cat([x, x])), ("exp", lambda m, x: x.exp()), ("reshape", lambda m, x: x.reshape(3, 0)),
-    ("t", lambda m, x: x.t()), ("cumsum", lambda m, x: x.cumsum(0)), ("sort", lambda m, x: x.sort(1)[0]), ("max 1", lambda m, x: x.max(1)[0]),
-    ("logsumexp", lambda m, x: x.logsumexp(0)), ("norm", lambda m, x: x.norm()), ("index", lambda m, x: x[:, 1]),
-    ("mask", lambda m, x: x[x > 0]), ("matmul", lambda m, x: x @ m.ones(3, 2)), ("matmul t", lambda m, x: x.t() @ x),
-    ("nonzero", lambda m, x: x.nonzero()), ("topk", lambda m, x: x.topk(2)[0]), ("unbind", lambda m, x: x.unbind(1)[0]),
-    ("split", lambda m, x: x.split(1, 0)[0]), ("expand", lambda m, x: x.unsqueeze(0).expand(2, 0, 3)), ("var", lambda m, x: x.var(1)),
-]  # fmt: skip
+    ("sum", lambda m, x: x.sum()),
+    ("sum 1", lambda m, x: x.sum(1)),
+    ("sum 0", lambda m, x: x.sum(0)),
+    ("prod", lambda m, x: x.prod()),
+    ("mean", lambda m, x: x.mean()),
+    ("mean 1", lambda m, x: x.mean(1)),
+    ("all", lambda m, x: x.all()),
+    ("any", lambda m, x: x.any()),
+    ("cat", lambda m, x: m.cat([x, x])),
+    ("exp", lambda m, x: x.exp()),
+    ("reshape", lambda m, x: x.reshape(3, 0)),
+    ("t", lambda m, x: x.t()),
+    ("cumsum", lambda m, x: x.cumsum(0)),
+    ("sort", lambda m, x: x.sort(1)[0]),
+    ("max 1", lambda m, x: x.max(1)[0]),
+    ("logsumexp", lambda m, x: x.logsumexp(0)),
+    ("norm", lambda m, x: x.norm()),
+    ("index", lambda m, x: x[:, 1]),
+    ("mask", lambda m, x: x[x > 0]),
+    ("matmul", lambda m, x: x @ m.ones(3, 2)),
+    ("matmul t", lambda m, x: x.t() @ x),
+    ("nonzero", lambda m, x: x.nonzero()),
+    ("topk", lambda m, x: x.topk(2)[0]),
+    ("unbind", lambda m, x: x.unbind(1)[0]),
+    ("split", lambda m, x: x.split(1, 0)[0]),
+    ("expand", lambda m, x: x.unsqueeze(0).expand(2, 0, 3)),
+    ("var", lambda m, x: x.var(1)),
+]
 
 
 @pytest.mark.parametrize(("name", "function"), EMPTY, ids=names(EMPTY))
@@ -246,9 +313,13 @@ def test_empty_tensors(name, function, torch, same):
 
 
 TIES = [
-    ("amax", lambda x: x.amax(), "share"), ("amin", lambda x: x.amin(0), "share"), ("max", lambda x: x.max(), "share"),
-    ("min", lambda x: x.min(), "share"), ("max dim", lambda x: x.max(0)[0], "first"), ("min dim", lambda x: x.min(0).values, "first"),
-]  # fmt: skip
+    ("amax", lambda x: x.amax(), "share"),
+    ("amin", lambda x: x.amin(0), "share"),
+    ("max", lambda x: x.max(), "share"),
+    ("min", lambda x: x.min(), "share"),
+    ("max dim", lambda x: x.max(0)[0], "first"),
+    ("min dim", lambda x: x.min(0).values, "first"),
+]
 
 
 @pytest.mark.parametrize(("name", "function", "who"), TIES, ids=names(TIES))
@@ -268,7 +339,12 @@ def test_sorting_is_stable():
 @pytest.mark.parametrize("values", [[0.0, 2.0, 3.0], [0.0, 0.0, 3.0], [1.0, 2.0, 3.0], [5.0]], ids=str)
 def test_prod_with_zeros(values):
     x = disttorch.tensor(values, dtype=disttorch.float64, requires_grad=True)
-    for function in (lambda x: x.prod(), lambda x: x.prod(0), lambda x: x.prod(0, keepdim=True), lambda x: x.reshape(1, -1).prod(1)):
+    for function in (
+        lambda x: x.prod(),
+        lambda x: x.prod(0),
+        lambda x: x.prod(0, keepdim=True),
+        lambda x: x.reshape(1, -1).prod(1),
+    ):
         assert gradcheck(function, x)
         assert gradgradcheck(function, x)
 
