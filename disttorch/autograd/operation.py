@@ -295,11 +295,15 @@ def record(
         node.shape = out.shape
         node.dtype = out.dtype
     node.operation = operation
-    node.edges = edges = tuple([None if t is None else t._node for t in inputs])
+    if len(inputs) == 2 and inputs[0] is not None and inputs[1] is not None:  # the most frequent case, without loops
+        node.edges = edges = (inputs[0]._node, inputs[1]._node)
+        asking: tuple[bool, ...] = (edges[0] is not None, edges[1] is not None)
+    else:
+        node.edges = edges = tuple([None if t is None else t._node for t in inputs])
+        asking = tuple([e is not None for e in edges])
     if operation.shape_names:
         params = {**params, **{f"{n}_shape": a.shape for n, a in zip(operation.inputs, arrays) if a is not None}}
     node.params = params
-    asking = tuple([e is not None for e in edges])
     plan = operation.plans.get(asking, UNKNOWN)
     if plan is UNKNOWN:
         plan = operation.plan(asking)

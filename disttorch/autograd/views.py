@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backend import NAMESPACES
-from ..backend.dtypes import DIFFERENTIABLE
 from .grad_mode import ANOMALY, enable_grad, recording
 from .graph import Node, OperationNode
 from .variable import Tensor
@@ -40,7 +39,7 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
     edge = x._node
     if edge is not None:
         mode = recording.get()
-        if mode and array.dtype in DIFFERENTIABLE:
+        if mode:  # a view has its base's dtype, so a gradient has a meaning
             result._node = node = _new(OperationNode)
             node.operation = operation
             node.edges = (edge,)

@@ -22,7 +22,7 @@ numpy.seterr(all="ignore")
 keep_freed_memory()
 
 DEVICE = device("cpu")
-FLOAT32 = numpy.dtype(numpy.float32)
+FLOAT32, FLOAT64 = numpy.dtype(numpy.float32), numpy.dtype(numpy.float64)
 
 
 def _half_in_float32(function: Any) -> Any:
@@ -39,15 +39,17 @@ def _half_in_float32(function: Any) -> Any:
 # The functions of the numpy module that are written in Python take as long as their work on a small array does.
 # What they call in the end is called directly.
 _add_reduce: Any = numpy.add.reduce
+_empty = numpy.empty
 
 
 def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) -> Any:
-    if dtype is None and a.dtype in HALF:
+    d = a.dtype
+    if axis is None and not keepdims and dtype is None and (d is FLOAT32 or d is FLOAT64):
+        return _add_reduce(a, None, None, _empty((), d))  # not a scalar, which would have to be wrapped again
+    if dtype is None and d in HALF:
         return _add_reduce(a, axis, FLOAT32, keepdims=keepdims).astype(a.dtype)
     if keepdims or dtype is not None:
         return _add_reduce(a, axis, dtype, keepdims=keepdims)
-    if axis is None and a.dtype.kind == "f":
-        return _add_reduce(a, None, None, numpy.empty((), a.dtype))  # not a scalar, which would have to be wrapped again
     return _add_reduce(a, axis)
 
 
@@ -206,7 +208,7 @@ class CPU(Namespace):
 
     def seed_library(self, seed: int) -> None:
         """Start NumPy's own global stream, from which users' code may draw, from a seed of 64 bits."""
-        numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])
+        numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 - it is that stream that is meant
 
     def add_at(self, a: Any, index: Any, values: Any) -> None:
         """``a[index] += values`` with repeated indices added up."""

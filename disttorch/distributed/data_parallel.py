@@ -207,8 +207,8 @@ class DistributedDataParallel(Module):
             names = [self._name_of(b.parameters[i]) for b, i in unused]
             raise RuntimeError(
                 f"DistributedDataParallel: on rank {self._communicator.rank} {len(names)} parameter(s) got no gradient in "
-                f"this backward pass: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. If that is meant, use find_unused_parameters=True; else "
-                "see that all parameters take part in computing the loss."
+                f"this backward pass: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. If that is "
+                "meant, use find_unused_parameters=True; else see that all parameters take part in computing the loss."
             )
         for bucket in self._buckets:
             assert bucket.work is not None
@@ -221,24 +221,27 @@ class DistributedDataParallel(Module):
 
     def _settle_unused(self, unused: list[tuple[Bucket, int]]) -> list[tuple[Bucket, int]]:
         """Contribute zeros for gradients that are missing here; returns those that are missing on every rank."""
-        numbers = {
-            (id(b), i): n for n, (b, i) in enumerate((b, i) for b in self._buckets for i in range(len(b.parameters)))
-        }
-        xp = namespace(self._buckets[0].flat)
-        used = xp.ones(len(numbers), "int32")
+        places = [(b, i) for b in self._buckets for i in range(len(b.parameters))]
+        numbers = {(id(b), i): n for n, (b, i) in enumerate(places)}
+        used = namespace(self._buckets[0].flat).ones(len(places), "int32")
+        before = {}  # gradients of earlier passes, which stay as they are if no rank adds to them
         for b, i in unused:
             used[numbers[id(b), i]] = 0
-            if b.parameters[i]._grad is None or b.parameters[i]._grad._array is not b.slices[i]:
+            gradient = b.parameters[i]._grad
+            if gradient is None:
                 b.slices[i][...] = 0
+            else:
+                b.slices[i][...] = gradient._array
+                before[id(b), i] = b.slices[i].copy()
             b.missing.discard(i)
-        kept = {(id(b), i): b.slices[i].copy() for b, i in unused if b.parameters[i]._grad is not None}
-        self._communicator.all_reduce(used, "max")
+        # the buckets first: some ranks have started them already, and all must call in one order
         self._reduce_in_order()
+        self._communicator.all_reduce(used, "max")
         nowhere = [(b, i) for b, i in unused if not used[numbers[id(b), i]]]
         for b, i in nowhere:
-            if (id(b), i) in kept and b.work is not None:
+            if (id(b), i) in before and b.work is not None:
                 b.work.wait()
-                b.slices[i][...] = kept[id(b), i]
+                b.slices[i][...] = before[id(b), i]
         return nowhere
 
     def _name_of(self, parameter: Tensor) -> str:

@@ -151,10 +151,11 @@ def sum(
     >>> disttorch.ones(2, 3).sum(dim=1)
     tensor([3., 3.])
     """
-    dim = dim if axis is None else axis
-    if dim is not None:
-        dim = normal_dims(dim, input._array.ndim, "sum")
     a = input._array
+    if axis is not None:
+        dim = axis
+    if dim is not None:
+        dim = normal_dims(dim, a.ndim, "sum")
     if dtype is not None or a.dtype in INTEGRAL:
         input = _in_dtype(input, dtype or dt.int64)
         a = input._array

@@ -90,7 +90,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
         # the array library's message does not say what the caller wanted
         out = a.reshape(infer_shape(as_shape(shape, "reshape"), a.size))
     if out.base is a:
-        return view_of(_reshape, input, out, {"shape": out.shape})
+        return view_of(_reshape, input, out, {"shape": wanted if wanted.__class__ is int else out.shape})
     return _reshaped(input, out)
 
 

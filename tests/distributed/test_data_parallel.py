@@ -186,6 +186,20 @@ def test_unused_parameters_are_found():
         assert model.module.right.weight.grad.item() == pytest.approx(6 * (ranks - 1) / ranks)
 
 
+def test_unused_parameters_are_found_in_any_bucket():
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = DistributedDataParallel(Fork(), find_unused_parameters=True, bucket_cap_mb=1 / 2**20)
+    assert len(model._buckets) == 3
+    for step in range(1, 4):  # even ranks go left, odd ones right: their buckets fill in different orders
+        model.zero_grad()
+        model(disttorch.full((1, 1), float(step)), rank % 2 == 0).sum().backward()
+        evens = (ranks + 1) // 2
+        assert model.module.left.weight.grad.item() == pytest.approx(step * evens / ranks)
+        if ranks > 1:
+            assert model.module.right.weight.grad.item() == pytest.approx(step * (ranks - evens) / ranks)
+        assert model.module.never.weight.grad is None
+
+
 def test_buffers_follow_rank_0():
     rank = dist.get_rank()
     model = DistributedDataParallel(nn.BatchNorm1d(1, momentum=1.0))
