@@ -28,7 +28,7 @@ from typing import Any
 from ..backend import NAMESPACES
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
 from .grad_mode import ANOMALY, recording
-from .graph import NEVER_CHANGED, OperationNode, Pick
+from .graph import NEVER_CHANGED, Edge, OperationNode, Pick
 from .variable import Tensor, bump_version, wrap
 from .views import base_of, set_history, view_of
 
@@ -295,9 +295,11 @@ def record(
         node.shape = out.shape
         node.dtype = out.dtype
     node.operation = operation
+    edges: tuple[Edge | None, ...]
+    asking: tuple[bool, ...]
     if len(inputs) == 2 and inputs[0] is not None and inputs[1] is not None:  # the most frequent case, without loops
         node.edges = edges = (inputs[0]._node, inputs[1]._node)
-        asking: tuple[bool, ...] = (edges[0] is not None, edges[1] is not None)
+        asking = (edges[0] is not None, edges[1] is not None)
     else:
         node.edges = edges = tuple([None if t is None else t._node for t in inputs])
         asking = tuple([e is not None for e in edges])
