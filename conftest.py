@@ -1,5 +1,11 @@
-"""Collection of docstring examples: modules for hardware that is not here are left out."""
+"""What holds for all tests and docstring examples."""
 
+import signal
 from importlib.util import find_spec
 
+# Modules for hardware whose library is not here are left out.
 collect_ignore = [] if find_spec("cupy") else ["disttorch/backend/cuda.py"]
+
+# A shell starts background commands with Ctrl-C ignored, and programs that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

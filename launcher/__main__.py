@@ -59,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = job.run()
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    for line in report.lines(outcome):
+    last_words = report.lines(outcome)
+    if last_words:
+        print(file=sys.stderr)  # what the ranks wrote last, such as a progress bar, need not have ended its line
+    for line in last_words:
         print(line, file=sys.stderr)
     return report.exit_code(outcome)
 

@@ -71,7 +71,8 @@ def test_the_traceback_of_the_first_rank_is_shown_again_without_our_frames(sessi
     assert lines[0] == "Traceback (most recent call last):"  # as Python printed it, when it happened
     assert "launcher" not in "".join(lines[:5])
     end = lines.index("dlaunch: rank 1 failed first; its traceback ends with:")
-    assert lines[end + 1 : -1] == ["    " + line for line in lines[:end]]
+    assert lines[end - 1] == ""  # between what the ranks said and what dlaunch says
+    assert lines[end + 1 : -1] == ["    " + line for line in lines[: end - 1]]
     assert lines[-2] == "    ValueError: bad batch"
 
 
@@ -183,9 +184,9 @@ def test_mpiexec_that_does_not_start_is_told_apart(session, monkeypatch):
     job = session.run("-n", 2, "--mpi", fake, session.script("pass\n"))
     assert job.returncode == 1
     lines = job.stderr.splitlines()
-    assert lines[0] == "there are no slots"
-    assert "mpiexec ended with exit code 1 before any rank had started" in lines[1]
-    assert lines[2].startswith(f"  {fake} -n 2 ")
+    assert lines[:2] == ["there are no slots", ""]
+    assert "mpiexec ended with exit code 1 before any rank had started" in lines[2]
+    assert lines[3].startswith(f"  {fake} -n 2 ")
 
 
 def test_modules_run_as_python_does(session):
