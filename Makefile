@@ -4,7 +4,8 @@
 # make clean   removes what these made
 
 PYTHON ?= python3
-DEMO_ARGS ?= --epochs 3
+# More arguments for the example, such as DEMO_ARGS="--epochs 2".
+DEMO_ARGS ?=
 # More extras for the tests: EXTRAS=,parity compares with PyTorch too.
 EXTRAS ?=
 

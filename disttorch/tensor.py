@@ -20,6 +20,7 @@ from .backend.dtypes import DTYPES
 from .ops import conversion, creation, indexing, linear, pointwise, reduction, shape
 from .ops.dims import Size, normal_dim
 from .ops.elementwise import IN_PLACE, OPERATORS
+from .ops.nn import softmax
 from .printing import tensor_repr
 
 __all__ = ["Tensor"]
@@ -45,6 +46,7 @@ METHODS: dict[Any, str] = {
     indexing: """
         clamp clamp_max clamp_min clip gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim
     """,
+    softmax: "log_softmax softmax",
     linear: "addmm bmm dot matmul mm mv outer",
     conversion: """
         bernoulli_ clone contiguous copy_ detach detach_ fill_ normal_ random_ to uniform_ zero_
