@@ -61,6 +61,8 @@ class CUDA(Namespace):
 
     def check_device(self, requested: device) -> device:
         count = device_count()
+        if not count:
+            raise RuntimeError(f"device '{requested}': CuPy {cupy.__version__} is here, but it finds no CUDA device, or no driver for one")
         index = cupy.cuda.runtime.getDevice() if requested.index is None else requested.index
         if index >= count:
             raise RuntimeError(f"there are {count} CUDA devices here; '{requested}' is not one of them")
