@@ -1,5 +1,6 @@
 """Ranks that fail in the middle of a collective, started by dlaunch: the job ends, and the last line says whose mistake it was."""
 
+import os
 import re
 import subprocess
 import sys
@@ -34,7 +35,8 @@ def test_the_job_ends_and_says_whose_mistake_it_was(tmp_path, last_words, code, 
     script = tmp_path / "train.py"
     script.write_text(f"{BEGIN}if dist.get_rank() == 1:\n    {last_words}\nfor _ in range(1000):\n    dist.all_reduce(x)\ntime.sleep(60)\n")
     ended = subprocess.run(
-        [sys.executable, "-m", "launcher", "-n", "2", script], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+        [sys.executable, "-m", "launcher", "-n", "2", script],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
     assert ended.returncode == code, ended.stderr
     assert re.match(f"dlaunch: {said}", ended.stderr.splitlines()[-1]), ended.stderr
