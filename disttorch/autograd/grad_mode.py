@@ -140,13 +140,7 @@ class enable_grad(_PlainBlock):
 
 
 class inference_mode(_Block):
-    """Do not record operations.
-
-    Parameters
-    ----------
-    mode : bool
-        False makes the block do nothing.
-    """
+    """Do not record operations; ``inference_mode(False)`` does nothing. As ``torch.inference_mode``."""
 
     def __new__(cls, mode: Any = True) -> Any:
         if callable(mode):
