@@ -36,8 +36,8 @@ single: $(MPICH)/.test $(OPENMPI)/.test
 	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
-	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 2 4; do \
-	  echo "== $$n ranks, $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
+	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4; do \
+	  echo "== $$n rank(s), $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
 	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi -m mpi tests; \
 	done; done
 
