@@ -30,30 +30,14 @@ from .backend.dtypes import (
     result_type,
     set_default_dtype,
 )
-from .ops import creation, indexing, linear, pointwise, random, reduction, shape
+from .ops import FUNCTIONS
 from .ops.dims import Size
 from .ops.random import Generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from .printing import set_printoptions
-from .tensor import METHODS, Tensor, is_tensor
+from .tensor import Tensor, is_tensor
 from .version import __version__
 
-# Functions of the package: those that are methods too, from the same table, and those that make and join tensors.
-_METHODS_ONLY = {"contiguous", "expand", "expand_as", "repeat", "to", "view"}
-for _module, _names in METHODS.items():
-    for _name in _names.split():
-        if not _name.endswith("_") and _name not in _METHODS_ONLY:
-            globals()[_name] = getattr(_module, _name)
-for _module, _names in {
-    creation: """
-        arange as_tensor asarray bernoulli empty empty_like eye from_dlpack from_numpy full full_like linspace meshgrid multinomial normal
-        ones ones_like rand rand_like randint randint_like randn randn_like randperm scalar_tensor tensor zeros zeros_like
-    """,
-    shape: "broadcast_shapes broadcast_tensors cat concat concatenate stack",
-    indexing: "where",
-    pointwise: "rsub",
-}.items():
-    for _name in _names.split():
-        globals()[_name] = getattr(_module, _name)
+globals().update(FUNCTIONS)
 globals().update(PUBLIC_DTYPES)
 
 

@@ -17,59 +17,17 @@ from .autograd.views import base_of
 from .backend import dtypes as dt
 from .backend import namespace
 from .backend.dtypes import DTYPES
-from .ops import conversion, creation, indexing, linear, pointwise, reduction, shape
+from .ops import METHODS, conversion, creation, indexing, linear, pointwise, shape
 from .ops.dims import Size, normal_dim
-from .ops.elementwise import IN_PLACE, OPERATORS
-from .ops.nn import softmax
+from .ops.elementwise import OPERATORS
 from .printing import tensor_repr
 
 __all__ = ["Tensor"]
 
 # --- methods that are functions ------------------------------------------------------------------------------------
 
-METHODS: dict[Any, str] = {
-    pointwise: """
-        abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-        bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil conj copysign cos cosh deg2rad div
-        divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmax fmin fmod frac ge greater greater_equal gt hypot
-        isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
-        lt maximum minimum mul multiply ne neg negative not_equal positive pow rad2deg reciprocal relu remainder round rsqrt
-        sigmoid sign signbit sin sinh sqrt square sub subtract tan tanh true_divide trunc
-    """,
-    reduction: """
-        all amax amin any argmax argmin argsort bincount cumsum logsumexp max mean min norm prod sort std sum topk var
-    """,
-    shape: """
-        broadcast_to chunk diagonal expand expand_as flatten flip moveaxis movedim narrow permute ravel repeat reshape
-        roll select split split_with_sizes squeeze swapaxes swapdims t tile transpose tril triu unbind unflatten unsqueeze view
-    """,
-    indexing: """
-        clamp clamp_max clamp_min clip gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim
-    """,
-    softmax: "log_softmax softmax",
-    linear: "addmm bmm dot matmul mm mv outer",
-    conversion: """
-        bernoulli_ clone contiguous copy_ detach detach_ fill_ normal_ random_ to uniform_ zero_
-    """,
-    creation: "bernoulli multinomial",
-}
-for _module, _names in METHODS.items():
-    for _name in _names.split():
-        setattr(Tensor, _name, getattr(_module, _name))
-for _name, _function in IN_PLACE.items():
+for _name, _function in METHODS.items():
     setattr(Tensor, _name, _function)
-
-# In-place twins of functions that no table of elementwise functions has: computed beside, then written.
-def _twin(name: str, function: Callable) -> Callable:
-    def in_place(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return conversion.overwrite(name, self, function(conversion.before_overwriting(self), *args, **options))
-
-    in_place.__name__, in_place.__doc__ = name + "_", f"`{name}` in place."
-    return in_place
-
-
-for _name in "clamp clamp_max clamp_min clip cumsum masked_fill pow round scatter scatter_add tril triu".split():
-    setattr(Tensor, _name + "_", _twin(_name, getattr(Tensor, _name)))
 
 
 # --- operators ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ from ..backend import for_device, namespace
 from ..backend.dtypes import DTYPES, as_dtype
 from .random import generator_for
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = "clone detach"
+METHODS = "bernoulli_ contiguous copy_ detach_ fill_ normal_ random_ to uniform_ zero_"
+
 # the engine converts a gradient to the dtype of the input
 _cast = Operation("to_copy", lambda xp, x, *, dtype: x.astype(dtype), x=lambda g: g)
 _move = Operation(

@@ -15,6 +15,13 @@ from ..backend.dtypes import DIFFERENTIABLE, as_dtype
 from .dims import as_shape
 from .random import Generator, generator_for
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = "bernoulli multinomial"
+FUNCTIONS = """
+    arange as_tensor asarray empty empty_like eye from_dlpack from_numpy full full_like linspace meshgrid normal
+    ones ones_like rand rand_like randint randint_like randn randn_like randperm scalar_tensor tensor zeros zeros_like
+"""
+
 # --- from data ----------------------------------------------------------------------------------------------------
 
 

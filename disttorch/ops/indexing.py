@@ -15,6 +15,13 @@ from ..backend.dtypes import DIFFERENTIABLE, DTYPES
 from .dims import normal_dim
 from .elementwise import as_operands
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = """
+    clamp clamp_max clamp_min clip gather index_select masked_fill masked_select nonzero scatter scatter_add take_along_dim
+"""
+FUNCTIONS = "where"
+TWINS = "clamp clamp_max clamp_min clip masked_fill scatter scatter_add"
+
 # --- x[...] and x[...] = y ------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,9 @@ from ..backend import NAMESPACES
 from ..backend.dtypes import DTYPES
 from .elementwise import as_operands
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = "addmm bmm dot matmul mm mv outer"
+
 
 def _matmul_x(g: Any, x_shape: Any, y: Any, xp: Any) -> Any:
     if len(x_shape) == 1 and y.ndim == 1:

@@ -14,6 +14,18 @@ from ..autograd.variable import Tensor
 from ..backend.dtypes import DIFFERENTIABLE, INTEGRAL
 from .elementwise import IN_PLACE, OPERATORS, binary, unary, write_out
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = """
+    abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
+    bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil conj copysign cos cosh deg2rad div
+    divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmax fmin fmod frac ge greater greater_equal gt hypot
+    isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
+    lt maximum minimum mul multiply ne neg negative not_equal positive pow rad2deg reciprocal relu remainder round rsqrt
+    sigmoid sign signbit sin sinh sqrt square sub subtract tan tanh true_divide trunc
+"""
+FUNCTIONS = "rsub"
+TWINS = "pow round"
+
 # Powers, roots, exponentials and logarithms
 exp = unary("exp", "exp", lambda g, out: g * out)
 exp2 = unary("exp2", "exp2", lambda g, out: g * out * math.log(2))

@@ -15,6 +15,12 @@ from . import pointwise
 from .dims import normal_dim, normal_dims
 from .elementwise import write_out
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = """
+    all amax amin any argmax argmin argsort bincount cumsum logsumexp max mean min norm prod sort std sum topk var
+"""
+TWINS = "cumsum"
+
 
 class Extreme(NamedTuple):
     """What max, min, sort and topk along a dimension return."""

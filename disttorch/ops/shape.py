@@ -14,6 +14,15 @@ from ..backend.dtypes import as_numpy_dtype
 from .dims import Size, as_shape, infer_shape, normal_dim, normal_dims
 from .elementwise import as_operands
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = """
+    broadcast_to chunk diagonal flatten flip moveaxis movedim narrow permute ravel reshape roll select split split_with_sizes
+    squeeze swapaxes swapdims t tile transpose tril triu unbind unflatten unsqueeze
+"""
+METHODS = "expand expand_as repeat view"
+FUNCTIONS = "broadcast_shapes broadcast_tensors cat concat concatenate stack"
+TWINS = "tril triu"
+
 # --- views ---------------------------------------------------------------------------------------------------------
 
 _reshape = Operation(

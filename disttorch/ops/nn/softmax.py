@@ -12,6 +12,9 @@ from .arguments import check_floating
 
 __all__ = ["log_softmax", "softmax", "softmin"]
 
+# What users find of this family, and where: see ops/public.py.
+BOTH = "log_softmax softmax"
+
 _softmax = Operation(
     "softmax",
     lambda xp, x, *, dim: xp.softmax(x, dim),

@@ -1,0 +1,90 @@
+"""Where users find an operation, said in its own family's file, by tables of names:
+
+    BOTH        a function of the package and a method of Tensor
+    FUNCTIONS   a function of the package only
+    METHODS     a method of Tensor only (names with an underscore at the end change the tensor in place)
+    TWINS       those that also have a twin in place, ``name_``, made here: computed beside, then written
+    OUT         those that get ``out=`` here: computed, then written into the tensor, or tuple of tensors, that was given
+    ALIASES     {another name of PyTorch's: the name it means}
+
+Elementwise functions bring their twins and ``out=`` along (`elementwise.py`), without the copy. A new operation is a
+function in a family's file and its name in these tables; a new family is a line in ``FAMILIES`` of ``ops/__init__.py``.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from types import ModuleType
+from typing import Any
+
+from ..autograd.variable import Tensor
+from . import conversion
+from .elementwise import IN_PLACE, write_out
+
+__all__ = ["collect", "in_place_twin", "with_out"]
+
+
+def collect(families: Iterable[ModuleType]) -> tuple[dict[str, Callable[..., Any]], dict[str, Callable[..., Any]]]:
+    """The functions of the package and the methods of Tensor, by name.
+
+    Raises
+    ------
+    TypeError
+        If two families claim one name.
+    """
+    functions: dict[str, Callable[..., Any]] = {}
+    methods: dict[str, Callable[..., Any]] = {}
+    for family in families:
+        tables = {k: getattr(family, k, "").split() for k in ("BOTH", "FUNCTIONS", "METHODS", "TWINS", "OUT")}
+        aliases: dict[str, str] = getattr(family, "ALIASES", {})
+        for name in tables["OUT"]:
+            setattr(family, name, with_out(getattr(family, name)))
+        for places, names in (
+            ((functions, methods), tables["BOTH"]),
+            ((functions,), tables["FUNCTIONS"]),
+            ((methods,), tables["METHODS"]),
+        ):
+            others = [(alias, meant) for alias, meant in aliases.items() if meant in names]
+            for name, meant in [(n, n) for n in names] + others:
+                for place in places:
+                    if name in place:
+                        raise TypeError(f"{family.__name__}: {name} is claimed by another family, or twice")
+                    place[name] = getattr(family, meant)
+        for name in tables["TWINS"]:
+            twin = in_place_twin(name, getattr(family, name))
+            for spelled in (name, *(alias for alias, meant in aliases.items() if meant == name)):
+                methods[spelled + "_"] = twin
+        for alias, meant in aliases.items():
+            if meant + "_" in IN_PLACE:
+                methods[alias + "_"] = IN_PLACE[meant + "_"]
+    return functions, {**IN_PLACE, **methods}
+
+
+def in_place_twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
+    """A method that puts a function's result into its first argument's memory."""
+
+    def in_place(self: Tensor, *args: Any, **options: Any) -> Tensor:
+        return conversion.overwrite(name, self, function(conversion.before_overwriting(self), *args, **options))
+
+    in_place.__name__ = in_place.__qualname__ = name + "_"
+    in_place.__doc__ = f"`{name}` in place."
+    return in_place
+
+
+def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that also takes ``out=``, a tensor or as many tensors as it has results."""
+
+    @functools.wraps(function)
+    def taking_out(*args: Any, out: Any = None, **options: Any) -> Any:
+        result = function(*args, **options)
+        if out is None:
+            return result
+        if isinstance(result, Tensor):
+            return write_out(function.__name__, result, out)
+        if len(out) != len(result):
+            raise TypeError(f"{function.__name__}: out= has {len(out)} tensors, but there are {len(result)} results")
+        written = [write_out(function.__name__, r, o) for r, o in zip(result, out)]
+        return result._make(written) if hasattr(result, "_make") else tuple(written)
+
+    return taking_out
