@@ -5,6 +5,7 @@
 Each line is one expression on arrays of a few elements, so what is measured is the way from the user's line to the array
 library and back. The columns are NumPy (the floor: what the arithmetic costs us anyway), disttorch and, where it is
 installed, PyTorch. "grad" lines have operands that require a gradient, so that every call also records a node.
+"forward and backward" lines compute an operation and its gradients, with ``y.backward(g)``.
 "50 multiply-adds" is a chain of 50 times ``y = y * w + b``, forward and backward, for the whole chain.
 
 The libraries are measured in turn within each repetition, so that a busy machine slows all of them alike, and the best
@@ -50,6 +51,33 @@ EXPRESSIONS: dict[str, Callable[[Any, Any], Any]] = {
     "x @ y": lambda x, y: x @ y,
     "x.max(1)": lambda x, y: x.max(1),
 }
+#: name -> expression of a library, x and y (SIZE, SIZE) and SIZE labels, in those that have gradients
+WITH_BACKWARD: dict[str, Callable[[Any, Any, Any, Any], Any]] = {
+    "x + y": lambda m, x, y, labels: x + y,
+    "x * y": lambda m, x, y, labels: x * y,
+    "x / y": lambda m, x, y, labels: x / y,
+    "x * 2.0": lambda m, x, y, labels: x * 2.0,
+    "x ** 2": lambda m, x, y, labels: x**2,
+    "x.exp()": lambda m, x, y, labels: x.exp(),
+    "x.tanh()": lambda m, x, y, labels: x.tanh(),
+    "relu(x)": lambda m, x, y, labels: m.relu(x),
+    "gelu(x)": lambda m, x, y, labels: m.nn.functional.gelu(x),
+    "x.sum(1)": lambda m, x, y, labels: x.sum(1),
+    "x.mean()": lambda m, x, y, labels: x.mean(),
+    "x.max(1)": lambda m, x, y, labels: x.max(1)[0],
+    "x @ y": lambda m, x, y, labels: x @ y,
+    "linear(x, y)": lambda m, x, y, labels: m.nn.functional.linear(x, y),
+    "x[1:3]": lambda m, x, y, labels: x[1:3],
+    "x[labels]": lambda m, x, y, labels: x[labels],
+    "x.reshape(-1)": lambda m, x, y, labels: x.reshape(-1),
+    "x.transpose(0, 1)": lambda m, x, y, labels: x.transpose(0, 1),
+    "cat((x, y))": lambda m, x, y, labels: m.cat((x, y)),
+    "where(x > y, x, y)": lambda m, x, y, labels: m.where(x > y, x, y),
+    "softmax(x, 1)": lambda m, x, y, labels: m.softmax(x, 1),
+    "layer_norm(x)": lambda m, x, y, labels: m.nn.functional.layer_norm(x, (SIZE,)),
+    "cross_entropy(x, labels)": lambda m, x, y, labels: m.nn.functional.cross_entropy(x, labels),
+    "embedding(labels, x)": lambda m, x, y, labels: m.nn.functional.embedding(labels, x),
+}
 IN_NUMPY: dict[str, Callable[[Any, Any], Any]] = {
     "x.exp()": lambda x, y: numpy.exp(x),
     "x.max(1)": lambda x, y: (x.max(1), x.argmax(1)),
@@ -78,6 +106,13 @@ def cases(with_torch: Any) -> dict[str, dict[str, Callable[[], Any]]]:
             table[name][library] = lambda f=expression, x=x, y=y: f(x, y)
             x, y = module.tensor(a, requires_grad=True), module.tensor(b, requires_grad=True)
             table[name + " grad"][library] = lambda f=expression, x=x, y=y: f(x, y)
+    for name, there in WITH_BACKWARD.items():
+        line = table[name + ", forward and backward"] = {}
+        for library, module in libraries.items():
+            x, y = (module.tensor(v, requires_grad=True) for v in (a, b))
+            labels = module.tensor(numpy.arange(SIZE)[::-1].copy())
+            g = module.ones_like(there(module, x, y, labels)).detach()
+            line[library] = lambda f=there, m=module, x=x, y=y, labels=labels, g=g: f(m, x, y, labels).backward(g)
     last = f"{DEPTH} multiply-adds, forward and backward"
     table[last] = {}
     for library, module in libraries.items():
@@ -122,6 +157,9 @@ def main() -> None:
         texts = [f"{row[library]:.2f}" if library in row else "" for library in ("numpy", "disttorch", "torch")]
         ratio = f"{row['disttorch'] / row['torch']:.2f}" if "torch" in row else ""
         print(f"{name:<40} {texts[0]:>8} {texts[1]:>10} {texts[2]:>8} {ratio:>6}")
+    ratios = [r["disttorch"] / r["torch"] for n, r in figures.items() if "forward and backward" in n and "torch" in r]
+    if ratios:
+        print(f"forward and backward: at or under PyTorch's in {sum(r <= 1 for r in ratios)} of {len(ratios)} lines")
     if arguments.json:
         arguments.json.write_text(json.dumps({"unit": "microseconds a call", "lines": figures}, indent=1) + "\n")
 

@@ -9,8 +9,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# Doors that PyTorch's names want in a room, with what is behind them higher up.
+DOORS = {"nn/parallel", "optim/swa_utils"}
 # The rooms of disttorch from the ground up; a room imports only rooms that stand before it. What users import side by
-# side is one storey. nn/parallel is a door that PyTorch's name wants there; what is behind it stands in distributed.
+# side is one storey.
 STOREYS = [
     {"version"},
     {"backend"},
@@ -21,7 +23,7 @@ STOREYS = [
     {"serialization"},
     {"nn", "optim", "utils", "cuda"},
     {"distributed"},
-    {"nn/parallel"},
+    sorted(DOORS),
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}
 
@@ -55,8 +57,8 @@ def is_module(name):
 def room(name):
     """The room of a module of disttorch; the package itself has none."""
     parts = name.split(".")[1:]
-    if parts[:2] == ["nn", "parallel"]:
-        return "nn/parallel"
+    if "/".join(parts[:2]) in DOORS:
+        return "/".join(parts[:2])
     return parts[0] if parts else None
 
 

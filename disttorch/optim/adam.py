@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd.variable import Tensor, wrap
-from ..backend import cpu
-from ..backend.dtypes import float32
-from .optimizer import Optimizer, Params, non_negative, zeros_like
+from ..autograd.variable import Tensor
+from ..backend.kernels.optimization import adam
+from .optimizer import Optimizer, Params, betas_in_range, computed, non_negative, number, zeros_like
 
 __all__ = ["Adam", "AdamW"]
 
@@ -34,7 +33,8 @@ class Adam(Optimizer):
     decoupled_weight_decay : bool
         Decay the parameter itself, as `AdamW` does.
     foreach, capturable, differentiable, fused
-        Accepted as in PyTorch: how PyTorch computes the step, which is always fused here. `differentiable` must be false.
+        Accepted as in PyTorch, where they choose how a step is computed; it is always fused here. With `differentiable` the
+        graph records the step.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class Adam(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0,
@@ -71,48 +71,32 @@ class Adam(Optimizer):
         non_negative("learning rate", lr)
         non_negative("epsilon value", eps)
         non_negative("weight_decay value", weight_decay)
-        for i, beta in enumerate(betas):
-            if not 0.0 <= beta < 1.0:
-                raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
-        if differentiable:
-            raise ValueError(
-                f"{type(self).__name__}: differentiable=True is not built; write the step with operations on tensors instead"
-            )
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "betas": betas,
-                "eps": eps,
-                "weight_decay": weight_decay,
-                "amsgrad": amsgrad,
-                "maximize": maximize,
-                "foreach": foreach,
-                "capturable": capturable,
-                "differentiable": differentiable,
-                "fused": fused,
-                "decoupled_weight_decay": decoupled_weight_decay,
-            },
-        )
+        betas_in_range(betas)
+        defaults = {
+            "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "amsgrad": amsgrad, "maximize": maximize,
+            "foreach": foreach, "capturable": capturable, "differentiable": differentiable, "fused": fused,
+            "decoupled_weight_decay": decoupled_weight_decay,
+        }  # fmt: skip
+        super().__init__(params, computed(defaults, foreach, differentiable, fused, capturable))
+
+    moments = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+    formula = staticmethod(adam)
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        state = {
-            "step": wrap(cpu.zeros((), float32.numpy)),
-            "exp_avg": zeros_like(param),
-            "exp_avg_sq": zeros_like(param),
-        }
+        state = {"step": number(0.0), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
         if group["amsgrad"]:
             state["max_exp_avg_sq"] = zeros_like(param)
         return state
 
-    def update(self, xp: Any, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        step = state["step"]._array
-        step += 1
-        greatest = state["max_exp_avg_sq"]._array if group["amsgrad"] else None
+    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2 = group["betas"]
+        return {"step": int(state["step"]), "lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+
+    def apply(self, xp: Any, p: Any, g: Any, moments: tuple, numbers: dict[str, Any], group: dict[str, Any]) -> None:
+        greatest = moments[2] if group["amsgrad"] else None
         xp.adam_(
-            p, g, state["exp_avg"]._array, state["exp_avg_sq"]._array, greatest, int(step), float(group["lr"]), *group["betas"],
-            group["eps"], group["weight_decay"], group["decoupled_weight_decay"], group["maximize"],
-        )  # fmt: skip
+            p, g, *moments[:2], greatest, *numbers.values(), group["weight_decay"], group["decoupled_weight_decay"], group["maximize"]
+        )
 
 
 class AdamW(Adam):
@@ -134,7 +118,7 @@ class AdamW(Adam):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..autograd.variable import Tensor, wrap
-from .optimizer import Optimizer, Params, non_negative, zeros_like
+from ..autograd.variable import Tensor
+from ..backend.kernels.optimization import sgd
+from .optimizer import Optimizer, Params, computed, non_negative, zeros_like
 
 __all__ = ["SGD"]
 
@@ -30,7 +31,8 @@ class SGD(Optimizer):
     maximize : bool
         Ascend instead.
     foreach, differentiable, fused
-        Accepted as in PyTorch: how PyTorch computes the step, which is always fused here. `differentiable` must be false.
+        Accepted as in PyTorch, where they choose how a step is computed; it is always fused here. With `differentiable` the
+        graph records the step.
 
     Raises
     ------
@@ -51,7 +53,7 @@ class SGD(Optimizer):
     def __init__(
         self,
         params: Params,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         momentum: float = 0,
         dampening: float = 0,
         weight_decay: float = 0,
@@ -67,33 +69,37 @@ class SGD(Optimizer):
         non_negative("weight_decay value", weight_decay)
         if nesterov and (momentum <= 0 or dampening != 0):
             raise ValueError("Nesterov momentum requires a momentum and zero dampening")
-        if differentiable:
-            raise ValueError("SGD: differentiable=True is not built; write the step with operations on tensors instead")
-        super().__init__(
-            params,
-            {
-                "lr": lr,
-                "momentum": momentum,
-                "dampening": dampening,
-                "weight_decay": weight_decay,
-                "nesterov": nesterov,
-                "maximize": maximize,
-                "foreach": foreach,
-                "differentiable": differentiable,
-                "fused": fused,
-            },
-        )
+        defaults = {
+            "lr": lr, "momentum": momentum, "dampening": dampening, "weight_decay": weight_decay, "nesterov": nesterov,
+            "maximize": maximize, "foreach": foreach, "differentiable": differentiable, "fused": fused,
+        }  # fmt: skip
+        super().__init__(params, computed(defaults, foreach, differentiable, fused, capturable=True))
+
+    moments = ("momentum_buffer",)
+    formula = staticmethod(sgd)
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"momentum_buffer": None} if group["momentum"] else {}
 
-    def update(self, xp: Any, p: Any, g: Any, state: dict[str, Any], group: dict[str, Any]) -> None:
-        momentum = group["momentum"]
-        buffer = state.get("momentum_buffer")
-        is_first = buffer is None
-        if momentum and is_first:
-            buffer = state["momentum_buffer"] = zeros_like(wrap(p))
+    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
+        return {k: group[k] for k in ("lr", "momentum", "dampening", "nesterov")} | {"first_step": group.get("first_step", False)}
+
+    def update(self, xp: Any, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        is_first = self._start(state, param, group)
+        super().update(xp, param, grad, state, {**group, "first_step": is_first} if is_first else group)
+
+    def update_differentiably(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+        super().update_differentiably(param, grad, state, {**group, "first_step": self._start(state, param, group)})
+
+    def _start(self, state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> bool:
+        """The velocity begins with the first gradient, also where momentum was switched on later."""
+        is_first = bool(group["momentum"]) and state.get("momentum_buffer") is None
+        if is_first:
+            state["momentum_buffer"] = zeros_like(param)
+        return is_first
+
+    def apply(self, xp: Any, p: Any, g: Any, moments: tuple, numbers: dict[str, Any], group: dict[str, Any]) -> None:
         xp.sgd_(
-            p, g, buffer._array if momentum and buffer is not None else None, is_first, float(group["lr"]), momentum, group["dampening"],
-            group["weight_decay"], group["nesterov"], group["maximize"],
+            p, g, moments[0] if group["momentum"] else None, group.get("first_step", False), group["lr"], group["momentum"],
+            group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"],
         )  # fmt: skip

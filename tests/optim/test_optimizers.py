@@ -22,8 +22,42 @@ CASES = [
     ("AdamW", {}),
     ("AdamW", {"lr": 0.05, "weight_decay": 0.3, "amsgrad": True}),
     ("AdamW", {"lr": 0.05, "maximize": True}),
+    ("Adamax", {}),
+    ("Adamax", {"lr": 0.05, "betas": (0.8, 0.9), "weight_decay": 0.1, "maximize": True}),
+    ("NAdam", {}),
+    ("NAdam", {"lr": 0.05, "weight_decay": 0.1, "momentum_decay": 0.1, "maximize": True}),
+    ("NAdam", {"lr": 0.05, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {"lr": 0.05}),
+    ("RAdam", {"lr": 0.05, "betas": (0.8, 0.7), "weight_decay": 0.1}),
+    ("RAdam", {"lr": 0.05, "betas": (0.8, 0.7), "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
+    ("Adagrad", {}),
+    (
+        "Adagrad",
+        {
+            "lr": 0.1,
+            "lr_decay": 0.5,
+            "weight_decay": 0.1,
+            "initial_accumulator_value": 0.3,
+            "eps": 1e-3,
+            "maximize": True,
+        },
+    ),
+    ("Adadelta", {}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.7, "eps": 1e-3, "weight_decay": 0.1, "maximize": True}),
+    ("RMSprop", {}),
+    ("RMSprop", {"lr": 0.05, "alpha": 0.8, "centered": True, "weight_decay": 0.1}),
+    ("RMSprop", {"lr": 0.05, "momentum": 0.9, "centered": True, "maximize": True}),
+    ("Rprop", {}),
+    ("Rprop", {"lr": 0.1, "etas": (0.3, 1.5), "step_sizes": (0.01, 0.2), "maximize": True}),
+    ("ASGD", {}),
+    ("ASGD", {"lr": 0.1, "lambd": 0.1, "alpha": 0.5, "t0": 2, "weight_decay": 0.1, "maximize": True}),
+    ("Adafactor", {}),
+    (
+        "Adafactor",
+        {"lr": 0.1, "beta2_decay": -0.5, "eps": (1e-3, 1e-2), "d": 2.0, "weight_decay": 0.1, "maximize": True},
+    ),
 ]
-SHAPES = [(3, 5), (1,), (), (70000,), (0, 4)]
+SHAPES = [(3, 5), (1,), (), (70000,), (0, 4), (2, 3, 4)]
 IDS = [f"{name}-{'-'.join(f'{k}={v}' for k, v in options.items())}" for name, options in CASES]
 
 
@@ -38,6 +72,9 @@ def problem(dtype):
 
 def run(module, optimizer_class, options, dtype, steps=slice(None), state=None, weights=None):
     start, gradients = problem(dtype)
+    if optimizer_class.__name__ == "Adafactor":  # PyTorch's divides by the number of elements
+        start, gradients = ([a for a, s in zip(arrays, SHAPES) if 0 not in s] for arrays in (start, zip(*gradients)))
+        gradients = list(zip(*gradients))
     params = [module.tensor(w).requires_grad_() for w in (weights or start)]
     optimizer = optimizer_class(params, **options)
     if state is not None:
@@ -170,6 +207,40 @@ def test_a_step_is_noticed_by_a_graph_that_saved_the_parameter():
         loss.backward()
 
 
+DIFFERENTIABLE = [
+    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}),
+    ("Adam", {"amsgrad": True, "weight_decay": 0.1}),
+    ("AdamW", {"weight_decay": 0.1}),
+    ("Adamax", {}),
+    ("NAdam", {"weight_decay": 0.1, "decoupled_weight_decay": True}),
+    ("RAdam", {"betas": (0.8, 0.7)}),
+    ("Adagrad", {}),
+    ("Adadelta", {"eps": 1e-2}),
+    ("RMSprop", {"momentum": 0.9, "eps": 1e-2}),
+    ("RMSprop", {"centered": True, "alpha": 0.5}),
+    ("Rprop", {}),
+    ("ASGD", {"t0": 1, "lambd": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), DIFFERENTIABLE, ids=[n for n, _ in DIFFERENTIABLE])
+def test_a_differentiable_step(name, options):
+    rng = np.random.default_rng(3)
+    lr = disttorch.tensor(0.1, dtype=disttorch.float64, requires_grad=name in ("SGD", "Adam", "AdamW"))
+
+    def trained(start, gradients, lr):
+        weight = start.clone()
+        optimizer = getattr(optim, name)([weight], lr=lr, differentiable=True, **options)
+        for g in gradients:
+            weight.grad = g
+            optimizer.step()
+        return weight
+
+    start = disttorch.tensor(rng.standard_normal(4)).requires_grad_()
+    gradients = disttorch.tensor(rng.standard_normal((3, 4))).requires_grad_()
+    assert disttorch.autograd.gradcheck(trained, (start, gradients, lr))
+
+
 W = disttorch.ones(1, requires_grad=True)
 BAD = [
     (lambda: optim.SGD([W], lr=-1), ValueError, "Invalid learning rate: -1"),
@@ -180,7 +251,7 @@ BAD = [
     (lambda: optim.Adam(W), TypeError, "iterable of Tensors"),
     (lambda: optim.Adam([1.0]), TypeError, "can only optimize Tensors, but one of the params is float"),
     (lambda: optim.Adam([W * 2]), ValueError, "non-leaf"),
-    (lambda: optim.Adam([W, W]), ValueError, "duplicate"),
+    (lambda: optim.Adam([W, W]), UserWarning, "duplicate"),
     (lambda: optim.Adam([{"params": [W]}, {"params": [W]}]), ValueError, "more than one parameter group"),
     (lambda: optim.SGD([W]).load_state_dict({"state": {}, "param_groups": []}), ValueError, "0 parameter groups"),
     (

@@ -15,3 +15,19 @@ COUNT_ONLY = set("empty empty_like empty_permuted empty_strided new_empty new_em
 
 #: (operation, variant) whose samples say nothing about the public name, with the reason.
 NOT_COMPARED: dict[tuple[str, str], str] = {}
+
+#: (operation, kind of comparison) that is not PyTorch's on purpose, with the reason.
+NOT_AGREED: dict[tuple[str, str], str] = {}
+
+#: Modules with random numbers in them: shapes and dtypes are compared.
+RANDOM_MODULES = set(
+    """
+    AlphaDropout Dropout Dropout1d Dropout2d Dropout3d FeatureAlphaDropout FractionalMaxPool2d FractionalMaxPool3d RReLU
+    """.split()
+)
+
+#: (module, kind of comparison) that is not PyTorch's on purpose, with the reason.
+MODULES_NOT_AGREED: dict[tuple[str, str], str] = {}
+
+#: Modules whose constructors PyTorch writes as ``*args``.
+SIGNATURES: set[str] = set()

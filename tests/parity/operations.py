@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from tests.parity.translate import DTYPES, Untranslatable, ours, tensors_in, the
 
 NAMES = Path(__file__).parents[2] / "docs" / "pytorch-names.txt"
 KINDS = ("value", "gradient", "gradgrad", "method", "in place", "out=", "error")
+#: PyTorch's samples of these have the table, which is differentiated, before the indices
+TABLE_FIRST = ("nn.functional.embedding", "nn.functional.embedding_bag")
 #: in float16 and bfloat16 a sum in another order is another number
 TOLERANCES: dict[torch.dtype, dict[str, float]] = {
     torch.float16: {"rtol": 5e-3, "atol": 5e-3},
@@ -80,6 +82,11 @@ def method_of(name: str) -> Callable[..., Any] | None:
     """The method of a name, an attribute such as ``.T`` as a function; None where there is none."""
     found = getattr(disttorch.Tensor, name, None)
     return found.fget if isinstance(found, property) else found
+
+
+def swapped(function: Callable[..., Any], first: Any, second: Any, *rest: Any, **options: Any) -> Any:
+    """A function's call with its first two arguments exchanged."""
+    return function(second, first, *rest, **options)
 
 
 class Case:
@@ -154,8 +161,11 @@ def check_case(case: Case, dtype: torch.dtype, report: Callable[[str, Case, str]
         args, kwargs, memo = case.arguments()
     except Untranslatable:
         return
-    if any(t.layout != torch.strided for t in tensors_in(expected, torch.Tensor)):
+    except Exception as error:
+        report("value", case, f"its arguments cannot be made: {type(error).__name__}: {error}")
         return
+    if any(t.layout != torch.strided or t.dtype not in DTYPES for t in tensors_in(expected, torch.Tensor)):
+        return  # sparse, complex32
     processed = process(expected)
 
     def run(kind: str, body: Callable[[], None]) -> bool:
@@ -174,7 +184,12 @@ def check_case(case: Case, dtype: torch.dtype, report: Callable[[str, Case, str]
 
     def value() -> None:
         result.append(case.function(*args, **kwargs))
-        compare("value", processed, ours_processed(result[0], process), dtype, count_only)
+        found = ours_processed(result[0], process)
+        try:
+            compare("value", processed, found, dtype, count_only)
+        except AssertionError:
+            if not is_closer(case, processed, found, dtype, process):
+                raise
 
     if not run("value", value):
         return
@@ -201,6 +216,22 @@ def check_case(case: Case, dtype: torch.dtype, report: Callable[[str, Case, str]
             compare("out=", processed, ours_processed(target, process), dtype, count_only)
 
         run("out=", with_out)
+
+
+def is_closer(case: Case, expected: Any, found: Any, dtype: torch.dtype, process: Callable[[Any], Any]) -> bool:
+    """Whether, in a half type, our result is at least as near to that of float64 as PyTorch's, which rounds after every step."""
+    if dtype not in (torch.float16, torch.bfloat16):
+        return False
+    exact = case.sample.transform(lambda v: v.double() if isinstance(v, torch.Tensor) and v.dtype is dtype else v)
+    truth = tensors_in(process(case.info.op(exact.input, *exact.args, **exact.kwargs)), torch.Tensor)
+    want, got = tensors_in(expected, torch.Tensor), tensors_in(theirs(found), torch.Tensor)
+    if [(t.shape, t.dtype) for t in want] != [(t.shape, t.dtype) for t in got]:
+        return False
+
+    def error(of: list[torch.Tensor]) -> float:
+        return max(float(torch.nan_to_num((o.double() - t).abs(), nan=float("inf")).max()) for o, t in zip(of, truth) if o.numel())
+
+    return error(got) <= error(want)
 
 
 def ours_processed(found: Any, process: Callable[[Any], Any]) -> Any:
@@ -249,7 +280,10 @@ def check_gradient(
         return  # a second derivative through a choice of sign would compare the choice
     got_1 = [g for w, g in zip(want, got) if w is not None and w.requires_grad and g is not None]
     weights = [torch.randn_like(t) for t in want_1]
-    want_2 = torch.autograd.grad(want_1, leaves, weights, allow_unused=True)
+    try:
+        want_2 = torch.autograd.grad(want_1, leaves, weights, allow_unused=True)
+    except RuntimeError:
+        return  # PyTorch has no second derivative
     live = [(g, ours(w.detach())) for g, w in zip(got_1, weights) if g.requires_grad]
     got_2 = (
         disttorch.autograd.grad([g for g, _ in live], own_leaves, [w for _, w in live], allow_unused=True) if live else [None] * len(leaves)
@@ -274,7 +308,7 @@ def check_in_place(case: Case, dtype: torch.dtype, report: Any, run: Any, count_
     info, sample = case.info, case.sample
     if not isinstance(sample.input, torch.Tensor) or sample.broadcasts_input:
         return
-    name = info.get_inplace().__name__
+    name = getattr(info.get_inplace(), "__name__", info.name + "_")
     target = sample.input.detach().clone()
     plain = torch.no_grad()
     try:
@@ -282,7 +316,7 @@ def check_in_place(case: Case, dtype: torch.dtype, report: Any, run: Any, count_
             expected = info.get_inplace()(target, *sample.args, **sample.kwargs)
     except Exception:
         return
-    own = getattr(disttorch.Tensor, name, None)
+    own = partial(case.function, inplace=True) if info.name.startswith("nn.functional.") else getattr(disttorch.Tensor, name, None)
     if own is None:
         report("in place", case, f"AttributeError: Tensor.{name} is absent")
         return
@@ -332,6 +366,8 @@ def check(name: str, report: Callable[[str, Any, str], None], dtypes: list[torch
     if function is None:
         report("value", name, "absent")
         return
+    if name in TABLE_FIRST:
+        function = partial(swapped, function)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for info in infos()[name]:
@@ -342,7 +378,11 @@ def check(name: str, report: Callable[[str, Any, str], None], dtypes: list[torch
                 for sample in samples(info, dtype, grad):
                     if (name, info.variant_test_name) in NOT_COMPARED:
                         continue
-                    check_case(Case(info, sample, function), dtype, report, kinds)
+                    case = Case(info, sample, function)
+                    try:
+                        check_case(case, dtype, report, kinds)
+                    except Exception:
+                        report("value", case, f"not compared: {traceback.format_exc()}")
             if "error" in kinds and dtypes is None:
                 check_errors(info, function, report)
 

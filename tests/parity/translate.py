@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,17 @@ import disttorch
 
 #: PyTorch's dtypes that we have, and ours
 DTYPES = {getattr(torch, name): ours for name, ours in disttorch.PUBLIC_DTYPES.items() if isinstance(getattr(torch, name, None), torch.dtype)}
+#: what PyTorch's modules were made of, so that ours can be made of the same: (args, kwargs)
+MADE_OF: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple, dict]] = weakref.WeakKeyDictionary()
+
+
+def _remember(cls: type, *args: Any, **kwargs: Any) -> Any:
+    module = object.__new__(cls)
+    MADE_OF[module] = args, kwargs
+    return module
+
+
+torch.nn.Module.__new__ = _remember  # type: ignore[method-assign,assignment]
 
 
 class Untranslatable(Exception):
@@ -57,7 +69,14 @@ def ours(value: Any, memo: dict[int, Any] | None = None) -> Any:
     if isinstance(value, torch.Generator):
         return disttorch.Generator().manual_seed(value.initial_seed())
     if isinstance(value, torch.nn.Module):
-        return getattr(disttorch.nn, type(value).__name__)()
+        args, kwargs = MADE_OF.get(value, ((), {}))
+        module = getattr(disttorch.nn, type(value).__name__)(*ours(args, memo), **ours(kwargs, memo))
+        module.load_state_dict({k: ours(v) for k, v in value.state_dict().items()})
+        return module.to(next((DTYPES[p.dtype] for p in value.parameters()), None)).train(value.training)
+    if isinstance(value, torch.nn.utils.rnn.PackedSequence):
+        return disttorch.nn.utils.rnn.PackedSequence(*(ours(v, memo) for v in value))
+    if callable(value) and getattr(torch.nn.functional, getattr(value, "__name__", ""), None) is value:
+        return getattr(disttorch.nn.functional, value.__name__)
     if isinstance(value, slice):
         return slice(*(ours(v, memo) for v in (value.start, value.stop, value.step)))
     if type(value) in (list, tuple):

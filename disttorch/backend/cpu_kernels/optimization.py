@@ -6,16 +6,42 @@ Arrays that are not contiguous, and half types, take the plain kernels' way.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..kernels import optimization as plain
 
-__all__ = ["adam_", "sgd_"]
+__all__ = ["adam_", "sgd_", "step_"]
 
 #: Elements at a time: 128 KiB of float32, so AdamW's four arrays and the scratch stay in 1 MiB of second-level cache.
 BLOCK = 32768
+
+
+def step_(
+    formula: Callable[..., tuple],
+    p: Any,
+    g: Any,
+    moments: Sequence[Any],
+    numbers: dict[str, Any],
+    maximize: bool = False,
+    add: float = 0.0,
+    shrink: float = 1.0,
+) -> None:
+    kept = [i for i, m in enumerate(moments) if m is not None]
+    arrays = (p, g, *(moments[i] for i in kept))
+    if not flat(arrays):
+        plain.step_(np, formula, p, g, moments, numbers, maximize, add, shrink)
+        return
+    for p, g, *state in blocks(arrays):
+        blockwise: list[Any] = [None] * len(moments)
+        for i, m in zip(kept, state):
+            blockwise[i] = m
+        new_p, *new = plain.prepared(np, formula, p, g, blockwise, numbers, maximize, add, shrink)
+        p[...] = new_p
+        for i, m in zip(kept, state):
+            m[...] = new[i]
 
 
 def sgd_(
