@@ -87,7 +87,7 @@ class _Format:
         if sizes:
             high, low = max(sizes), min(sizes)
             self.scientific = high / low > 1000 or high > 1e8 or (not self.whole and low < 1e-4)
-        if Options.sci_mode is not None:
+        if Options.sci_mode is not None and sizes:
             self.scientific = Options.sci_mode
         # zeros, NaN and infinities do not count: PyTorch aligns by the others
         self.width = max((len(self._text(v)) for v in values if v != 0 and math.isfinite(v)), default=1)

@@ -87,7 +87,7 @@ def _command(
     if stdin is not None:
         program += ["--stdin", stdin]
     # One argument, since mpiexec would take a script's argument ":" for its own.
-    program += ["--target", json.dumps(request.target)]
+    program += ["--target", json.dumps(request.program)]
     one_host = "SLURM_JOB_ID" not in environ
     command = mpi.command(request.ranks, sorted(exported), one_host, program)
     return command, {**exported, **mpi.engine.environment(environ), **allocation_environment(environ)}

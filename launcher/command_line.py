@@ -27,6 +27,12 @@ class Request(NamedTuple):
     mpi: str
     oversubscribe: bool
     grace: float  # seconds
+    as_torch: bool = False
+
+    @property
+    def program(self) -> list[str]:
+        """What each rank runs: the target, or what runs the target for it."""
+        return ["-m", "disttorch.as_torch", *self.target] if self.as_torch else self.target
 
 
 class UsageError(ValueError):
@@ -62,7 +68,7 @@ def parse(arguments: Sequence[str]) -> Request:
             raise UsageError("there is no script to run. For example: dlaunch -n 2 train.py")
     return Request(
         options.ranks, target, options.tag, options.threads, dict(options.env), options.dry_run,
-        options.mpi, options.oversubscribe, options.grace,
+        options.mpi, options.oversubscribe, options.grace, options.as_torch,
     )  # fmt: skip
 
 
@@ -168,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-n", "--nproc", dest="ranks", type=_positive, metavar="N", help="number of ranks")
     parser.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module, as python -m does")
+    parser.add_argument(
+        "--as-torch", action="store_true", help="the script was written for PyTorch: what it imports as torch is disttorch"
+    )
     parser.add_argument("--tag", action="store_true", help='begin each line of output with its rank: "[3] text"')
     parser.add_argument(
         "--threads", type=_positive, metavar="T", help="threads of each rank (default: its host's cores / ranks there)"

@@ -19,10 +19,11 @@ STOREYS = [
     {"autograd"},
     {"ops"},
     {"printing"},
-    {"tensor"},
-    {"serialization"},
-    {"nn", "optim", "utils", "cuda"},
-    {"distributed"},
+    {"tensor", "settings", "amp", "random"},
+    {"nn", "optim", "utils", "cpu", "cuda", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__"},
+    {"serialization", "multiprocessing", "array_api"},
+    {"func", "profiler"},
+    {"distributed", "as_torch"},
     sorted(DOORS),
 ]
 LEVEL = {room: level for level, rooms in enumerate(STOREYS) for room in rooms}

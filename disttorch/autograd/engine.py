@@ -7,18 +7,56 @@ the gradient's own graph is asked for; the code is the same, as the rules are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from ..backend import NAMESPACES
-from .grad_mode import enable_grad, is_anomaly_enabled, no_grad
-from .graph import AccumulateGrad, Node, Pick
+from ..backend.batched import BatchedArray
+from .batching import in_current_levels
+from .grad_mode import enable_grad, is_anomaly_check_nan_enabled, is_anomaly_enabled, no_grad
+from .node import AccumulateGrad, Node, Pick
 from .variable import Tensor, wrap
 
-__all__ = ["queue_callback", "run_backward"]
+__all__ = ["OBSERVERS", "Pass", "current_pass", "queue_callback", "run_backward"]
 
 _callbacks: ContextVar[list[Callable[[], None]] | None] = ContextVar("disttorch.backward_callbacks", default=None)
+
+#: Around each node's rules while there are any: ``observer(node, propagate)`` returns what ``propagate()`` returns.
+OBSERVERS: list[Callable[[Node, Callable[[], Sequence[Any]]], Sequence[Any]]] = []
+
+
+class Pass:
+    """One backward pass that is running.
+
+    Attributes
+    ----------
+    nodes : collection of Node
+        Those that gradients may reach.
+    """
+
+    __slots__ = ("__weakref__", "nodes")
+
+    def __init__(self, nodes: Collection[Node]):
+        self.nodes = nodes
+
+
+_pass: ContextVar[Pass | None] = ContextVar("disttorch.backward_pass", default=None)
+
+
+def current_pass() -> Pass:
+    """The backward pass that is running in this thread.
+
+    Raises
+    ------
+    RuntimeError
+        If there is none.
+    """
+    running = _pass.get()
+    if running is None:
+        raise RuntimeError("no backward pass is running in this thread")
+    return running
 
 
 def queue_callback(callback: Callable[[], None]) -> None:
@@ -63,17 +101,21 @@ def run_backward(
     dict of Node to gradient
         Of those captured nodes that any gradient reached.
     """
-    outer = _callbacks.get()
+    outer = _callbacks.get(), _pass.get()
     callbacks: list[Callable[[], None]] = []
     _callbacks.set(callbacks)
     try:
         with enable_grad() if create_graph else no_grad():
             captured = _walk(roots, keep_graph, create_graph, capture, accumulate)
+            for node, gradient in captured.items():
+                if isinstance(gradient._array if create_graph else gradient, BatchedArray):
+                    captured[node] = in_current_levels(gradient)
             for callback in callbacks:
                 callback()
         return captured
     finally:
-        _callbacks.set(outer)
+        _callbacks.set(outer[0])
+        _pass.set(outer[1])
 
 
 def _walk(
@@ -81,7 +123,8 @@ def _walk(
 ) -> dict[Node, Any]:
     waiting_for = _count_consumers(node for node, _ in roots)
     needed = _nodes_towards(capture, waiting_for) if capture else None
-    check_nan = is_anomaly_enabled()
+    _pass.set(Pass(waiting_for if needed is None else needed))
+    observed = is_anomaly_enabled() or OBSERVERS
     captured: dict[Node, Any] = {}
     gradients: dict[Node, Any] = {}
     fresh: set[Node] = set()  # nodes whose gradient in `gradients` is an array that we alone hold
@@ -97,13 +140,15 @@ def _walk(
         gradient = gradients.pop(node, None)
         results: Sequence[Any] | None = None
         if gradient is not None and (needed is None or node in needed):
+            kind = node.__class__
+            if kind is AccumulateGrad and isinstance(gradient._array if create_graph else gradient, BatchedArray):
+                gradient = in_current_levels(gradient)
             if node.hooks is not None or node.node_pre_hooks is not None:
                 gradient = _run_hooks(node, gradient, create_graph)
                 fresh.discard(node)
             is_captured = capture and node in capture
             if is_captured:
                 captured[node] = gradient
-            kind = node.__class__
             if kind is AccumulateGrad:
                 if accumulate and (not capture or is_captured):
                     node.accumulate(gradient, node in fresh)  # type: ignore[attr-defined]
@@ -112,13 +157,11 @@ def _walk(
             elif needed is None or not needed.isdisjoint(node.edges):
                 if gradient.__class__ is list:
                     _fill_missing(node, gradient)
-                results = node.propagate(gradient, create_graph)
+                results = _observe(node, gradient, create_graph) if observed else node.propagate(gradient, create_graph)
                 if not keep_graph:
                     node.release()
                 if node.node_hooks is not None:
                     results = _run_node_hooks(node, results, gradient, create_graph)
-                if check_nan:
-                    _look_for_nan(node, results, create_graph)
         edges = node.edges
         if results is None:
             results = (None,) * len(edges)
@@ -220,7 +263,7 @@ def _fit(node: Node, edge: Node, gradient: Any, create_graph: bool) -> Any:
         summed = tuple(1 if i in stretched else n for i, n in enumerate(shape))
         if extra < 0 or summed[extra:] != wanted:
             raise RuntimeError(
-                f"{node.name} returned a gradient of shape {list(shape)} for an input of shape {list(wanted)}; "
+                f"{node.name()} returned a gradient of shape {list(shape)} for an input of shape {list(wanted)}; "
                 "it can only be summed to it over dimensions that were broadcast"
             )
         gradient = xp.reshape(xp.sum(gradient, axis=stretched, keepdims=True), wanted)
@@ -243,7 +286,7 @@ def _run_hooks(node: Node, gradient: Any, create_graph: bool) -> Any:
                     raise TypeError(f"a gradient hook must return a Tensor or None, not {type(replaced).__name__}")
                 if replaced._array.shape != node.shape:
                     raise RuntimeError(
-                        f"a hook on the result of {node.name} changed the gradient's shape from {list(node.shape)} to "
+                        f"a hook on the result of {node.name()} changed the gradient's shape from {list(node.shape)} to "
                         f"{list(replaced._array.shape)}"
                     )
                 gradient = replaced if create_graph else replaced._array
@@ -267,13 +310,47 @@ def _run_node_hooks(node: Node, results: Sequence[Any], gradient: Any, create_gr
         if replaced is not None:
             results = [g if create_graph or g is None else g._array for g in replaced]
             if len(results) != len(node.edges):
-                raise RuntimeError(f"a hook on {node.name} returned {len(results)} gradients for {len(node.edges)} inputs")
+                raise RuntimeError(f"a hook on {node.name()} returned {len(results)} gradients for {len(node.edges)} inputs")
     return results
 
 
 def _as_tensor(array: Any) -> Tensor:
     xp = NAMESPACES[array.__class__]
     return wrap(array if array.__class__ is xp.ndarray else xp.asarray(array))
+
+
+def _observe(node: Node, gradient: Any, create_graph: bool) -> Sequence[Any]:
+    """A node's rules under anomaly mode and a profiler."""
+
+    def propagate() -> Sequence[Any]:
+        return node.propagate(gradient, create_graph)
+
+    for observer in tuple(OBSERVERS):
+        propagate = _around(observer, node, propagate)
+    if not is_anomaly_enabled():
+        return propagate()
+    try:
+        results = propagate()
+        if is_anomaly_check_nan_enabled():
+            _look_for_nan(node, results, create_graph)
+        return results
+    except Exception as error:
+        if node.recorded_at:
+            warnings.warn(
+                f"Error detected in {node.name()}. Traceback of forward call that caused the error:\n{''.join(node.recorded_at)}",
+                stacklevel=2,
+            )
+        else:
+            warnings.warn(
+                f"Error detected in {node.name()}. No forward pass information available. Enable detect anomaly during forward pass "
+                f"for more information. ({type(error).__name__})",
+                stacklevel=2,
+            )
+        raise
+
+
+def _around(observer: Callable, node: Node, propagate: Callable[[], Sequence[Any]]) -> Callable[[], Sequence[Any]]:
+    return lambda: observer(node, propagate)
 
 
 def _look_for_nan(node: Node, results: Iterable[Any], create_graph: bool) -> None:
@@ -284,6 +361,4 @@ def _look_for_nan(node: Node, results: Iterable[Any], create_graph: bool) -> Non
         xp = NAMESPACES[array.__class__]
         if xp.any(xp.isnan(array)):
             where = "".join(node.recorded_at or ()) or "  (recorded before anomaly detection was switched on)\n"
-            raise RuntimeError(
-                f"Function '{node.name}' returned nan values in its {i}th output. It was computed here:\n{where}"
-            )
+            raise RuntimeError(f"Function '{node.name()}' returned nan values in its {i}th output. It was computed here:\n{where}")

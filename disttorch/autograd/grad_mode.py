@@ -13,23 +13,31 @@ from typing import Any
 
 __all__ = [
     "ANOMALY",
+    "SAVED_HOOKS",
     "detect_anomaly",
     "enable_grad",
     "inference_mode",
+    "is_anomaly_check_nan_enabled",
     "is_anomaly_enabled",
     "is_grad_enabled",
     "is_inference_mode_enabled",
     "no_grad",
     "recording",
+    "saved_hooks",
     "set_detect_anomaly",
     "set_grad_enabled",
 ]
 
-#: What recording holds under detect_anomaly: true, and each node also notes where it was recorded.
+#: `recording` is 0, or 1 and what else is to be done with each node: note the place in the program where it was recorded,
 ANOMALY = 2
+#: give what it saved to the hooks of `saved_tensors_hooks`.
+SAVED_HOOKS = 4
 
-recording: ContextVar[int] = ContextVar("disttorch.recording", default=True)
-_anomaly: ContextVar[bool] = ContextVar("disttorch.anomaly", default=False)
+recording: ContextVar[int] = ContextVar("disttorch.recording", default=1)
+#: the (pack, unpack) hooks that are set, the innermost last; or what forbids to set any
+saved_hooks: ContextVar[tuple] = ContextVar("disttorch.saved_hooks", default=())
+# 0, 1 for anomaly mode, 2 if it looks for NaN too
+_anomaly: ContextVar[int] = ContextVar("disttorch.anomaly", default=0)
 _inference: ContextVar[bool] = ContextVar("disttorch.inference", default=False)
 
 
@@ -39,8 +47,13 @@ def is_grad_enabled() -> bool:
 
 
 def is_anomaly_enabled() -> bool:
+    """Whether anomaly mode is on in this thread."""
+    return _anomaly.get() > 0
+
+
+def is_anomaly_check_nan_enabled() -> bool:
     """Whether backward looks for NaN in this thread."""
-    return _anomaly.get()
+    return _anomaly.get() > 1
 
 
 def is_inference_mode_enabled() -> bool:
@@ -49,7 +62,17 @@ def is_inference_mode_enabled() -> bool:
 
 
 def _mode(enabled: bool) -> int:
-    return ANOMALY if enabled and _anomaly.get() else enabled
+    if not enabled:
+        return 0
+    return 1 | (ANOMALY if _anomaly.get() else 0) | (SAVED_HOOKS if saved_hooks.get() else 0)
+
+
+def use_saved_hooks(hooks: tuple) -> tuple:
+    """Set all (pack, unpack) hooks of this thread; returns those before, for `use_saved_hooks` again."""
+    before = saved_hooks.get()
+    saved_hooks.set(hooks)
+    recording.set(_mode(recording.get() > 0))
+    return before
 
 
 class _Block:
@@ -129,7 +152,7 @@ class no_grad(_PlainBlock):
     """
 
     def _enter(self) -> Any:
-        recording.set(False)
+        recording.set(0)
 
 
 class enable_grad(_PlainBlock):
@@ -151,7 +174,7 @@ class inference_mode(_Block):
 
     def _enter(self) -> Any:
         if self._wanted:  # type: ignore[attr-defined]
-            recording.set(False)
+            recording.set(0)
             _inference.set(True)
 
 
@@ -184,24 +207,25 @@ class set_detect_anomaly(_Block):
     ----------
     mode : bool
     check_nan : bool
-        Accepted as in PyTorch; backward looks for NaN whenever the mode is on and this is true.
+        Whether backward looks for NaN.
     """
 
     def __init__(self, mode: bool, check_nan: bool = True):
         self._outer = (recording.get(), _anomaly.get(), _inference.get())
-        _anomaly.set(bool(mode) and check_nan)
-        recording.set(_mode(bool(recording.get())))
+        _anomaly.set((2 if check_nan else 1) if mode else 0)
+        recording.set(_mode(recording.get() > 0))
 
     def __enter__(self) -> None:
         self._before.append(self._outer)
 
 
 class detect_anomaly(_Block):
-    """Stop backward at the first operation whose gradient has a NaN, name it and show where it was computed.
+    """Show where in the program an operation was computed whose derivative fails, or has a NaN; backward stops there.
 
     Parameters
     ----------
     check_nan : bool
+        Whether a NaN is an error; otherwise only what raises one by itself.
 
     Notes
     -----
@@ -213,5 +237,5 @@ class detect_anomaly(_Block):
         self.check_nan = check_nan
 
     def _enter(self) -> Any:
-        _anomaly.set(self.check_nan)
-        recording.set(_mode(bool(recording.get())))
+        _anomaly.set(2 if self.check_nan else 1)
+        recording.set(_mode(recording.get() > 0))

@@ -1,282 +1,140 @@
-"""The graph: what was computed from what. A node knows its edges (the nodes its gradients go to) and what it saved.
+"""The graph, as users see it: its nodes and edges, hooks on them, and what happens to saved tensors.
 
-A node says shape and dtype of its result, so that the engine, in one place, can sum a broadcast gradient back to the
-shape of the input and refuse a wrong one.
+As ``torch.autograd.graph``.
 """
 
 from __future__ import annotations
 
-import itertools
-import traceback
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
-from typing import TYPE_CHECKING, Any
-from weakref import ref
+from typing import Any, Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
-from ..backend import NAMESPACES
-from ..backend.dtypes import COMPLEX_DTYPES
-from .variable import Tensor, bump_version, wrap
+from .engine import Pass, current_pass
+from .grad_mode import no_grad
+from .node import AccumulateGrad, Edge, Node, OperationNode, Pick, RemovableHandle, retain_gradient
+from .node import CONSTANT as CONSTANT
+from .saved import allow_mutation_on_saved_tensors, disable_saved_tensors_hooks, save_on_cpu, saved_tensors_hooks
+from .variable import Tensor, bump_version
 
-if TYPE_CHECKING:
-    from .operation import Operation
+__all__ = [
+    "AccumulateGrad",
+    "Edge",
+    "GradientEdge",
+    "Node",
+    "OperationNode",
+    "Pick",
+    "RemovableHandle",
+    "allow_mutation_on_saved_tensors",
+    "disable_saved_tensors_hooks",
+    "get_gradient_edge",
+    "increment_version",
+    "register_multi_grad_hook",
+    "retain_gradient",
+    "save_on_cpu",
+    "saved_tensors_hooks",
+]
 
-__all__ = ["AccumulateGrad", "Edge", "Node", "OperationNode", "Pick", "RemovableHandle"]
+
+class GradientEdge(NamedTuple):
+    """Where the gradient of a tensor goes: a node, and which of its results the tensor is.
+
+    `backward` and `grad` take it in place of the tensor, whose memory may be freed meanwhile.
+    """
+
+    node: Node
+    output_nr: int
+    ownership_token: Node | None = None
+
+    @property
+    def _node(self) -> Node:
+        if self.ownership_token is not None:
+            return self.ownership_token
+        return Pick(self.node, self.output_nr) if self.node.dtype.__class__ is tuple else self.node
 
 
-class RemovableHandle:
-    """What registering a hook returns; `remove` takes the hook away."""
+def get_gradient_edge(tensor: Tensor) -> GradientEdge:
+    """The place in the graph that a tensor's gradient goes to; as ``torch.autograd.graph.get_gradient_edge``.
 
-    _ids = itertools.count()
+    Raises
+    ------
+    RuntimeError
+        If the tensor requires no gradient.
+    """
+    node = tensor._node
+    if node is None:
+        raise RuntimeError("It is not possible to get the gradient edge for a Tensor that does not require gradients")
+    if isinstance(node, Pick):
+        assert node.edges[0] is not None
+        return GradientEdge(node.edges[0], node.index, node)
+    return GradientEdge(node, 0)
 
-    def __init__(self, hooks: OrderedDict):
-        self._hooks = hooks
-        self.id = next(self._ids)
+
+def increment_version(tensor: Tensor | Iterable[Tensor]) -> None:
+    """Say that the memory of tensors was changed in place by other means; graphs that saved them will notice."""
+    for t in (tensor,) if isinstance(tensor, Tensor) else tensor:
+        bump_version(t)
+
+
+class _Group(RemovableHandle):
+    """Several hooks that are removed together."""
+
+    def __init__(self, handles: Sequence[RemovableHandle]):
+        self._handles = handles
 
     def remove(self) -> None:
-        """Take the hook away; a second time does nothing."""
-        self._hooks.pop(self.id, None)
-
-    def __enter__(self) -> RemovableHandle:
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.remove()
+        for handle in self._handles:
+            handle.remove()
 
 
-class Node:
-    """One recorded computation.
+def register_multi_grad_hook(
+    tensors: Sequence[Tensor], fn: Callable[..., None], *, mode: Literal["all", "any"] = "all"
+) -> RemovableHandle:
+    """Call a function once a backward pass with the gradients of several tensors.
 
-    Attributes
+    As ``torch.autograd.graph.register_multi_grad_hook``.
+
+    Parameters
     ----------
-    edges : tuple of Node or None
-        For each input the node that its gradient goes to; None where no gradient is asked.
-    shape, dtype
-        Of the result, as the array library says them; of several results, tuples of them.
+    tensors : sequence of Tensor
+    fn : callable
+        With "all": takes the list of gradients, None for tensors that no gradient reaches, once all others are there. With
+        "any": takes the first gradient.
+    mode : "all" or "any"
+
+    Returns
+    -------
+    RemovableHandle
     """
+    if mode not in ("all", "any"):
+        raise ValueError(f"Expects mode to be one of ('all', 'any') but got {mode}")
+    lock = Lock()
+    # of each backward pass that is running: how many gradients are still to come, and what has arrived
+    arrived: WeakKeyDictionary[Pass, list] = WeakKeyDictionary()
 
-    __slots__ = ("__dict__", "__weakref__", "dtype", "edges", "shape")
+    def for_all(number: int) -> Callable[[Tensor], None]:
+        def hook(gradient: Tensor) -> None:
+            running = current_pass()
+            with lock:
+                if running not in arrived:
+                    arrived[running] = [sum(t._node in running.nodes for t in tensors), [None] * len(tensors)]
+                entry = arrived[running]
+                entry[0] -= 1
+                entry[1][number] = gradient
+                complete = entry[0] == 0
+            if complete:
+                with no_grad():
+                    fn(entry[1])
 
-    edges: tuple[Edge | None, ...]
-    shape: Any
-    dtype: Any
+        return hook
 
-    # rarely there, so kept in __dict__ once set
-    hooks: OrderedDict | None = None
-    node_pre_hooks: OrderedDict | None = None
-    node_hooks: OrderedDict | None = None
-    recorded_at: list[str] | None = None
+    def first(gradient: Tensor) -> None:
+        running = current_pass()
+        with lock:
+            if running in arrived:
+                return
+            arrived[running] = []
+        with no_grad():
+            fn(gradient)
 
-    #: whether what `propagate` returns belongs to nobody else (but for the gradient itself, and views)
-    returns_fresh_arrays = True
-
-    @property
-    def name(self) -> str:
-        """As PyTorch names it: MulBackward0."""
-        return type(self).__name__
-
-    def propagate(self, gradient: Any, create_graph: bool) -> Sequence[Any]:
-        """The gradients of the inputs, in the order of `edges`."""
-        raise NotImplementedError
-
-    def release(self) -> None:
-        """Forget what was saved: the graph has been used."""
-
-    def add_hook(self, which: str, hook: Callable) -> RemovableHandle:
-        """Register under one of the names hooks (on the result's gradient), node_pre_hooks, node_hooks."""
-        hooks = getattr(self, which)
-        if hooks is None:
-            hooks = OrderedDict()
-            setattr(self, which, hooks)
-        handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
-        return handle
-
-    def register_hook(self, fn: Callable) -> RemovableHandle:
-        """Call ``fn(grad_inputs, grad_outputs)`` after this node in every backward pass."""
-        return self.add_hook("node_hooks", fn)
-
-    def register_prehook(self, fn: Callable) -> RemovableHandle:
-        """Call ``fn(grad_outputs)`` before this node in every backward pass."""
-        return self.add_hook("node_pre_hooks", fn)
-
-    @property
-    def next_functions(self) -> tuple[tuple[Node | None, int], ...]:
-        """(node, number of its result) for each input."""
-        return tuple((e.edges[0], e.index) if isinstance(e, Pick) else (e, 0) for e in self.edges)
-
-    def note_place(self) -> None:
-        """Keep the traceback of the program at this moment, for anomaly mode."""
-        self.recorded_at = traceback.format_stack()[:-2]
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"
-
-
-Edge = Node
-
-
-#: The versions of saved arrays that nobody can change; and of a number, which need not be released.
-NEVER_CHANGED: Sequence[list] = ([0],)
-CONSTANT: Sequence[list] = ([0],)
-
-
-class OperationNode(Node):
-    """A node that applies the rules of an `Operation`.
-
-    Attributes
-    ----------
-    saved : sequence or None
-        The arrays that the rules name; None once released. Not there if `versions` is empty, as is `stamp`.
-    versions : tuple of version counters
-        Of the memory of what was saved.
-    stamp : int
-        Their sum when saved: versions only grow, so an equal sum says that nothing was changed.
-    params : dict
-        The operation's parameters that are not tensors.
-    """
-
-    __slots__ = ("operation", "params", "saved", "stamp", "versions")
-
-    operation: Operation
-    saved: Sequence[Any] | None
-    versions: Sequence[list]
-    stamp: int
-    params: dict
-
-    @property
-    def name(self) -> str:
-        return self.operation.node_name
-
-    def propagate(self, gradient: Any, create_graph: bool) -> Sequence[Any]:
-        saved: Sequence[Any] | None = None
-        if self.versions:
-            saved = self.saved
-            if saved is None:
-                raise RuntimeError(
-                    f"trying to backward through the graph a second time: what {self.name} saved was freed by the first "
-                    "backward; call it with retain_graph=True to go through the graph again"
-                )
-            if self.stamp != (self.versions[0][0] if len(self.versions) == 1 else sum([v[0] for v in self.versions])):
-                raise RuntimeError(self._changed_in_place())
-        if create_graph:
-            xp = NAMESPACES[Tensor]
-            saved = self.operation.wrap_saved(self, saved, xp)
-        else:
-            first = gradient[0] if gradient.__class__ is list else gradient
-            xp = NAMESPACES[first.__class__]
-        if self.dtype in COMPLEX_DTYPES:
-            # a rule multiplies by the derivative; the gradient of a real number is the product with its conjugate
-            # (https://docs.pytorch.org/docs/stable/notes/autograd.html#autograd-for-complex-numbers)
-            results = self.operation.backward(xp.conjugate(gradient), saved, xp, self.params, self.edges)
-            return [r if r is None else xp.conjugate(r) for r in results]
-        return self.operation.backward(gradient, saved, xp, self.params, self.edges)
-
-    def release(self) -> None:
-        if self.versions is not CONSTANT:
-            self.saved = None
-
-    def _changed_in_place(self) -> str:
-        operation = self.operation
-        shapes = {n: f"{getattr(a, 'shape', None)}" for n, a in zip(operation.saved_names, self.saved or ()) if a is not None}
-        return (
-            "one of the variables needed for gradient computation has been modified by an inplace operation: "
-            f"{self.name} saved {', '.join(f'{n} of shape {s}' for n, s in shapes.items())} and its memory has been changed "
-            f"{sum([v[0] for v in self.versions]) - self.stamp} time(s) since. Hint: detect_anomaly() shows where it was recorded"
-            + (f"\nIt was recorded here:\n{''.join(self.recorded_at)}" if self.recorded_at else "")
-        )
-
-
-class Pick(Node):
-    """One of several results of a node: gathers that result's gradient for it."""
-
-    __slots__ = ("index",)
-    index: int
-
-    def __init__(self, node: Node, index: int):
-        self.edges = (node,)
-        self.index = index
-        self.shape = node.shape[index]
-        self.dtype = node.dtype[index]
-
-    @property
-    def name(self) -> str:
-        return self.edges[0].name  # type: ignore[union-attr]
-
-
-class AccumulateGrad(Node):
-    """Where the gradient of a leaf ends: adds it to the leaf's ``.grad``.
-
-    It knows its leaf weakly, so a parameter is freed as soon as its last user lets go of it.
-
-    Attributes
-    ----------
-    home : array or None
-        Memory in which the gradient shall live, such as a slice of a flat bucket.
-    lock : Lock
-        Held while a gradient is added: several threads may run backward at once.
-    post_hooks : OrderedDict or None
-        Called with the leaf after its gradient has been added.
-    """
-
-    __slots__ = ("home", "leaf", "lock", "post_hooks")
-
-    home: Any
-    post_hooks: OrderedDict | None
-
-    def __init__(self, leaf: Tensor):
-        self.edges = ()
-        self.leaf = ref(leaf)
-        self.shape = leaf._array.shape
-        self.dtype = leaf._array.dtype
-        self.home = None
-        self.lock = Lock()
-        self.post_hooks = None
-
-    def accumulate(self, gradient: Any, is_fresh: bool) -> None:
-        """Add a gradient, an array or (where the gradient itself has a graph) a tensor."""
-        leaf = self.leaf()
-        if leaf is None:
-            return
-        with self.lock:
-            existing = leaf._grad
-            if isinstance(gradient, Tensor):
-                leaf._grad = gradient if existing is None else existing + gradient
-            elif existing is None:
-                leaf._grad = wrap(self._settle(gradient, is_fresh))
-            elif existing._node is not None:
-                leaf._grad = wrap(existing._array + gradient)
-            else:
-                existing._array += gradient
-                bump_version(existing)
-        if self.post_hooks:
-            for hook in tuple(self.post_hooks.values()):
-                hook(leaf)
-
-    def _settle(self, gradient: Any, is_fresh: bool) -> Any:
-        """The array that ``.grad`` will keep: its own, in C order, or its home's memory."""
-        xp = NAMESPACES[gradient.__class__]
-        if self.home is not None:
-            xp.copyto(self.home, gradient)
-            return self.home
-        if is_fresh and gradient.__class__ is xp.ndarray and gradient.flags.c_contiguous:
-            return gradient
-        return xp.array(gradient)
-
-
-def retain_gradient(tensor: Tensor) -> None:
-    """Let the engine keep the gradient of a tensor that is not a leaf in its ``.grad``."""
-    weak = ref(tensor)
-
-    def keep(gradient: Tensor) -> None:
-        alive = weak()
-        if alive is None:
-            return
-        if alive._grad is not None:
-            gradient = alive._grad + gradient
-        elif gradient._node is None:  # the engine goes on with this array
-            gradient = wrap(NAMESPACES[gradient._array.__class__].array(gradient._array))
-        alive._grad = gradient
-
-    assert tensor._node is not None
-    tensor._node.add_hook("hooks", keep)
+    return _Group([t.register_hook(for_all(i) if mode == "all" else first) for i, t in enumerate(tensors)])

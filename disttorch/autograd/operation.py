@@ -7,7 +7,7 @@ parameters. The rule for an input says what its gradient is. The names of a rule
 and so what is saved:
 
     g               the gradient of the result
-    out             the result
+    out             the result; of several, a tuple of them
     x, y, ...       an input, by its name in the forward function
     x_shape         an input's shape alone
     xp              the namespace
@@ -26,13 +26,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..backend import NAMESPACES
+from ..backend.batched import BatchedArray, lifted
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
 from .grad_mode import ANOMALY, recording
-from .graph import NEVER_CHANGED, Edge, OperationNode, Pick
+from .node import NEVER_CHANGED, Edge, OperationNode, Pick
+from .saved import BEFORE_WRITING
 from .variable import Tensor, bump_version, wrap
 from .views import base_of, set_history, view_of
 
-__all__ = ["Operation", "apply", "apply_in_place", "as_array", "record", "recorded"]
+__all__ = ["Operation", "apply", "apply_in_place", "as_array", "in_one_world", "record", "recorded"]
 
 
 class Operation:
@@ -52,6 +54,8 @@ class Operation:
         inputs' second derivatives go through.
     results : int
         How many results there are; -1 if their number depends on the input.
+    fills_missing : bool
+        Whether, of several results, those that no gradient reached count as zeros; else the rule is given None for them.
     is_view : bool
         Whether the result shares the first input's memory (where the forward function did not have to copy).
     gradients : callable, optional
@@ -61,7 +65,7 @@ class Operation:
     """
 
     __slots__ = (
-        "backward", "extras", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by", "node_name", "plans",
+        "backward", "extras", "fills_missing", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by", "node_name", "plans",
         "recompute", "results", "saved_names", "shape_names",
     )  # fmt: skip
 
@@ -73,6 +77,7 @@ class Operation:
         extras: Sequence[str] = (),
         recompute: Callable[..., tuple] | None = None,
         results: int = 1,
+        fills_missing: bool = True,
         is_view: bool = False,
         gradients: Callable[..., Any] | None = None,
         **rules: Callable[..., Any],
@@ -84,6 +89,7 @@ class Operation:
         self.recompute = recompute
         self.results = results
         self.is_single = results == 1 and not self.extras
+        self.fills_missing = fills_missing
         self.is_view = is_view
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
@@ -167,8 +173,12 @@ class Operation:
             elif i < count:
                 wrapped.append(wrap(array, node.edges[i]))
             elif i == count:
-                # a result that is no single array is never saved
-                wrapped.append(wrap(array, node))
+                several = array.__class__ is tuple
+                wrapped.append(
+                    tuple([wrap(a, Pick(node, k) if a.dtype in DIFFERENTIABLE else None) for k, a in enumerate(array)])
+                    if several
+                    else wrap(array, node)
+                )
             else:
                 wrapped.append(wrap(array))
         if self.recompute is not None:
@@ -214,7 +224,9 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
     first = arrays[0].__class__
     for array in arrays:
         if array.__class__ is not first and array is not None:
-            refuse_devices(operation, inputs)
+            arrays = in_one_world(operation, inputs, arrays)
+            first = next(a.__class__ for a in arrays if a is not None)
+            break
     out = operation.forward(NAMESPACES[first], *arrays, **params)
     extras: tuple = ()
     results: Any
@@ -247,7 +259,7 @@ def recorded(operation: Operation, x: Tensor, out: Any, params: dict) -> Tensor:
     if edge is not None:
         mode = recording.get()
         if mode:
-            if not operation.is_plain or mode == ANOMALY:
+            if not operation.is_plain or mode & ANOMALY:
                 record(operation, (x,), (a,), result, (), params, mode)
             elif out.dtype in DIFFERENTIABLE:
                 result._node = node = _new(OperationNode)
@@ -327,24 +339,40 @@ def record(
                     versions.append(version)
                     stamp += version[0]
         if out_place is not None:
-            saved[out_place] = result._array
-            version = result._version
-            if version is None:
-                result._version = version = [0]
-            versions.append(version)
-            stamp += version[0]
+            saved[out_place] = tuple([r._array for r in result]) if several else result._array
+            for r in result if several else (result,):
+                version = r._version
+                if version is None:
+                    r._version = version = [0]
+                versions.append(version)
+                stamp += version[0]
         for i in which_extras:
             saved[places - len(extras) + i] = extras[i]
         node.versions = versions or NEVER_CHANGED
         node.stamp = stamp
-    if mode == ANOMALY:
-        node.note_place()
+    if mode > 1:
+        node.note(mode)
     if not several:
         result._node = node
         return
     for i, r in enumerate(result):
         if r._array.dtype in DIFFERENTIABLE:
             r._node = Pick(node, i)
+
+
+def in_one_world(operation: Operation, inputs: Sequence[Tensor | None], arrays: Sequence[Any]) -> list[Any]:
+    """The inputs' arrays, which are of several classes, in one: those beside samples are the same for all samples.
+
+    Raises
+    ------
+    RuntimeError
+        If they are on different devices.
+    """
+    if any(isinstance(a, BatchedArray) for a in arrays):
+        arrays = [None if a is None else lifted(a) for a in arrays]
+    if len({a.__class__ for a in arrays if a is not None}) > 1:
+        refuse_devices(operation, inputs)
+    return list(arrays)
 
 
 def refuse_devices(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
@@ -368,7 +396,9 @@ def apply_in_place(operation: Operation, x: Tensor, *others: Tensor | None, **pa
     xp = NAMESPACES[x._array.__class__]
     for array in arrays:
         if array is not None and array.__class__ is not arrays[0].__class__:
-            refuse_devices(operation, inputs)
+            arrays = in_one_world(operation, inputs, arrays)
+            xp = NAMESPACES[arrays[0].__class__]
+            break
     check_in_place(operation.name, x, others)
     before = before_overwriting(operation, inputs, arrays)
     out = operation.forward(xp, *arrays, **params)
@@ -383,7 +413,10 @@ def apply_in_place(operation: Operation, x: Tensor, *others: Tensor | None, **pa
 
 def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -> None:
     """Refuse an in-place change of memory that is read-only or overlaps itself, or that the graph could not follow."""
-    if not getattr(x._array.flags, "writeable", True):
+    if BEFORE_WRITING:
+        for notify in tuple(BEFORE_WRITING):
+            notify(x)
+    if not getattr(x._array.flags, "writeable", True) and not _made_writeable(x):
         raise RuntimeError(
             f"{name}_: more than one element of the written-to tensor of shape {list(x._array.shape)} and strides "
             f"{list(x._array.strides)} bytes refers to a single memory location, or the memory is read-only; clone() it first"
@@ -396,6 +429,15 @@ def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -
         raise RuntimeError(f"{name}_: {kind} is being used in an in-place operation; do it under no_grad()")
     if x._array.dtype not in DIFFERENTIABLE and any(o is not None and o._node is not None for o in others):
         raise RuntimeError(f"{name}_: a result that requires grad cannot be put into a tensor of dtype {DTYPES[x._array.dtype]}")
+
+
+def _made_writeable(x: Tensor) -> bool:
+    """A part of an expanded view in which no place comes twice can be written to after all."""
+    a = x._array
+    if x._view is None or not base_of(x)._array.flags.writeable or any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape)):
+        return False
+    a.flags.writeable = True
+    return True
 
 
 def before_overwriting(operation: Operation, inputs: Sequence[Tensor | None], arrays: Sequence[Any]) -> Sequence[Any]:

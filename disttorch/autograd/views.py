@@ -8,12 +8,13 @@ about where their values come from (PyTorch: https://docs.pytorch.org/docs/stabl
 from __future__ import annotations
 
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from ..backend import NAMESPACES
-from .grad_mode import ANOMALY, enable_grad, recording
-from .graph import Node, OperationNode
+from .grad_mode import enable_grad, recording
+from .node import Node, OperationNode
 from .variable import Tensor
 
 if TYPE_CHECKING:
@@ -35,7 +36,9 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
     version.append(ref(result))
     count = len(version)
     if count & (count - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
-        version[1:] = [v for v in version[1:] if v() is not None]
+        with _pruning:  # other threads may append meanwhile, behind what is looked at here
+            count = len(version)
+            version[1:count] = [v for v in version[1:count] if v() is not None]
     edge = x._node
     if edge is not None:
         mode = recording.get()
@@ -47,12 +50,13 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
             node.dtype = array.dtype
             node.params = params
             node.versions = ()
-            if mode == ANOMALY:
-                node.note_place()
+            if mode > 1:
+                node.note(mode)
     return result
 
 
 _new = object.__new__
+_pruning = Lock()
 
 
 def base_of(x: Tensor) -> Tensor:
@@ -72,22 +76,26 @@ def follow(path: tuple, base: Tensor) -> Tensor:
 class AssignedView(Node):
     """The base after a part of it was changed: the gradient of that part goes to what was put there."""
 
-    __slots__ = ("path",)
+    __slots__ = ("path", "strides")
 
     returns_fresh_arrays = False
 
-    def __init__(self, base: Tensor, path: tuple, value: Node):
+    def __init__(self, base: Tensor, path: tuple, value: Node | None):
         self.edges = (base._node, value)
         self.path = path
+        # in another layout of memory some views would be copies, or views of other elements
+        self.strides = base._array.strides
         self.shape = base._array.shape
         self.dtype = base._array.dtype
 
-    @property
     def name(self) -> str:
         return "CopySlices"
 
     def propagate(self, gradient: Any, create_graph: bool) -> tuple[Any, Any]:
         xp = NAMESPACES[gradient.__class__]
+        array = gradient._array if create_graph else gradient
+        if array.strides != self.strides and min(self.strides, default=1) > 0:
+            gradient = xp.in_layout(gradient, self.strides)
         rest = xp.array(gradient)
         take = follow if create_graph else partial(_follow_arrays, xp)
         # an advanced index takes a copy, so the last step is an assignment
@@ -117,12 +125,18 @@ def set_history(x: Tensor, node: Node) -> None:
             base, *step = base._view
             path.append(tuple(step))
         base._node = AssignedView(base, tuple(reversed(path)), node)
-    family = {base}  # detached tensors share the list, but not the history
+    led = {base}  # to the new node; detached tensors share the list, but not the history
     for weak in (base._version or ())[1:]:
         view = weak()
-        # in the order in which they were made: what a view is taken of has been led to the new node before it
-        if view is not None and view._view is not None and view._view[0] in family:
-            family.add(view)
-            source, operation, params = view._view
+        chain = []
+        while view is not None and view not in led:
+            chain.append(view)
+            view = None if view._view is None else view._view[0]
+        if view is None:  # not of this family
+            continue
+        # what a view is taken of has been led to the new node before it
+        for view in reversed(chain):
+            source, operation, params = view._view  # type: ignore[misc]
             with enable_grad():
                 view._node = operation(source, **params)._node
+            led.add(view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import Any
 
 from .cpu import cpu
@@ -21,7 +22,9 @@ __all__ = [
     "set_default_device",
 ]
 
-_default_device = device("cpu")
+_CPU = device("cpu")
+#: for this thread, where set_default_device or a with-block of a device has set one
+_default_device: ContextVar[device] = ContextVar("disttorch.default_device", default=_CPU)
 
 
 def for_device(where: Any = None) -> tuple[Namespace, device]:
@@ -37,7 +40,7 @@ def for_device(where: Any = None) -> tuple[Namespace, device]:
     RuntimeError
         If the device is not there; the message says what is missing.
     """
-    where = _default_device if where is None else as_device(where)
+    where = _default_device.get() if where is None else as_device(where)
     if where.type == "cpu":
         return cpu, cpu.check_device(where)
     try:
@@ -60,17 +63,17 @@ def cuda_is_available() -> bool:
 
 
 def get_default_device() -> device:
-    """The device of tensors made without ``device=``; the CPU unless set."""
-    return _default_device
+    """The device of tensors made without ``device=`` in this thread; the CPU unless set."""
+    return _default_device.get()
 
 
 def set_default_device(where: Any) -> None:
-    """Set the device of tensors made without ``device=``.
+    """Set the device of tensors made without ``device=`` in this thread; None stands for the CPU. For a block of lines there is
+    ``with disttorch.device(...)``.
 
     Raises
     ------
     RuntimeError
         If the device is not there.
     """
-    global _default_device
-    _default_device = device("cpu") if where is None else for_device(where)[1]
+    _default_device.set(_CPU if where is None else for_device(where)[1])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 from contextlib import nullcontext
 from typing import Any
 
 import numpy
 
 from .cpu_kernels import CPU_KERNELS
+from .cpu_kernels.indexing import accumulate_at
 from .device import device
 from .dtypes import DTYPES, HALF
 from .memory import keep_freed_memory
@@ -97,16 +99,19 @@ def _matmul(a: Any, b: Any) -> Any:
         return a.dot(b)  # the same product, by a shorter way
     if a.dtype in HALF:
         return numpy.matmul(a.astype(FLOAT32), b.astype(FLOAT32)).astype(a.dtype)
-    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous:
+    if a.ndim > 2 and b.ndim == 2 and a.flags.c_contiguous and a.size:
         # one large product instead of a small one for every leading index
         return numpy.matmul(a.reshape(-1, a.shape[-1]), b).reshape(*a.shape[:-1], b.shape[1])
     return numpy.matmul(a, b)
 
 
 def _linear(x: Any, weight: Any, bias: Any) -> Any:
+    if bias is None:
+        return _matmul(x, weight.T)
+    if x.dtype in HALF:  # rounded once, at the end
+        return _linear(x.astype(FLOAT32), weight.astype(FLOAT32), bias).astype(x.dtype)
     product = _matmul(x, weight.T)
-    if bias is not None:
-        product += bias
+    product += bias
     return product
 
 
@@ -202,6 +207,32 @@ class CPU(Namespace):
         """A view with any shape and strides (bytes, offset too) on the array's memory."""
         return numpy.ndarray(shape, a.dtype, buffer=memory_of(a), offset=offset, strides=strides)
 
+    def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
+        """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""
+        block = block_of(memory_of(a))
+        return numpy.ndarray(shape, dtype or a.dtype, block, address_of(a) - address_of(block) + offset, strides)
+
+    def storage_of(self, a: Any) -> tuple[int, int]:
+        """Address and bytes of the whole block of memory that an array is a view of."""
+        block = block_of(memory_of(a))
+        return address_of(block), block.nbytes
+
+    def address_of(self, a: Any) -> int:
+        """The address of the first element."""
+        return address_of(a)
+
+    def shared(self, a: Any) -> Any:
+        """A copy in memory that processes started by fork share."""
+        block = mmap.mmap(-1, max(a.nbytes, 1))
+        copy = numpy.frombuffer(block, numpy.uint8, a.nbytes).view(a.dtype).reshape(a.shape)
+        copy[...] = a
+        return copy
+
+    def is_shared(self, a: Any) -> bool:
+        """Whether an array lies in such memory."""
+        root = memory_of(a)
+        return isinstance(root.base, mmap.mmap) or isinstance(getattr(root.base, "obj", None), mmap.mmap)
+
     def random(self, seed: int) -> Any:
         """A counter-based bit stream, the same on every platform (Salmon et al., SC 2011)."""
         return numpy.random.Generator(numpy.random.Philox(seed))
@@ -210,9 +241,9 @@ class CPU(Namespace):
         """Start NumPy's own global stream, from which users' code may draw, from a seed of 64 bits."""
         numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 - it is that stream that is meant
 
-    def add_at(self, a: Any, index: Any, values: Any) -> None:
-        """``a[index] += values`` with repeated indices added up."""
-        numpy.add.at(a, index, values)
+    def add_at(self, a: Any, index: Any, values: Any, how: str = "add") -> None:
+        """``a[index] += values`` with repeated indices added up; or multiply, maximum, minimum."""
+        accumulate_at(a, index, values, how)
 
     def synchronize(self) -> None:
         """NumPy has finished when it returns."""
@@ -223,6 +254,25 @@ def memory_of(a: Any) -> Any:
     while isinstance(a.base, numpy.ndarray):
         a = a.base
     return a
+
+
+def address_of(a: Any) -> int:
+    """The address of an array's first element."""
+    return a.__array_interface__["data"][0]
+
+
+def block_of(root: Any) -> Any:
+    """A block of memory, which belongs to an array, as an array in C order, which can be viewed in any way."""
+    if not root.flags.c_contiguous:
+        turned = root.transpose(sorted(range(root.ndim), key=lambda i: -root.strides[i]))
+        if turned.flags.c_contiguous:
+            root = turned
+        else:  # another library's, with gaps: its bytes from the first element to the last
+            extent = root.itemsize + sum((n - 1) * stride for n, stride in zip(root.shape, root.strides))
+            first = root[(slice(0, 1),) * root.ndim].reshape(1).view(numpy.uint8)
+            return numpy.lib.stride_tricks.as_strided(first, (extent if root.size else 0,), (1,), writeable=root.flags.writeable)
+    # arrays of bfloat16 do not lend their memory to others under their own dtype
+    return root.reshape(-1).view(numpy.uint8)
 
 
 cpu = CPU()

@@ -78,13 +78,42 @@ class CUDA(Namespace):
             base = base.base
         return cupy.ndarray(shape, a.dtype, memptr=base.data + offset, strides=strides)
 
+    def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
+        """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""
+        return cupy.ndarray(shape, a.dtype if dtype is None else dtype, memptr=a.data + offset, strides=strides)
+
+    def storage_of(self, a: Any) -> tuple[int, int]:
+        """Address and bytes of the whole block of memory that an array is a view of."""
+        base = a
+        while base.base is not None:
+            base = base.base
+        return base.data.ptr, base.nbytes
+
+    def address_of(self, a: Any) -> int:
+        """The address of the first element."""
+        return a.data.ptr
+
     def random(self, seed: int) -> Any:
         """A counter-based bit stream (Salmon et al., SC 2011)."""
         return cupy.random.Generator(cupy.random.Philox4x3210(seed))
 
-    def add_at(self, a: Any, index: Any, values: Any) -> None:
-        """``a[index] += values`` with repeated indices added up."""
-        cupy.add.at(a, index, values)
+    def add_at(self, a: Any, index: Any, values: Any, how: str = "add") -> None:
+        """``a[index] += values`` with repeated indices added up; or multiply, maximum, minimum."""
+        if how != "multiply" and a.dtype.kind != "V":
+            getattr(cupy, how).at(a, index, values)
+            return
+        # CuPy has no other: the n-th values of all places are put together, for n = 0, 1, ...
+        places = cupy.arange(a.size).reshape(a.shape)[index]
+        values = cupy.broadcast_to(cupy.asarray(values, a.dtype), places.shape).ravel()
+        order = cupy.argsort(places.ravel(), kind="stable")
+        ordered = places.ravel()[order]
+        first = cupy.concatenate([cupy.ones(1, bool), ordered[1:] != ordered[:-1]])[: ordered.size]
+        turn = cupy.arange(ordered.size) - cupy.nonzero(first)[0][cupy.cumsum(first) - 1]
+        result = cupy.ascontiguousarray(a).ravel()
+        for n in range(int(turn.max()) + 1 if ordered.size else 0):
+            now = turn == n
+            result[ordered[now]] = getattr(cupy, how)(result[ordered[now]], values[order[now]])
+        a[...] = result.reshape(a.shape)
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 __all__ = ["as_device", "device"]
 
 _TYPES = ("cpu", "cuda")
+#: of the with-blocks of devices in this thread, the default devices before them
+_outer: ContextVar[tuple[device, ...]] = ContextVar("disttorch.outer_devices", default=())
 
 
 class device:
@@ -23,6 +28,10 @@ class device:
     ------
     RuntimeError
         If there is no such kind of device, or the number is given twice or negative.
+
+    Notes
+    -----
+    As a with-block, or around a function as a decorator, it is the default device meanwhile.
 
     Examples
     --------
@@ -64,6 +73,32 @@ class device:
 
     def __hash__(self) -> int:
         return hash((self.type, self.index))
+
+    def __reduce__(self) -> tuple:
+        return device, (self.type, self.index)
+
+    def __enter__(self) -> device:
+        from . import get_default_device, set_default_device
+
+        before = get_default_device()
+        set_default_device(self)
+        _outer.set((*_outer.get(), before))
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        from . import set_default_device
+
+        *rest, before = _outer.get()
+        _outer.set(tuple(rest))
+        set_default_device(before)
+
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def on_device(*args: Any, **options: Any) -> Any:
+            with self:
+                return function(*args, **options)
+
+        return on_device
 
 
 def as_device(value: Any) -> device:

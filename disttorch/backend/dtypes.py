@@ -66,9 +66,19 @@ class dtype:
         return as_dtype, (self.name,)
 
     def to_complex(self) -> dtype:
+        """The complex type with such parts; complex64 for the half types.
+
+        Raises
+        ------
+        RuntimeError
+            For integers and bool.
+        """
+        if self.category < FLOAT:
+            raise RuntimeError(f"there is no complex type for {self}")
         return _BY_NAME["complex128" if self.itemsize == 8 else "complex64"] if self.category < COMPLEX else self
 
     def to_real(self) -> dtype:
+        """The type of the parts of a complex type; itself of another."""
         return {"complex64": _BY_NAME["float32"], "complex128": _BY_NAME["float64"]}.get(self.name, self)
 
 
@@ -257,6 +267,12 @@ class finfo:
         The default dtype if absent; of a complex dtype, its real part's limits.
     """
 
+    eps: float
+    max: float
+    min: float
+    tiny: float
+    smallest_normal: float
+
     def __init__(self, type: Any = None):
         d = (_default if type is None else as_dtype(type)).to_real()
         if not d.is_floating_point:
@@ -264,11 +280,12 @@ class finfo:
         info = ml_dtypes.finfo(d.numpy)
         self.bits: int = info.bits
         self.dtype = d.name
-        for name in ("eps", "max", "min", "tiny", "smallest_normal", "resolution"):
+        for name in ("eps", "max", "min", "tiny", "smallest_normal"):
             setattr(self, name, float(getattr(info, name)))
+        self.resolution = 10.0 ** -int(info.precision)  # a power of ten, as the documentation has it
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{n}={getattr(self, n):g}" for n in ("resolution", "min", "max", "eps", "tiny"))
+        values = ", ".join(f"{n}={getattr(self, n):g}" for n in ("resolution", "min", "max", "eps", "smallest_normal", "tiny"))
         return f"finfo({values}, dtype={self.dtype})"
 
 
@@ -283,4 +300,4 @@ class iinfo:
         self.bits, self.max, self.min, self.dtype = int(info.bits), int(info.max), int(info.min), d.name
 
     def __repr__(self) -> str:
-        return f"iinfo(min={self.min}, max={self.max}, dtype={self.dtype})"
+        return f"iinfo(min={self.min:g}, max={self.max:g}, dtype={self.dtype})"

@@ -16,16 +16,17 @@ __all__ = ["ARRAY_FUNCTIONS", "NAMESPACES", "Namespace", "move", "namespace"]
 
 ARRAY_FUNCTIONS = tuple(
     """
-    abs absolute add all amax amin any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin argsort
-    array_equal ascontiguousarray asarray bincount bitwise_and bitwise_or bitwise_xor broadcast_to cbrt ceil clip
-    concatenate conjugate copysign copyto cos cosh cumprod cumsum deg2rad diagonal diff divide einsum empty empty_like equal
-    exp exp2 expand_dims expm1 eye flip floor floor_divide fmax fmin fmod from_dlpack full full_like greater greater_equal hypot
-    invert isfinite isinf isnan left_shift less less_equal linspace log log10 log1p log2 logaddexp logaddexp2
-    logical_and logical_not logical_or logical_xor logspace matmul max maximum mean min minimum moveaxis multiply
-    nan_to_num ndarray negative nonzero not_equal ones ones_like outer pad positive power prod rad2deg reciprocal remainder
-    repeat reshape right_shift rint roll searchsorted sign signbit sin sinh sort split sqrt square squeeze stack std subtract
-    sum swapaxes take take_along_axis tan tanh tensordot tile trace transpose tri tril triu trunc unique var where
-    zeros zeros_like
+    abs absolute add all amax amin any arange arccos arccosh arcsin arcsinh arctan arctan2 arctanh argmax argmin
+    argpartition argsort array_equal asarray ascontiguousarray bincount bitwise_and bitwise_or bitwise_xor
+    broadcast_arrays broadcast_to cbrt ceil clip concatenate conjugate copysign copyto cos cosh cumprod cumsum deg2rad
+    diagonal diff divide einsum empty empty_like equal exp exp2 expand_dims expm1 eye flip floor floor_divide fmax fmin
+    fmod frexp from_dlpack full full_like gcd greater greater_equal heaviside hypot invert isfinite isin isinf isnan lcm
+    left_shift less less_equal lexsort linspace log log10 log1p log2 logaddexp logaddexp2 logical_and logical_not
+    logical_or logical_xor logspace matmul max maximum mean min minimum moveaxis multiply nan_to_num ndarray negative
+    nextafter nonzero not_equal ones ones_like outer pad positive power prod rad2deg reciprocal remainder repeat reshape
+    right_shift rint roll searchsorted sign signbit sin sinh sort split sqrt square squeeze stack std subtract sum
+    swapaxes take take_along_axis tan tanh tensordot tile trace transpose tri tril triu trunc unique var where zeros
+    zeros_like
     """.split()
 )
 
@@ -44,6 +45,7 @@ class Namespace(SimpleNamespace):
     def __init__(self, name: str, library: Any):
         super().__init__(**{function: getattr(library, function) for function in ARRAY_FUNCTIONS})
         self.name = name
+        self.linalg, self.fft = library.linalg, library.fft
         for kernel_name, plain in PLAIN.items():
             setattr(self, kernel_name, partial(plain, self))
 

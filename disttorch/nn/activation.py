@@ -6,7 +6,8 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from ..ops.creation import full
-from ..ops.nn import activation, softmax
+from ..ops.nn import activation, noise, softmax
+from ..ops.nn.arguments import warn
 from .module import Module
 from .parameter import Parameter
 from .table import REQUIRED, layer
@@ -26,6 +27,7 @@ __all__ = [
     "LogSoftmax",
     "Mish",
     "PReLU",
+    "RReLU",
     "ReLU",
     "ReLU6",
     "SiLU",
@@ -46,6 +48,18 @@ def _nothing(module: Any) -> str:
     return ""
 
 
+def _ends(given: dict[str, Any]) -> dict[str, Any]:
+    """Hardtanh's arguments, those of old under their names of today."""
+    for old, new in (("min_value", "min_val"), ("max_value", "max_val")):
+        value = given.pop(old)
+        if value is not None:
+            warn(f"keyword argument `{old}` is deprecated and renamed to `{new}`", FutureWarning)
+            given[new] = value
+    if None not in (given["min_val"], given["max_val"]) and given["max_val"] <= given["min_val"]:
+        raise AssertionError(f"max_val ({given['max_val']}) must be greater than min_val ({given['min_val']})")
+    return given
+
+
 def _softmax_over_channels(input: Tensor) -> Tensor:
     """Softmax over C of (N, C, H, W) or (C, H, W)."""
     if input.ndim not in (3, 4):
@@ -60,7 +74,9 @@ GLU = layer("GLU", activation.glu, dim=-1)
 Hardshrink = layer("Hardshrink", activation.hardshrink, show=lambda m: f"{m.lambd}", lambd=0.5)
 Hardsigmoid = layer("Hardsigmoid", activation.hardsigmoid, show=_nothing, inplace=False)
 Hardswish = layer("Hardswish", activation.hardswish, show=_nothing, inplace=False)
-Hardtanh = layer("Hardtanh", activation.hardtanh, min_val=-1.0, max_val=1.0, inplace=False)
+Hardtanh = layer(
+    "Hardtanh", activation.hardtanh, prepare=_ends, min_val=-1.0, max_val=1.0, inplace=False, min_value=None, max_value=None
+)
 LeakyReLU = layer("LeakyReLU", activation.leaky_relu, negative_slope=0.01, inplace=False)
 LogSigmoid = layer("LogSigmoid", activation.logsigmoid)
 LogSoftmax = layer("LogSoftmax", softmax.log_softmax, dim=None)
@@ -79,6 +95,30 @@ Softsign = layer("Softsign", activation.softsign)
 Tanh = layer("Tanh", activation.tanh)
 Tanhshrink = layer("Tanhshrink", activation.tanhshrink)
 Threshold = layer("Threshold", activation.threshold, threshold=REQUIRED, value=REQUIRED, inplace=False)
+
+
+class RReLU(Module):
+    """LeakyReLU with random slopes in training, and their mean else; as ``torch.nn.RReLU``.
+
+    Parameters
+    ----------
+    lower, upper : float
+        Between which the slopes are drawn.
+    inplace : bool
+    """
+
+    def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False):
+        super().__init__()
+        self.lower = lower
+        self.upper = upper
+        self.inplace = inplace
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply the slopes to what is negative."""
+        return noise.rrelu(input, self.lower, self.upper, self.training, self.inplace)
+
+    def extra_repr(self) -> str:
+        return f"lower={self.lower}, upper={self.upper}" + (", inplace=True" if self.inplace else "")
 
 
 class PReLU(Module):

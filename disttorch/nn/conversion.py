@@ -12,7 +12,8 @@ from ..autograd.grad_mode import no_grad
 from ..autograd.variable import Tensor
 from ..backend import dtypes as dt
 from ..backend.dtypes import DTYPES, as_dtype
-from .parameter import Buffer
+from ..ops.creation import empty
+from .parameter import Buffer, is_lazy
 
 if TYPE_CHECKING:
     from .module import Module
@@ -30,7 +31,9 @@ def apply_to_tensors(self: Module, fn: Callable[[Tensor], Tensor], recurse: bool
                 if parameter._grad is not None:
                     parameter._grad = fn(parameter._grad.detach())
         for name, buffer in self._buffers.items():
-            if buffer is not None:
+            if is_lazy(buffer):
+                buffer.data = fn(buffer.data)  # type: ignore[union-attr]
+            elif buffer is not None:
                 changed = fn(buffer)
                 self._buffers[name] = buffer if changed is buffer else _as_buffer(buffer, changed)
     return self
@@ -61,6 +64,20 @@ def to(self: Module, *args: Any, **kwargs: Any) -> Module:
         return t.to(device=device, dtype=dtype if DTYPES[t._array.dtype].category >= dt.FLOAT else None)
 
     return self._apply(convert)
+
+
+def to_empty(self: Module, *, device: Any, recurse: bool = True) -> Module:
+    """Give all parameters and buffers new memory on a device, without copying their values; returns the module."""
+
+    def fresh(t: Tensor) -> Tensor:
+        return empty(t.shape, dtype=t.dtype, device=device)
+
+    return self._apply(fresh, recurse=recurse)
+
+
+def share_memory(self: Module) -> Module:
+    """Move all parameters and buffers into memory that processes share; returns the module."""
+    return self._apply(lambda t: t.share_memory_())
 
 
 def to_cpu(self: Module) -> Module:

@@ -21,7 +21,10 @@ from ..ops.creation import zeros
 if TYPE_CHECKING:
     from .module import Module
 
-__all__ = ["CallHooks", "StateHooks", "call"]
+__all__ = [
+    "CallHooks", "StateHooks", "call", "register_module_forward_hook", "register_module_forward_pre_hook",
+    "register_module_full_backward_hook", "register_module_full_backward_pre_hook",
+]  # fmt: skip
 
 
 class CallHooks:
@@ -51,10 +54,16 @@ class StateHooks:
         self.after_load: OrderedDict = OrderedDict()
 
 
+#: the hooks of all modules; while there are any, it is the class's `_hooks`, which modules without hooks of their own find
+FOR_ALL = CallHooks()
+
+
 def call(module: Module, args: tuple, kwargs: dict[str, Any]) -> Any:
-    """Call a module's forward with the hooks around it."""
+    """Call a module's forward with the hooks around it: those of all modules first."""
     hooks = module._hooks
     assert hooks is not None
+    if hooks is not FOR_ALL and any(vars(FOR_ALL).values()):
+        hooks = _both(FOR_ALL, hooks)
     for hook, with_kwargs in tuple(hooks.before.values()):
         args, kwargs = _before(module, hook, with_kwargs, args, kwargs)
     boundary = None
@@ -73,6 +82,14 @@ def call(module: Module, args: tuple, kwargs: dict[str, Any]) -> Any:
         _after_failure(module, hooks, done, args, kwargs)
         raise
     return result if boundary is None else boundary.leave(result)
+
+
+def _both(first: CallHooks, second: CallHooks) -> CallHooks:
+    together = CallHooks()
+    for kind, entries in vars(together).items():
+        entries.update(getattr(first, kind))
+        entries.update(getattr(second, kind))
+    return together
 
 
 def _before(module: Module, hook: Callable, with_kwargs: bool, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -221,7 +238,7 @@ def _spread(gradients: Sequence[Any], places: list[int], constants: list[Any]) -
 
 
 def _around_call(module: Module) -> CallHooks:
-    if module._hooks is None:
+    if module._hooks is None or module._hooks is FOR_ALL:
         module._hooks = CallHooks()
     return module._hooks
 
@@ -292,6 +309,11 @@ def register_full_backward_hook(self: Module, hook: Callable, prepend: bool = Fa
     return _add(_around_call(self).backward_after, (hook,), prepend)
 
 
+def register_backward_hook(self: Module, hook: Callable) -> RemovableHandle:
+    """`register_full_backward_hook` under its name of old."""
+    return register_full_backward_hook(self, hook)
+
+
 def register_state_dict_pre_hook(self: Module, hook: Callable) -> RemovableHandle:
     """Call ``hook(module, prefix, keep_vars)`` before each `state_dict`."""
     return _add(_around_state(self).before_save, (hook,))
@@ -314,3 +336,65 @@ def register_load_state_dict_post_hook(self: Module, hook: Callable) -> Removabl
     ``incompatible_keys.missing_keys`` and ``.unexpected_keys`` in place.
     """
     return _add(_around_state(self).after_load, (hook,))
+
+
+def register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
+    """`register_state_dict_post_hook`, under the name that libraries use; what the hook returns, if not None, replaces the dict."""
+    return _add(_around_state(self).after_save, (hook,))
+
+
+def register_load_hook_of_old(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:
+    """`register_load_state_dict_pre_hook` for hooks that do not take the module, under the name that libraries use."""
+    return _add(_around_state(self).before_load, (hook if with_module else _without_module(hook),))
+
+
+def _without_module(hook: Callable) -> Callable:
+    return lambda module, *args: hook(*args)
+
+
+# --- hooks of all modules ------------------------------------------------------------------------------------------------
+
+
+class _GlobalHandle:
+    """Takes a hook of all modules away again; a call is as fast as before when the last is gone."""
+
+    def __init__(self, handle: RemovableHandle):
+        self.handle = handle
+        _switch()
+
+    def remove(self) -> None:
+        """Forget the hook."""
+        self.handle.remove()
+        _switch()
+
+    def __enter__(self) -> _GlobalHandle:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.remove()
+
+
+def _switch() -> None:
+    from .module import Module
+
+    Module._hooks = FOR_ALL if any(vars(FOR_ALL).values()) else None
+
+
+def register_module_forward_pre_hook(hook: Callable) -> _GlobalHandle:
+    """`Module.register_forward_pre_hook` for all modules; as ``torch.nn.modules.module.register_module_forward_pre_hook``."""
+    return _GlobalHandle(_add(FOR_ALL.before, (hook, False)))
+
+
+def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False, always_call: bool = False) -> _GlobalHandle:
+    """`Module.register_forward_hook` for all modules; as ``torch.nn.modules.module.register_module_forward_hook``."""
+    return _GlobalHandle(_add(FOR_ALL.after, (hook, with_kwargs, always_call)))
+
+
+def register_module_full_backward_pre_hook(hook: Callable) -> _GlobalHandle:
+    """`Module.register_full_backward_pre_hook` for all modules; as PyTorch's function of that name."""
+    return _GlobalHandle(_add(FOR_ALL.backward_before, (hook,)))
+
+
+def register_module_full_backward_hook(hook: Callable) -> _GlobalHandle:
+    """`Module.register_full_backward_hook` for all modules; as PyTorch's function of that name."""
+    return _GlobalHandle(_add(FOR_ALL.backward_after, (hook,)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextvars import ContextVar
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
@@ -77,20 +78,30 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
+#: whether parameters are left as memory is; for `nn.utils.skip_init`
+SKIPPED: ContextVar[bool] = ContextVar("skipped", default=False)
+
+
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Numbers uniform in [a, b)."""
+    if SKIPPED.get():
+        return tensor
     with no_grad():
         return tensor.uniform_(a, b, generator=generator)
 
 
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normally distributed numbers."""
+    if SKIPPED.get():
+        return tensor
     with no_grad():
         return tensor.normal_(mean, std, generator=generator)
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """One value everywhere."""
+    if SKIPPED.get():
+        return tensor
     with no_grad():
         return tensor.fill_(val)
 

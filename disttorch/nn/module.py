@@ -1,17 +1,17 @@
 """Module: what every layer and every model is. It knows its parameters, its buffers and its parts by name.
 
 The three dictionaries are the only places where they are kept; attributes are looked up there. Methods that stand in
-files of their own: conversion.py, state.py (saving and loading), hooks.py.
+files of their own: walking.py, conversion.py, state.py (saving and loading), hooks.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
 from ..autograd.variable import Tensor
-from . import conversion, hooks, state
+from . import conversion, hooks, state, walking
 from .parameter import Buffer, Parameter
 
 __all__ = ["Module"]
@@ -47,6 +47,10 @@ class Module:
     #: of the layout of the state; written into the metadata of state_dict
     _version: int = 1
 
+    #: whether `__init__` passes arguments that it does not know on to the next class, for multiple inheritance
+    call_super_init: bool = False
+    dump_patches: bool = False
+
     training: bool
     _parameters: dict[str, Parameter | None]
     _buffers: dict[str, Tensor | None]
@@ -56,13 +60,18 @@ class Module:
     _hooks: hooks.CallHooks | None = None
     _state_hooks: hooks.StateHooks | None = None
 
-    def __init__(self) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if (args or kwargs) and not self.call_super_init:
+            what = f"keyword argument {next(iter(kwargs))!r}" if kwargs else f"{len(args)} positional arguments"
+            raise TypeError(f"{type(self).__name__}.__init__() got unexpected {what}")
         fields = self.__dict__
         fields["training"] = True
         fields["_parameters"] = {}
         fields["_buffers"] = {}
         fields["_modules"] = {}
         fields["_non_persistent_buffers_set"] = set()
+        if self.call_super_init:
+            super().__init__(*args, **kwargs)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self._hooks is None:
@@ -228,6 +237,35 @@ class Module:
                 raise AttributeError(f"`{name}` is not an nn.Module (looking for {target!r})")
         return module
 
+    def set_submodule(self, target: str, module: Module, strict: bool = False) -> None:
+        """Put a module in the place of the part with a dotted name.
+
+        Parameters
+        ----------
+        target : str
+        module : Module
+        strict : bool
+            Whether there must be a part of that name already.
+
+        Raises
+        ------
+        ValueError
+            If the name is empty, or `module` is no Module.
+        AttributeError
+            If the part that it belongs to is absent, or is no Module; or the name, if `strict`.
+        """
+        if not target:
+            raise ValueError("Cannot set the submodule without a target name!")
+        if not isinstance(module, Module):
+            raise ValueError(f"set_submodule: `module` is not an nn.Module, but {type(module).__name__}")
+        path, _, name = target.rpartition(".")
+        parent = self.get_submodule(path)
+        if strict and not hasattr(parent, name):
+            raise AttributeError(f"{type(parent).__name__} has no attribute `{name}` (looking for {target!r})")
+        if hasattr(parent, name) and not isinstance(getattr(parent, name), Module):
+            raise AttributeError(f"`{name}` is not an nn.Module (looking for {target!r})")
+        setattr(parent, name, module)
+
     def get_parameter(self, target: str) -> Parameter:
         """The parameter with a dotted name; AttributeError if there is none."""
         return self._get("_parameters", "nn.Parameter", target)
@@ -245,66 +283,15 @@ class Module:
             raise AttributeError(f"`{name}` is not an {what}")
         return module.__dict__[kind][name]
 
-    def named_modules(
-        self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Module]]:
-        """The module and all its parts, with their dotted names; each once unless `remove_duplicate` is off."""
-        memo = set() if memo is None else memo
-        if self in memo:
-            return
-        if remove_duplicate:
-            memo.add(self)
-        yield prefix, self
-        for name, module in self._modules.items():
-            if module is not None:
-                yield from module.named_modules(memo, f"{prefix}.{name}" if prefix else name, remove_duplicate)
-
-    def _named(self, kind: str, prefix: str, recurse: bool, remove_duplicate: bool) -> Iterator[tuple[str, Any]]:
-        seen: set[int] = set()
-        modules = self.named_modules(prefix=prefix, remove_duplicate=remove_duplicate) if recurse else [(prefix, self)]
-        for path, module in modules:
-            for name, value in module.__dict__[kind].items():
-                if value is None or id(value) in seen:
-                    continue
-                if remove_duplicate:
-                    seen.add(id(value))
-                yield (f"{path}.{name}" if path else name), value
-
-    def named_parameters(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Parameter]]:
-        """All parameters with their dotted names; those of this module alone where not `recurse`."""
-        return self._named("_parameters", prefix, recurse, remove_duplicate)
-
-    def named_buffers(
-        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
-    ) -> Iterator[tuple[str, Tensor]]:
-        """All buffers with their dotted names; those of this module alone where not `recurse`."""
-        return self._named("_buffers", prefix, recurse, remove_duplicate)
-
-    def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The parts of this module alone, each once, with their names."""
-        seen: set[Module] = set()
-        for name, module in self._modules.items():
-            if module is not None and module not in seen:
-                seen.add(module)
-                yield name, module
-
-    def parameters(self, recurse: bool = True) -> Iterator[Parameter]:
-        """All parameters, each once."""
-        return (p for _, p in self.named_parameters(recurse=recurse))
-
-    def buffers(self, recurse: bool = True) -> Iterator[Tensor]:
-        """All buffers, each once."""
-        return (b for _, b in self.named_buffers(recurse=recurse))
-
-    def children(self) -> Iterator[Module]:
-        """The parts of this module alone, each once."""
-        return (m for _, m in self.named_children())
-
-    def modules(self) -> Iterator[Module]:
-        """The module and all its parts, each once."""
-        return (m for _, m in self.named_modules())
+    named_modules = walking.named_modules
+    _named_members = walking.named_members
+    named_parameters = walking.named_parameters
+    named_buffers = walking.named_buffers
+    named_children = walking.named_children
+    parameters = walking.parameters
+    buffers = walking.buffers
+    children = walking.children
+    modules = walking.modules
 
     # --- changing all at once ---------------------------------------------------------------------------------------
 
@@ -369,6 +356,8 @@ class Module:
 
     _apply = conversion.apply_to_tensors
     to = conversion.to
+    to_empty = conversion.to_empty
+    share_memory = conversion.share_memory
     cpu = conversion.to_cpu
     cuda = conversion.to_cuda
     type = conversion.to_type
@@ -388,6 +377,9 @@ class Module:
     register_forward_hook = hooks.register_forward_hook
     register_full_backward_pre_hook = hooks.register_full_backward_pre_hook
     register_full_backward_hook = hooks.register_full_backward_hook
+    register_backward_hook = hooks.register_backward_hook
+    _register_state_dict_hook = hooks.register_state_dict_hook
+    _register_load_state_dict_pre_hook = hooks.register_load_hook_of_old
     register_state_dict_pre_hook = hooks.register_state_dict_pre_hook
     register_state_dict_post_hook = hooks.register_state_dict_post_hook
     register_load_state_dict_pre_hook = hooks.register_load_state_dict_pre_hook

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..autograd.grad_mode import no_grad
 from ..autograd.variable import Tensor
 from ..ops.creation import as_tensor
-from .parameter import Buffer, Parameter
+from .parameter import Buffer, Parameter, is_lazy
 
 if TYPE_CHECKING:
     from .module import Module
@@ -86,7 +86,8 @@ def state_dict(
             module.state_dict(destination=destination, prefix=f"{prefix}{name}.", keep_vars=keep_vars)
     if hooks is not None:
         for (hook,) in tuple(hooks.after_save.values()):
-            hook(self, destination, prefix, local_metadata)
+            replaced = hook(self, destination, prefix, local_metadata)
+            destination = destination if replaced is None else replaced
     return destination
 
 
@@ -152,20 +153,21 @@ def load_state_dict(
     unexpected: list[str] = []
     errors: list[str] = []
 
-    def load(module: Module, prefix: str) -> None:
+    def load(module: Module, own: OrderedDict, prefix: str) -> None:
         local_metadata = {**metadata.get(prefix[:-1], {}), "assign_to_params_buffers": assign}
-        own = OrderedDict((k, v) for k, v in entries.items() if k.startswith(prefix))
         module._load_from_state_dict(own, prefix, local_metadata, True, missing, unexpected, errors)
         for name, child in module._modules.items():
             if child is not None:
-                load(child, f"{prefix}{name}.")
+                path = f"{prefix}{name}."
+                # out of what this module's hooks have left, which may rename keys
+                load(child, OrderedDict((k, v) for k, v in own.items() if k.startswith(path)), path)
         if module._state_hooks is not None:
             incompatible = IncompatibleKeys(missing, unexpected)
             for (hook,) in tuple(module._state_hooks.after_load.values()):
                 if hook(module, incompatible) is not None:
                     raise TypeError("a load_state_dict post hook must change the lists of keys in place and return None")
 
-    load(self, "")
+    load(self, entries, "")
     if strict:
         for what, keys in (("Unexpected", unexpected), ("Missing", missing)):
             if keys:
@@ -219,6 +221,8 @@ def load_from_state_dict(
 
 
 def _load_one(module: Module, name: str, key: str, current: Tensor, value: Any, assign: bool) -> None:
+    if is_lazy(current) and is_lazy(value):
+        return  # there is nothing to load yet
     if not isinstance(value, Tensor):
         if not hasattr(value, "__array__"):
             raise TypeError(f'While copying "{key}": expected a Tensor or an array from the checkpoint but received {type(value).__name__}')

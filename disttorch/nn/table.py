@@ -24,6 +24,7 @@ def layer(
     keyword_only: bool = False,
     prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict,
     show: Callable[[Any], str] | None = None,
+    base: type[Module] = Module,
     **parameters: Any,
 ) -> type[Module]:
     """A module class that keeps arguments and calls a function with them.
@@ -44,6 +45,8 @@ def layer(
         Makes of the constructor's arguments those that are kept and passed on.
     show : callable, optional
         The module's `extra_repr`; otherwise all arguments, of which ``inplace`` only where it is True.
+    base : type
+        What the class is derived from.
     **parameters
         The constructor's, with their defaults.
     """
@@ -64,10 +67,10 @@ def layer(
             else:
                 setattr(self, n, value)
 
-    def forward(self: Any, *arguments: Any) -> Any:
-        if len(arguments) != inputs:
-            raise TypeError(f"{name} takes {inputs} input{'s' if inputs > 1 else ''}, but {len(arguments)} were given")
-        return function(*arguments, **{n: getattr(self, n) for n in kept})
+    def forward(self: Any, *arguments: Any, **named: Any) -> Any:
+        if len(arguments) + len(named) != inputs:
+            raise TypeError(f"{name} takes {inputs} input{'s' if inputs > 1 else ''}, but {len(arguments) + len(named)} were given")
+        return function(*arguments, **named, **{n: getattr(self, n) for n in kept})
 
     def forward_alone(self: Any, input: Any) -> Any:
         return function(input)
@@ -84,4 +87,4 @@ def layer(
         "__doc__": f"The function `{function.__name__}` as a module; as ``torch.nn.{name}``. Its arguments are the function's.",
         "__module__": sys._getframe(1).f_globals["__name__"],
     }
-    return type(name, (Module,), members)
+    return type(name, (base,), members)

@@ -10,27 +10,42 @@ from ..autograd.variable import Tensor, bump_version, share_version, wrap
 from ..backend import dtypes as dt
 from ..backend import for_device, namespace
 from ..backend.dtypes import DTYPES, as_dtype
-from .random import generator_for
+from ..backend.layout import memory_format as memory_format_type
 
 # What users find of this family, and where: see ops/public.py.
-BOTH = "clone detach"
-METHODS = "bernoulli_ contiguous copy_ detach_ fill_ normal_ random_ to uniform_ zero_"
+BOTH = "clone detach detach_ resolve_conj resolve_neg zero_"
+METHODS = "contiguous copy_ fill_ to"
+FUNCTIONS = "fill_"
 
 # the engine converts a gradient to the dtype of the input
 _cast = Operation("to_copy", lambda xp, x, *, dtype: x.astype(dtype), x=lambda g: g)
+_real_cast = Operation("to_copy", lambda xp, x, *, dtype: x.real.astype(dtype), x=lambda g: g)
 _move = Operation(
     "to_copy", lambda xp, x, *, target, source: xp.move(x, target), x=lambda g, source, xp: xp.move(g, source)
 )
 _clone = Operation("clone", lambda xp, x: xp.array(x), x=lambda g: g)
 _contiguous = Operation("clone", lambda xp, x: xp.ascontiguousarray(x), x=lambda g: g)
 # what was there before has no part in the result
-_assign = Operation(
+assign = Operation(
     "copy", lambda xp, x, source: xp.broadcast_to(source, x.shape), x=lambda g, xp: xp.zeros_like(g), source=lambda g: g
 )
 
 
+def _is_contiguous_format(memory_format: Any) -> bool:
+    return getattr(memory_format, "name", None) == "contiguous_format"
+
+
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
-    """A copy that the gradient goes through; as ``torch.clone``."""
+    """A copy that the gradient goes through; as ``torch.clone``.
+
+    Parameters
+    ----------
+    input : Tensor
+    memory_format : memory_format, optional
+        ``contiguous_format`` for C order; otherwise dimensions lie in memory as in the input.
+    """
+    if _is_contiguous_format(memory_format) and not input._array.flags.c_contiguous:
+        return apply(_contiguous, input)
     return apply(_clone, input)
 
 
@@ -42,6 +57,7 @@ def to(
     non_blocking: bool = False,
     copy: bool = False,
     memory_format: Any = None,
+    other: Tensor | None = None,
 ) -> Tensor:
     """The tensor in another dtype or on another device; itself if nothing changes. As ``torch.Tensor.to``.
 
@@ -49,21 +65,36 @@ def to(
     ----------
     input : Tensor
     *args
-        A dtype; a device; a device and a dtype; or another tensor, for its dtype and device.
+        A dtype; a device; a device and a dtype; or another tensor, for its dtype and device. Then perhaps `non_blocking` and
+        `copy`.
     device : device or str, optional
     dtype : dtype, optional
     non_blocking : bool
         Accepted as in PyTorch.
     copy : bool
         Whether to copy in any case.
+    memory_format : memory_format, optional
+        Accepted as in PyTorch; ``contiguous_format`` gives C order.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.ones(2).to("cpu", disttorch.int64)
+    tensor([1, 1])
     """
-    for arg in args:
+    flags = []
+    for arg in (*args, other) if other is not None else args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
         elif isinstance(arg, dt.dtype) or (isinstance(arg, type) and not isinstance(arg, bool)):
             dtype = arg
-        elif arg is not None and not isinstance(arg, bool):  # which would be non_blocking
+        elif isinstance(arg, bool):
+            flags.append(arg)
+        elif isinstance(arg, memory_format_type):
+            memory_format = arg
+        elif arg is not None:
             device = arg
+    copy = copy or (len(flags) > 1 and flags[1])
     result = input
     if device is not None:
         here = input.device
@@ -71,10 +102,16 @@ def to(
         if target != here:
             result = apply(_move, result, target=target, source=here)
     if dtype is not None:
+        if isinstance(dtype, str):
+            raise TypeError(f"to(): dtype must be a disttorch.dtype, not the text {dtype!r}")
         wanted = as_dtype(dtype).numpy
-        if wanted != result._array.dtype:
-            result = apply(_cast, result, dtype=wanted)
-    return clone(input) if copy and result is input else result
+        have = result._array.dtype
+        if wanted != have:
+            # of a complex number the real part stays
+            result = apply(_real_cast if have.kind == "c" and wanted.kind not in "cb" else _cast, result, dtype=wanted)
+    if copy and result is input:
+        return clone(input, memory_format=memory_format)
+    return contiguous(result) if _is_contiguous_format(memory_format) else result
 
 
 def detach(input: Tensor) -> Tensor:
@@ -98,9 +135,22 @@ def detach_(input: Tensor) -> Tensor:
     return input
 
 
+def resolve_conj(input: Tensor) -> Tensor:
+    """The tensor itself: conjugates are computed at once. As ``torch.resolve_conj``."""
+    return input
+
+
+def resolve_neg(input: Tensor) -> Tensor:
+    """The tensor itself: negatives are computed at once. As ``torch.resolve_neg``."""
+    return input
+
+
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor with its elements in C order: itself if they are, else a copy; as ``torch.Tensor.contiguous``."""
     return input if input._array.flags.c_contiguous else apply(_contiguous, input)
+
+
+# --- written in place -----------------------------------------------------------------------------------------------
 
 
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
@@ -118,7 +168,7 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     check_in_place("copy", input, (src,))
     source = src._array if namespace(src._array) is xp else namespace(src._array).move(src._array, input.device)
     try:
-        if source.dtype.kind == "c" and a.dtype.kind != "c":
+        if source.dtype.kind == "c" and a.dtype.kind not in "cb":
             source = source.real
         xp.copyto(a, source, casting="unsafe")
     except ValueError:
@@ -126,7 +176,7 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
             f"copy_: source of shape {list(src.shape)} cannot be broadcast to shape {list(a.shape)}"
         ) from None
     bump_version(input)
-    finish_in_place(_assign, (input, src), (a, source), (), {})
+    finish_in_place(assign, (input, src), (a, source), (), {})
     return input
 
 
@@ -136,71 +186,21 @@ def fill_(input: Tensor, value: Any) -> Tensor:
         if value.ndim:
             raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value.ndim} dimensions.")
         return copy_(input, value)
+    d = DTYPES[input._array.dtype]
+    if isinstance(value, complex) and not d.is_complex:
+        raise RuntimeError(f"fill_: value {value} cannot be converted to type {d} without overflow")
     check_in_place("fill", input)
     a = input._array
     xp = namespace(a)
     a[...] = xp.scalar(value, a.dtype)
     bump_version(input)
-    finish_in_place(_assign, (input, wrap(xp.asarray(xp.scalar(value, a.dtype)))), (a, a), (), {})
+    finish_in_place(assign, (input, wrap(xp.asarray(xp.scalar(value, a.dtype)))), (a, a), (), {})
     return input
 
 
 def zero_(input: Tensor) -> Tensor:
     """Overwrite all elements with 0; as ``torch.Tensor.zero_``."""
     return fill_(input, 0)
-
-
-def _random_in_place(name: str, draw: Any, doc: str) -> Any:
-    def function(input: Tensor, *args: Any, generator: Any = None, **options: Any) -> Tensor:
-        check_in_place(name, input)
-        xp = namespace(input._array)
-        source = generator_for(input.device, generator)
-        drawn = draw(source, input._array.shape, DTYPES[input._array.dtype], *args, **options)
-        xp.copyto(input._array, drawn, casting="unsafe")
-        bump_version(input)
-        finish_in_place(_assign, (input, wrap(input._array)), (input._array, input._array), (), {})
-        return input
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"Fill with {doc}; as ``torch.Tensor.{name}``."
-    return function
-
-
-def _floating(d: Any) -> Any:
-    return d if d.category >= dt.FLOAT else dt.float32
-
-
-def _uniform(source: Any, shape: Any, d: Any, from_: float = 0.0, to: float = 1.0, **options: Any) -> Any:
-    low = options.pop("from", from_)
-    if low > to:
-        raise RuntimeError(f"uniform_ expects to return a [from, to) range, but found from={low} > to={to}")
-    return source.uniform(shape, _floating(d)) * (to - low) + low
-
-
-def _normal(source: Any, shape: Any, d: Any, mean: float = 0.0, std: float = 1.0) -> Any:
-    if std < 0:
-        raise RuntimeError(f"normal_ expects std >= 0.0, but found std {std}")
-    return source.normal(shape, _floating(d)) * std + mean
-
-
-def _bernoulli(source: Any, shape: Any, d: Any, p: Any = 0.5) -> Any:
-    return source.uniform(shape, dt.float32) < (p._array if isinstance(p, Tensor) else p)
-
-
-def _random(source: Any, shape: Any, d: Any, from_: int = 0, to: int | None = None, **options: Any) -> Any:
-    low = options.pop("from", from_)
-    if to is None and low:
-        low, to = 0, low
-    if to is None:
-        # floating point: integers up to which all can be represented
-        to = 2 ** {"float16": 11, "bfloat16": 8, "float32": 24}.get(d.name, 53) if d.category >= dt.FLOAT else dt.iinfo(d).max
-    return source.integers(low, to, shape, d)
-
-
-uniform_ = _random_in_place("uniform_", _uniform, "numbers uniform in [from, to)")
-normal_ = _random_in_place("normal_", _normal, "normally distributed numbers of a mean and standard deviation")
-bernoulli_ = _random_in_place("bernoulli_", _bernoulli, "1 with probability p, else 0")
-random_ = _random_in_place("random_", _random, "integers uniform in [from, to)")
 
 
 def before_overwriting(input: Tensor) -> Tensor:
@@ -218,5 +218,5 @@ def overwrite(name: str, input: Tensor, result: Tensor) -> Tensor:
             f"{name}_: output with shape {list(input.shape)} doesn't match the broadcast shape {list(result.shape)}"
         )
     write(name, input, result._array)
-    finish_in_place(_assign, (input, result), (input._array, result._array), (), {})
+    finish_in_place(assign, (input, result), (input._array, result._array), (), {})
     return input

@@ -11,23 +11,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from ..autograd.grad_mode import ANOMALY, recording
+from ..autograd.grad_mode import recording
 from ..autograd.graph import CONSTANT, OperationNode
 from ..autograd.operation import (
     Operation,
     before_overwriting,
     check_in_place,
     finish_in_place,
-    refuse_devices,
     write,
 )
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import NAMESPACES, cpu
 from ..backend import dtypes as dt
-from ..backend.dtypes import DIFFERENTIABLE, DTYPES, INTEGRAL, result_of
+from ..backend.dtypes import DTYPES, INTEGRAL
 from .creation import as_tensor
+from .operands import agree, explain, is_array, no_number, refuse_operand, with_number, write_out
 
-__all__ = ["IN_PLACE", "OPERATORS", "as_operands", "binary", "unary", "write_out"]
+__all__ = ["IN_PLACE", "OPERATORS", "binary", "unary"]
 
 _new = object.__new__
 
@@ -129,8 +129,8 @@ def unary(
                 else:
                     node.versions = ()
                 result._node = node
-                if mode == ANOMALY:
-                    node.note_place()
+                if mode > 1:
+                    node.note(mode)
         return result if out is None else write_out(name, result, out)
 
     function.__name__ = function.__qualname__ = name
@@ -176,6 +176,7 @@ def binary(
     y: Callable[..., Any] | None = None,
     to_float: bool = False,
     in_place: bool = True,
+    numbers: str = "both",
     doc: str = "",
 ) -> Callable[..., Tensor]:
     """An elementwise function of two tensors, or of a tensor and a number, with broadcasting.
@@ -192,6 +193,8 @@ def binary(
         Whether two integers are turned into the default floating-point dtype.
     in_place : bool
         Whether there is a twin ``name_``.
+    numbers : {"both", "second", "none"}
+        Which operand PyTorch lets be a number; operators take one on either side.
     doc : str
         The formula, for the docstring.
     """
@@ -208,7 +211,7 @@ def binary(
     saves = bool(for_x or for_y)
     has_rules = bool(rules)
 
-    def make(refuse: Callable[..., Any]) -> Callable[..., Any]:
+    def make(refuse: Callable[..., Any], with_first: Any, with_second: Any) -> Callable[..., Any]:
         def function(input: Any, other: Any, *, out: Tensor | None = None) -> Any:
             if isinstance(other, Tensor) and isinstance(input, Tensor):
                 a = input._array
@@ -216,18 +219,18 @@ def binary(
                 edge_a = input._node
                 edge_b = other._node
                 if a.dtype is not b.dtype or a.__class__ is not b.__class__:
-                    a, b = _agree(operation, input, other)
+                    a, b = agree(operation, input, other)
             elif isinstance(input, Tensor):
-                pair = _with_number(input._array, other)
+                pair = with_second(input._array, other)
                 if pair is None:
-                    return function(input, as_tensor(other), out=out) if _is_array(other) else refuse(name, input, other)
+                    return function(input, as_tensor(other), out=out) if is_array(other) else refuse(name, input, other)
                 a, b = pair
                 edge_a = input._node
                 edge_b = None
             elif isinstance(other, Tensor):
-                pair = _with_number(other._array, input)
+                pair = with_first(other._array, input)
                 if pair is None:
-                    return function(as_tensor(input), other, out=out) if _is_array(input) else refuse(name, input, other)
+                    return function(as_tensor(input), other, out=out) if is_array(input) else refuse(name, input, other)
                 b, a = pair
                 edge_a = None
                 edge_b = other._node
@@ -283,17 +286,21 @@ def binary(
                     else:
                         node.versions = ()
                     result._node = node
-                    if mode == ANOMALY:
-                        node.note_place()
+                    if mode > 1:
+                        node.note(mode)
             return result if out is None else write_out(name, result, out)
 
         function.__name__ = function.__qualname__ = name
         function.__doc__ = f"{doc or name.replace('_', ' ')}, elementwise with broadcasting; as ``torch.{name}``."
         return function
 
-    function = make(_refuse_operand)
+    function = make(
+        refuse_operand,
+        with_number if numbers == "both" else no_number,
+        no_number if numbers == "none" else with_number,
+    )
     function.operation = operation  # type: ignore[attr-defined]
-    OPERATORS[function] = make(lambda name, input, other: NotImplemented)
+    OPERATORS[function] = make(lambda name, input, other: NotImplemented, with_number, with_number)
     if in_place:
         IN_PLACE[name + "_"] = _binary_in_place(name, operation, kernels, to_float)
     return function
@@ -302,19 +309,19 @@ def binary(
 def _binary_in_place(name: str, operation: Operation, kernels: _Kernels, to_float: bool) -> Callable[..., Tensor]:
     def function(input: Tensor, other: Any) -> Tensor:
         a = input._array
-        second = as_tensor(other) if _is_array(other) and other.ndim else other
+        second = as_tensor(other) if is_array(other) and other.ndim else other
         if isinstance(second, Tensor):
             b = second._array
-            left, b = (a, b) if a.dtype is b.dtype and a.__class__ is b.__class__ else _agree(operation, input, second)
+            left, b = (a, b) if a.dtype is b.dtype and a.__class__ is b.__class__ else agree(operation, input, second)
         else:
-            pair = _with_number(a, other)
+            pair = with_number(a, other)
             if pair is None:
-                return _refuse_operand(name + "_", input, other)
+                return refuse_operand(name + "_", input, other)
             left, b = pair
             second = wrap(b)
         check_in_place(name, input, (second,))
         before = before_overwriting(operation, (input, second), (left, b))
-        kernel = kernels[a.__class__]
+        kernel = kernels[left.__class__]
         if left is a and hasattr(kernel, "nin") and not (to_float and a.dtype in INTEGRAL):
             try:
                 kernel(a, b, out=a)
@@ -333,82 +340,3 @@ def _binary_in_place(name: str, operation: Operation, kernels: _Kernels, to_floa
     function.__name__ = function.__qualname__ = name + "_"
     function.__doc__ = f"`{name}` in place."
     return function
-
-
-def _is_array(value: Any) -> bool:
-    return type(value) in NAMESPACES and not isinstance(value, Tensor)
-
-
-def _refuse_operand(name: str, input: Any, other: Any) -> Any:
-    wrong = other if isinstance(input, Tensor) else input
-    raise TypeError(f"{name}(): operands must be Tensors, arrays or numbers, at least one a Tensor, not {type(wrong).__name__}")
-
-
-def _with_number(a: Any, value: Any) -> tuple[Any, Any] | None:
-    """An array and a Python number as two arrays of the dtype that PyTorch computes with; None if it is no number."""
-    kind = value.__class__
-    dtype = a.dtype
-    if not (kind is float and dtype in DIFFERENTIABLE) and not (kind is int and dtype is not dt.bool_.numpy):
-        if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
-            value = value.item()  # a NumPy scalar counts as a Python number
-        if not isinstance(value, (bool, int, float, complex)):
-            return None
-        number = dt.as_dtype(type(value))
-        result = result_of([(DTYPES[dtype], 2 if a.ndim else 1), (number, 0)]).numpy
-        if result is not dtype:
-            a = a.astype(result)
-            dtype = result
-    return a, NAMESPACES[a.__class__].scalar(value, dtype)
-
-
-def _agree(operation: Operation, x: Tensor, y: Tensor) -> tuple[Any, Any]:
-    """Two tensors' arrays in one dtype; a tensor without dimensions may come from the CPU to any device."""
-    a, b = x._array, y._array
-    if a.__class__ is not b.__class__:
-        if b.ndim == 0 and NAMESPACES[b.__class__] is cpu:
-            b = NAMESPACES[a.__class__].array(b)
-        elif a.ndim == 0 and NAMESPACES[a.__class__] is cpu:
-            a = NAMESPACES[b.__class__].array(a)
-        else:
-            refuse_devices(operation, (x, y))
-    if a.dtype == b.dtype:
-        return a, b
-    a, b = as_operands(a, b)
-    return a, b
-
-
-def as_operands(*arrays: Any) -> list[Any]:
-    """Arrays in the one dtype that an operation on them has."""
-    result = result_of([(DTYPES[a.dtype], 2 if a.ndim else 1) for a in arrays]).numpy
-    return [a if a.dtype == result else a.astype(result) for a in arrays]
-
-
-def explain(name: str, a: Any, b: Any, error: Exception, in_place: bool = False) -> Exception:
-    """The library's error in the words of the caller's shapes and dtypes."""
-    for back in range(1, min(a.ndim, b.ndim) + 1):
-        if a.shape[-back] != b.shape[-back] and 1 not in (a.shape[-back], b.shape[-back]):
-            return RuntimeError(
-                f"{name}: the size of tensor a ({a.shape[-back]}) must match the size of tensor b ({b.shape[-back]}) at "
-                f"non-singleton dimension {max(a.ndim, b.ndim) - back}; the shapes are {list(a.shape)} and {list(b.shape)}"
-            )
-    if in_place and isinstance(error, ValueError):
-        return RuntimeError(
-            f"{name}_: output with shape {list(a.shape)} doesn't match the broadcast shape of {list(a.shape)} and {list(b.shape)}"
-        )
-    if isinstance(error, ValueError):
-        return RuntimeError(f"{name}: {error}; the operands are {DTYPES[a.dtype]} and {DTYPES[b.dtype]}")
-    return NotImplementedError(f"{name} is not implemented for {DTYPES[a.dtype]} and {DTYPES[b.dtype]}: {error}")
-
-
-def write_out(name: str, result: Tensor, out: Tensor) -> Tensor:
-    """Put a result into the tensor that the caller gave as ``out=``.
-
-    Raises
-    ------
-    RuntimeError
-        If it does not fit, or a gradient is asked for: PyTorch, too, only differentiates functions without out=.
-    """
-    if recording.get() and (result._node is not None or out._node is not None):
-        raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation")
-    write(name, out, result._array)
-    return out

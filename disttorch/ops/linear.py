@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from ..autograd.grad_mode import recording
-from ..autograd.operation import Operation, apply, as_array, record, refuse_devices
+from ..autograd.operation import Operation, apply, as_array, in_one_world, record
 from ..autograd.variable import Tensor, wrap
 from ..backend import NAMESPACES
-from ..backend.dtypes import DTYPES
-from .elementwise import as_operands
+from ..backend.dtypes import COMPLEX_DTYPES, DTYPES
+from .operands import as_operands, write_out
 
 # What users find of this family, and where: see ops/public.py.
-BOTH = "addmm bmm dot matmul mm mv outer"
+BOTH = "bmm dot matmul mm mv vdot"
 
 
 def _matmul_x(g: Any, x_shape: Any, y: Any, xp: Any) -> Any:
@@ -32,11 +33,16 @@ def _matmul_y(g: Any, x: Any, y_shape: Any, xp: Any) -> Any:
     if x.ndim == 1:
         return xp.expand_dims(x, -1) * xp.expand_dims(g, -2)
     if len(y_shape) == 1:
-        return xp.sum(xp.expand_dims(g, -1) * x, axis=tuple(range(x.ndim - 1)))
+        return xp.matmul(xp.reshape(g, (-1,)), _rows(xp, x))
     if len(y_shape) == 2 and x.ndim > 2:
         # one large product instead of a sum of small ones
-        return xp.matmul(xp.swapaxes(xp.reshape(x, (-1, x.shape[-1])), 0, 1), xp.reshape(g, (-1, g.shape[-1])))
+        return xp.matmul(xp.swapaxes(_rows(xp, x), 0, 1), _rows(xp, g))
     return xp.matmul(xp.swapaxes(x, -1, -2), g)
+
+
+def _rows(xp: Any, a: Any) -> Any:
+    """All leading dimensions as one."""
+    return xp.reshape(a, (prod(a.shape[:-1]), a.shape[-1]))
 
 
 _matmul = Operation("matmul", lambda xp, x, y: xp.matmul(x, y), x=_matmul_x, y=_matmul_y)
@@ -45,9 +51,7 @@ _linear = Operation(
     "linear",
     lambda xp, x, weight, bias: xp.linear(x, weight, bias),
     x=lambda g, weight, xp: xp.matmul(g, weight),
-    weight=lambda g, x, xp: xp.matmul(
-        xp.swapaxes(xp.reshape(g, (-1, g.shape[-1])), 0, 1), xp.reshape(x, (-1, x.shape[-1]))
-    ),
+    weight=lambda g, x, xp: xp.matmul(xp.swapaxes(_rows(xp, g), 0, 1), _rows(xp, x)),
     bias=lambda g, xp: xp.sum(g, axis=tuple(range(g.ndim - 1))) if g.ndim > 1 else g,
 )
 
@@ -75,7 +79,9 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
     try:
         x, y = input._array, other._array
     except AttributeError:
-        raise TypeError(f"matmul(): arguments must be Tensors, not {type(input).__name__} and {type(other).__name__}") from None
+        raise TypeError(
+            f"matmul(): arguments must be Tensors, not {type(input).__name__} and {type(other).__name__}"
+        ) from None
     a, b = x.shape, y.shape
     if x.dtype is not y.dtype or not a or not b:
         _check_product("matmul", input, other)
@@ -85,7 +91,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
             f"{a[-1]}, to equal the {'second to last' if len(b) > 1 else 'only'} one of the second, {b[-2 if len(b) > 1 else 0]}"
         )
     if x.__class__ is not y.__class__:
-        refuse_devices(_matmul, (input, other))
+        x, y = in_one_world(_matmul, (input, other), (x, y))
     try:
         product = NAMESPACES[x.__class__].matmul(x, y)
         result = wrap(product if product.__class__ is x.__class__ else as_array(product))
@@ -94,7 +100,7 @@ def matmul(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor
             record(_matmul, (input, other), (x, y), result, (), {}, mode)
     except ValueError:
         raise RuntimeError(f"matmul: the leading dimensions of {list(a)} and {list(b)} cannot be broadcast") from None
-    return result if out is None else out.copy_(result)
+    return result if out is None else write_out("matmul", result, out)
 
 
 def _of(shape: tuple[int, ...]) -> str:
@@ -106,7 +112,9 @@ def _check_product(name: str, input: Tensor, other: Tensor) -> None:
         if not isinstance(operand, Tensor):
             raise TypeError(f"{name}(): arguments must be Tensors, not {type(operand).__name__}")
     if not input.ndim or not other.ndim:
-        raise RuntimeError(f"both arguments to {name} need to be at least 1D, but they are {input.ndim}D and {other.ndim}D")
+        raise RuntimeError(
+            f"both arguments to {name} need to be at least 1D, but they are {input.ndim}D and {other.ndim}D"
+        )
     if input._array.dtype != other._array.dtype:
         raise RuntimeError(
             f"{name}: expected both tensors to have the same dtype, but got {DTYPES[input._array.dtype]} and {DTYPES[other._array.dtype]}"
@@ -125,7 +133,9 @@ def _of_dimensions(name: str, first: int, second: int) -> Any:
         return matmul(input, other, out=out)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"`matmul` of a tensor of {first} and one of {second} dimensions, without broadcasting; as ``torch.{name}``."
+    function.__doc__ = (
+        f"`matmul` of a tensor of {first} and one of {second} dimensions, without broadcasting; as ``torch.{name}``."
+    )
     return function
 
 
@@ -137,17 +147,19 @@ bmm = _of_dimensions("bmm", 3, 3)
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:
     """All products of the elements of two vectors; as ``torch.outer``."""
+    for operand in (input, vec2):
+        if not isinstance(operand, Tensor):
+            raise TypeError(f"outer(): arguments must be Tensors, not {type(operand).__name__}")
+    if input.ndim != 1 or vec2.ndim != 1:
+        raise RuntimeError(f"outer: Expected 1-D arguments, but got {list(input.shape)} and {list(vec2.shape)}")
     return input.unsqueeze(1) * vec2
 
 
-def addmm(input: Tensor, mat1: Tensor, mat2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
-    """beta * input + alpha * (mat1 @ mat2); as ``torch.addmm``."""
-    product = mm(mat1, mat2)
-    if alpha != 1:
-        product = product * alpha
-    if beta == 0:  # what is in `input`, NaN too, does not count then
-        return product
-    return product + (input if beta == 1 else input * beta)
+def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """The dot product of two vectors, the first conjugated; as ``torch.vdot``."""
+    return dot(
+        input.conj() if isinstance(input, Tensor) and input._array.dtype in COMPLEX_DTYPES else input, other, out=out
+    )
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -177,7 +189,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"the last dimension of the input, {input.shape[-1]}, must be in_features, {weight.shape[1]}"
         )
     if bias is not None and bias._array.shape not in ((weight._array.shape[0],), ()):
-        raise RuntimeError(f"linear: bias of shape {list(bias.shape)} does not fit weight of shape {list(weight.shape)}")
+        raise RuntimeError(
+            f"linear: bias of shape {list(bias.shape)} does not fit weight of shape {list(weight.shape)}"
+        )
     if bias is not None and bias._array.dtype != input._array.dtype:
         bias = bias.to(dtype=as_operands(input._array, bias._array)[0].dtype)
     return apply(_linear, input, weight, bias)

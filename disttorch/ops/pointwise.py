@@ -11,20 +11,24 @@ from typing import Any
 
 from ..autograd.operation import Operation, apply
 from ..autograd.variable import Tensor
-from ..backend.dtypes import DIFFERENTIABLE, INTEGRAL
-from .elementwise import IN_PLACE, OPERATORS, binary, unary, write_out
+from ..backend import dtypes as dt
+from ..backend.dtypes import COMPLEX_DTYPES, DIFFERENTIABLE, INTEGRAL
+from .elementwise import IN_PLACE, OPERATORS, binary, unary
+from .operands import expect_tensors, write_out
 
 # What users find of this family, and where: see ops/public.py.
 BOTH = """
     abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-    bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil conj copysign cos cosh deg2rad div
+    bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil copysign cos cosh deg2rad div
     divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmax fmin fmod frac ge greater greater_equal gt hypot
-    isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor
+    isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit
     lt maximum minimum mul multiply ne neg negative not_equal positive pow rad2deg reciprocal relu remainder round rsqrt
-    sigmoid sign signbit sin sinh sqrt square sub subtract tan tanh true_divide trunc
+    sigmoid sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc
 """
 FUNCTIONS = "rsub"
-TWINS = "pow round"
+TWINS = "logit pow round"
+
+BOOL, INT64 = dt.bool_.numpy, dt.int64.numpy
 
 # Powers, roots, exponentials and logarithms
 exp = unary("exp", "exp", lambda g, out: g * out)
@@ -37,7 +41,12 @@ log1p = unary("log1p", "log1p", lambda g, x: g / (x + 1))
 sqrt = unary("sqrt", "sqrt", lambda g, out: g / (2 * out))
 rsqrt = unary("rsqrt", lambda xp, x: xp.reciprocal(xp.sqrt(x)), lambda g, out: g * out * out * out * -0.5, doc="1 / sqrt(x)")
 reciprocal = unary("reciprocal", "reciprocal", lambda g, out: -g * out * out)
-square = unary("square", "square", lambda g, x: g * 2 * x, to_float=False)
+square = unary(
+    "square",
+    lambda xp, x: xp.square(x if x.dtype != BOOL else x.astype(INT64)),  # as a power with an integer exponent
+    lambda g, x: g * 2 * x,
+    to_float=False,
+)
 
 # Trigonometric and hyperbolic functions
 sin = unary("sin", "sin", lambda g, x, xp: g * xp.cos(x))
@@ -57,6 +66,16 @@ rad2deg = unary("rad2deg", "rad2deg", lambda g: g * (180 / math.pi))
 
 # Special functions
 sigmoid = unary("sigmoid", "sigmoid", lambda g, out: g * out * (1 - out), doc="1 / (1 + exp(-x))")
+
+
+def _sinc_rule(g: Any, x: Any, out: Any, xp: Any) -> Any:
+    # at 0 the derivative is 0
+    some = xp.where(x == 0, xp.ones_like(x), x)
+    return g * xp.where(x == 0, xp.zeros_like(x), (xp.cos(math.pi * x) - out) / some)
+
+
+sinc = unary("sinc", "sinc", _sinc_rule, doc="sin(pi x) / (pi x)")
+_logit = unary("logit", "logit", lambda g, x: g / (x * (1 - x)), doc="log(x / (1 - x))", in_place=False)
 erf = unary("erf", "erf", lambda g, x, xp: g * xp.exp(-x * x) * (2 / math.sqrt(math.pi)))
 erfc = unary("erfc", "erfc", lambda g, x, xp: g * xp.exp(-x * x) * (-2 / math.sqrt(math.pi)))
 
@@ -72,19 +91,23 @@ def _abs_rule(g: Any, x: Any, xp: Any) -> Any:
     return g * (x / xp.where(size == 0, xp.ones_like(size), size))
 
 
+def _of_real(name: str, kernel: str) -> Any:
+    def function(xp: Any, x: Any) -> Any:
+        if x.dtype in COMPLEX_DTYPES:
+            raise RuntimeError(f"Unlike NumPy, torch.{name} doesn't support complex numbers; see sgn()")
+        return getattr(xp, kernel)(x)
+
+    return function
+
+
 abs = unary("abs", "abs", _abs_rule, to_float=False)
-sign = unary("sign", "sign", lambda g, xp: xp.zeros_like(g), to_float=False)
+sign = unary("sign", _of_real("sign", "sgn"), lambda g, xp: xp.zeros_like(g), to_float=False)
 floor = unary("floor", "floor", lambda g, xp: xp.zeros_like(g), to_float=False)
 ceil = unary("ceil", "ceil", lambda g, xp: xp.zeros_like(g), to_float=False)
 trunc = unary("trunc", "trunc", lambda g, xp: xp.zeros_like(g), to_float=False)
 _rint = unary("round", "rint", lambda g, xp: xp.zeros_like(g), to_float=False)
 frac = unary("frac", "frac", lambda g: g, to_float=False, doc="x - trunc(x)")
 relu = unary("relu", "relu", lambda g, out: g * (out > 0), to_float=False, doc="max(x, 0)")
-
-# Parts of complex numbers. The graph conjugates gradients on the way into and out of a rule whose result is complex
-conj = unary("conj", "conjugate", lambda g, xp: xp.conjugate(g), to_float=False, in_place=False, doc="re - im j")
-real = unary("real", lambda xp, x: xp.array(x.real), lambda g: g, to_float=False, in_place=False, doc="the real part")
-imag = unary("imag", lambda xp, x: xp.array(x.imag), lambda g: g * 1j, to_float=False, in_place=False, doc="the imaginary part")
 
 # Tests and logic: results are bool or integers, without gradient
 isnan = unary("isnan", "isnan", to_float=False, in_place=False)
@@ -101,7 +124,7 @@ mul = binary("mul", "multiply", x=lambda g, y: g * y, y=lambda g, x: g * x)
 _div = binary("div", "divide", x=lambda g, y: g / y, y=lambda g, y, out: -g * out / y, to_float=True)
 _pow = binary(
     "pow",
-    "power",
+    lambda xp, x, y: xp.integer_power(x, y) if x.dtype in INTEGRAL else xp.power(x, y),
     # where the exponent is 0 the derivative is 0, also at x = 0 where x ** -1 is infinite
     x=lambda g, x, y, xp: g * xp.where(y == 0, xp.zeros_like(y), y * x ** (y - 1)),
     # x ** y does not change with y at x = 0, y > 0, where log(x) is infinite
@@ -124,25 +147,39 @@ def _dividing(kernel: str) -> Any:
 
 
 floor_divide = binary("floor_divide", _dividing("floor_divide"))
+# div with a rounding mode has a gradient, which is zero; floor_divide has none, as in PyTorch
+_ROUNDED = {
+    mode: binary(
+        f"div_{mode}",
+        _dividing(kernel),
+        x=lambda g, xp: xp.zeros_like(g),
+        y=lambda g, xp: xp.zeros_like(g),
+        in_place=False,
+    )
+    for mode, kernel in (("floor", "floor_divide"), ("trunc", "trunc_divide"))
+}
 remainder = binary("remainder", _dividing("remainder"), x=lambda g: g, y=lambda g, x, y, xp: -g * xp.floor(x / y))
-fmod = binary("fmod", _dividing("fmod"), x=lambda g: g, y=lambda g, x, y, xp: -g * xp.trunc(x / y))
+fmod = binary("fmod", _dividing("fmod"), x=lambda g: g, y=lambda g, x, y, xp: -g * xp.trunc(x / y), numbers="second")
 atan2 = binary(
     "atan2",
     "arctan2",
     x=lambda g, x, y: g * y / (x * x + y * y),
     y=lambda g, x, y: -g * x / (x * x + y * y),
     to_float=True,
+    numbers="none",
 )
-hypot = binary("hypot", "hypot", x=lambda g, x, out: g * x / out, y=lambda g, y, out: g * y / out)
+hypot = binary("hypot", "hypot", x=lambda g, x, out: g * x / out, y=lambda g, y, out: g * y / out, numbers="none")
 logaddexp = binary(
     "logaddexp",
-    "logaddexp",
+    "log_add_exp",
     x=lambda g, x, out, xp: g * xp.exp(x - out),
     y=lambda g, y, out, xp: g * xp.exp(y - out),
     in_place=False,
+    numbers="none",
 )
 copysign = binary(
-    "copysign", "copysign", x=lambda g, x, out, xp: g * xp.sign(x) * xp.sign(out), to_float=True
+    "copysign", "copysign", x=lambda g, x, out, xp: g * xp.sign(x) * xp.sign(out), to_float=True,
+    numbers="second",
 )
 
 
@@ -159,6 +196,7 @@ maximum = binary(
     x=lambda g, x, y, xp: _share(xp, g, x == y, x < y),
     y=lambda g, x, y, xp: _share(xp, g, x == y, x > y),
     in_place=False,
+    numbers="none",
 )
 minimum = binary(
     "minimum",
@@ -166,20 +204,21 @@ minimum = binary(
     x=lambda g, x, y, xp: _share(xp, g, x == y, x > y),
     y=lambda g, x, y, xp: _share(xp, g, x == y, x < y),
     in_place=False,
+    numbers="none",
 )
-fmax = binary("fmax", "fmax", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False)
-fmin = binary("fmin", "fmin", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False)
+fmax = binary("fmax", "fmax", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False, numbers="none")
+fmin = binary("fmin", "fmin", x=lambda g, x, out: g * (x == out), y=lambda g, x, out: g * (x != out), in_place=False, numbers="none")
 
 # Comparisons and logic
-eq = binary("eq", "equal")
-ne = binary("ne", "not_equal")
-lt = binary("lt", "less")
-le = binary("le", "less_equal")
-gt = binary("gt", "greater")
-ge = binary("ge", "greater_equal")
-logical_and = binary("logical_and", "logical_and")
-logical_or = binary("logical_or", "logical_or")
-logical_xor = binary("logical_xor", "logical_xor")
+eq = binary("eq", "equal", numbers="second")
+ne = binary("ne", "not_equal", numbers="second")
+lt = binary("lt", "less", numbers="second")
+le = binary("le", "less_equal", numbers="second")
+gt = binary("gt", "greater", numbers="second")
+ge = binary("ge", "greater_equal", numbers="second")
+logical_and = binary("logical_and", "logical_and", numbers="none")
+logical_or = binary("logical_or", "logical_or", numbers="none")
+logical_xor = binary("logical_xor", "logical_xor", numbers="none")
 bitwise_and = binary("bitwise_and", "bitwise_and")
 bitwise_or = binary("bitwise_or", "bitwise_or")
 bitwise_xor = binary("bitwise_xor", "bitwise_xor")
@@ -224,8 +263,9 @@ def sub(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) ->
     return _sub(input, other if alpha == 1 else other * alpha, out=out)
 
 
-def rsub(input: Any, other: Any, *, alpha: Any = 1) -> Tensor:
+def rsub(input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """other - alpha * input, elementwise with broadcasting; as ``torch.rsub``."""
+    expect_tensors("rsub", input)
     return _sub(other, input if alpha == 1 else mul(input, alpha))
 
 
@@ -246,11 +286,8 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor
     """
     if rounding_mode is None:
         return _div(input, other, out=out)
-    if rounding_mode == "floor":
-        return floor_divide(input, other, out=out)
-    if rounding_mode == "trunc":
-        quotient = trunc(_div(input, other))
-        return quotient.to(dtype=floor_divide(input, other).dtype) if out is None else out.copy_(quotient)
+    if rounding_mode in _ROUNDED:
+        return _ROUNDED[rounding_mode](input, other, out=out)
     raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
 
 
@@ -264,6 +301,25 @@ def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Ten
     return _div(_rint(mul(input, scale)), scale, out=out)
 
 
+def logit(input: Tensor, eps: float | None = None, *, out: Tensor | None = None) -> Tensor:
+    """log(x / (1 - x)), elementwise; as ``torch.logit``.
+
+    Parameters
+    ----------
+    input : Tensor
+    eps : float, optional
+        To clamp to [eps, 1 - eps] first.
+    """
+    if eps is None:
+        return _logit(input, out=out)
+    if input._array.dtype in INTEGRAL:
+        input = input.to(dtype=dt.get_default_dtype())
+    return _logit(apply(_clamped, input, eps=eps), out=out)
+
+
+_clamped = Operation(
+    "clamp", lambda xp, x, *, eps: xp.clip(x, eps, 1 - eps), x=lambda g, x, eps: g * ((x >= eps) & (x <= 1 - eps))
+)
 true_divide = div
 multiply, subtract, divide, absolute, negative = mul, sub, div, abs, neg
 arcsin, arccos, arctan, arctan2 = asin, acos, atan, atan2

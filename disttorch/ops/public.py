@@ -20,7 +20,8 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from . import conversion
-from .elementwise import IN_PLACE, write_out
+from .elementwise import IN_PLACE
+from .operands import write_out
 
 __all__ = ["collect", "in_place_twin", "with_out"]
 

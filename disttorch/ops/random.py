@@ -5,17 +5,38 @@ The streams are counter-based (Philox; Salmon et al., "Parallel random numbers: 
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 from ..autograd.variable import Tensor, wrap
 from ..backend import as_device, cpu, for_device
 from ..backend import dtypes as dt
+from ..backend.batched import RandomnessError, levels, samples_of
 from ..backend.device import device
 
 __all__ = ["Generator", "default_generator", "generator_for", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state"]
 
 DEFAULT_SEED = 67280421310721  # as PyTorch's: a program that sets no seed is repeatable until it calls seed()
+
+
+def _for_samples(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A drawing that does under `func.vmap` what its ``randomness`` says."""
+
+    @functools.wraps(method)
+    def draw(self: Generator, *args: Any) -> Any:
+        inside = levels.get()
+        if not inside:
+            return method(self, *args)
+        if any(level.randomness == "error" for level in inside):
+            raise RandomnessError(
+                "vmap: called random operation while in randomness error mode. Please either use the 'same' or 'different' randomness "
+                "flags on vmap or perform the randomness operation out of vmap"
+            )
+        return samples_of(functools.partial(method, self), args, [level for level in inside if level.randomness == "different"])
+
+    return draw
 
 
 class Generator:
@@ -36,7 +57,7 @@ class Generator:
 
     def __init__(self, device: Any = "cpu"):
         self._xp, self.device = for_device(device)
-        self._seed = DEFAULT_SEED
+        self._seed = self._place = DEFAULT_SEED
         self._made: Any = None
 
     @property
@@ -57,7 +78,7 @@ class Generator:
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"manual_seed: {seed} does not fit into 64 bits")
-        self._seed = seed % 2**64
+        self._seed = self._place = seed % 2**64
         self._made = None
         return self
 
@@ -71,12 +92,26 @@ class Generator:
         return self._seed
 
     def get_state(self) -> Tensor:
-        """Where the stream is, as a uint8 tensor on the CPU that `set_state` takes back."""
+        """Where the stream is, as a uint8 tensor on the CPU that `set_state` takes back.
+
+        A GPU's library does not say where its stream is, so there the stream goes on from a new place, which is noted.
+        """
+        if self._xp is not cpu:
+            self._restart(_mixed(self._place))
+            return self._as_state([self._seed, self._place])
         state = self._source.bit_generator.state
         inner = state["state"]
         words = [self._seed, *inner["counter"], *inner["key"], state["buffer_pos"], state["has_uint32"], state["uinteger"]]
         words.extend(state["buffer"])
+        return self._as_state(words)
+
+    @staticmethod
+    def _as_state(words: list) -> Tensor:
         return wrap(cpu.array([int(w) for w in words], dt.PUBLIC_DTYPES["uint64"].numpy).view(dt.uint8.numpy))
+
+    def _restart(self, place: int) -> None:
+        self._place = place
+        self._made = self._xp.random(place)
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Go to where `get_state` was called.
@@ -87,9 +122,19 @@ class Generator:
             If it is not such a state.
         """
         a = getattr(new_state, "_array", None)
-        if a is None or a.dtype != dt.uint8.numpy or a.size != 14 * 8:
-            raise RuntimeError(f"set_state: expected the {14 * 8} bytes of a get_state(), got {new_state!r}")
+        count = 14 if self._xp is cpu else 2
+        if not isinstance(new_state, Tensor):
+            raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
+        if a is None or a.dtype != dt.uint8.numpy or a.size != count * 8:
+            raise RuntimeError(
+                f"set_state: expected the {count * 8} bytes of a get_state() on this kind of device, got {new_state.dtype} of shape "
+                f"{list(new_state.shape)}"
+            )
         words = cpu.ascontiguousarray(a).view(dt.PUBLIC_DTYPES["uint64"].numpy)
+        if self._xp is not cpu:
+            self._seed = int(words[0])
+            self._restart(int(words[1]))
+            return self
         self._seed = int(words[0])
         self._made = self._xp.random(self._seed)
         self._made.bit_generator.state = {
@@ -102,8 +147,18 @@ class Generator:
         }
         return self
 
+    def clone_state(self) -> Generator:
+        """Another generator at the same place of the stream."""
+        other = Generator(self.device)
+        other._seed = self._seed
+        return other.set_state(self.get_state())
+
+    def __reduce__(self) -> tuple:
+        return _rebuilt, (str(self.device), self._seed, self.get_state())
+
     # What functions draw: arrays of a shape in one of our dtypes.
 
+    @_for_samples
     def uniform(self, shape: tuple[int, ...], d: dt.dtype) -> Any:
         """In [0, 1)."""
         if d.is_complex:
@@ -114,6 +169,7 @@ class Generator:
             return (self._source.integers(0, 2**bits, shape, dt.int32.numpy) * 2.0**-bits).astype(d.numpy)
         return self._source.random(shape, d.numpy)
 
+    @_for_samples
     def normal(self, shape: tuple[int, ...], d: dt.dtype) -> Any:
         """Of mean 0 and variance 1."""
         if d.is_complex:  # variance 1 over both parts
@@ -121,13 +177,44 @@ class Generator:
             return ((self.normal(shape, real) + 1j * self.normal(shape, real)) * 0.5**0.5).astype(d.numpy)
         return self._source.standard_normal(shape, d.numpy if d.itemsize >= 4 else dt.float32.numpy).astype(d.numpy, copy=False)
 
+    @_for_samples
     def integers(self, low: int, high: int, shape: tuple[int, ...], d: dt.dtype) -> Any:
         """In [low, high)."""
+        if high > 2**63:
+            return self._source.integers(low, high, shape, dt.PUBLIC_DTYPES["uint64"].numpy).astype(d.numpy, copy=False)
         return self._source.integers(low, high, shape, dt.int64.numpy).astype(d.numpy, copy=False)
 
+    @_for_samples
     def permutation(self, n: int, d: dt.dtype) -> Any:
         """Of the integers below n."""
+        if self._xp is not cpu:  # whose library has none: the order of n random numbers
+            return self._xp.argsort(self._source.random((n,), dt.float64.numpy)).astype(d.numpy)
         return self._source.permutation(n).astype(d.numpy, copy=False)
+
+    @_for_samples
+    def poisson(self, rate: Any) -> Any:
+        """Poisson-distributed counts with the rates given."""
+        return self._source.poisson(rate)
+
+    @_for_samples
+    def binomial(self, count: Any, p: Any) -> Any:
+        """How many of so many trials succeed with probability p."""
+        return self._source.binomial(count.astype(dt.int64.numpy), p)
+
+
+def _rebuilt(where: str, seed: int, state: Tensor) -> Generator:
+    generator = Generator(where)
+    generator._seed = seed
+    return generator.set_state(state)
+
+
+def _mixed(place: int) -> int:
+    """Another 64-bit number that looks as if it had nothing to do with the first (SplitMix64; Steele et al., OOPSLA 2014)."""
+    mask = 2**64 - 1
+    z = (place + 0x9E3779B97F4A7C15) & mask
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
+    return z ^ (z >> 31)
 
 
 _generators: dict[device, Generator] = {}

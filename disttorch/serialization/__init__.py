@@ -1,27 +1,59 @@
-"""Saving and loading: any nesting of tensors and plain values in one safetensors file.
+"""Saving and loading: any nesting of tensors and plain values in one safetensors file; and the files of PyTorch.
 
 Nothing that is loaded can run code, and any program that reads safetensors reads the tensors. See structure.py for
-what can be saved, container.py for the file, sharing.py for tensors on common memory.
+what can be saved, container.py for the file, sharing.py for tensors on common memory; pytorch.py and pytorch_out.py for the
+archives of ``torch.save``, unpickle.py and rebuild.py for what may stand in them.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 from ..autograd.variable import Tensor
-from . import container
+from ..backend import device
+from . import container, pytorch
 from .container import FileError
+from .pytorch_out import Archive
 from .structure import Located, decode, encode
 
-__all__ = ["load", "save"]
+__all__ = ["load", "save", "set_default_format"]
 
 _KEY = "disttorch"  # of the structure among the file's metadata
 
 
-def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
-    """Save an object to a file; as ``torch.save``, in the safetensors format.
+_FORMATS = ("safetensors", "torch")
+_default_format = "safetensors"
+
+
+def set_default_format(format: str) -> None:
+    """Set the format that `save` writes where it is not told: "safetensors", or "torch", which PyTorch reads.
+
+    Raises
+    ------
+    ValueError
+        For another.
+    """
+    global _default_format
+    if format not in _FORMATS:
+        raise ValueError(f"there is no format {format!r} to save in; there are {' and '.join(_FORMATS)}")
+    _default_format = format
+
+
+def save(
+    obj: Any,
+    f: str | os.PathLike | IO[bytes],
+    pickle_module: Any = None,
+    pickle_protocol: Any = None,
+    _use_new_zipfile_serialization: bool = True,
+    *,
+    format: str | None = None,
+) -> None:
+    """Save an object to a file; as ``torch.save``, in the safetensors format or in PyTorch's own.
 
     A path is written whole or not at all: to a file beside it, that takes its place when all is on the disk.
 
@@ -33,6 +65,11 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
         Tensors that share memory are saved once, and share it again when loaded.
     f : path or file object
         A file object is written from where it is.
+    pickle_module, pickle_protocol, _use_new_zipfile_serialization
+        Accepted as in PyTorch; nothing is pickled.
+    format : {"safetensors", "torch"}, optional
+        "torch" writes the archive that ``torch.load`` of PyTorch reads, with its ``weights_only=True`` too; `load` here reads
+        both. Safetensors unless `set_default_format` has said otherwise.
 
     Raises
     ------
@@ -45,7 +82,7 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
     -----
     A dict of tensors with names becomes a plain safetensors file with these names
     (https://huggingface.co/docs/safetensors). For anything else the tensors have names such as ``model.weight`` and
-    the structure around them is JSON among the file's metadata. A `Parameter` is loaded as a tensor that requires grad.
+    the structure around them is JSON among the file's metadata.
 
     Examples
     --------
@@ -56,22 +93,32 @@ def save(obj: Any, f: str | os.PathLike | IO[bytes]) -> None:
     >>> disttorch.load(file)
     {'step': 3, 'w': tensor([1., 1.])}
     """
-    structure, stored = encode(obj)
-    metadata = {"format": "pt"} if structure is None else {"format": "pt", _KEY: structure}
-    if hasattr(f, "write"):
-        container.write(f, stored, metadata)
+    format = _default_format if format is None else format
+    if format not in _FORMATS:
+        raise ValueError(f"save: there is no format {format!r}; there are {' and '.join(_FORMATS)}")
+    write: Callable[[Any], None]
+    if format == "torch":
+        write = Archive(obj).write
     else:
-        container.replace(os.fsdecode(f), stored, metadata)
+        structure, stored = encode(obj)
+        metadata = {"format": "pt"} if structure is None else {"format": "pt", _KEY: structure}
+        write = partial(container.write, arrays=stored, metadata=metadata)
+    if hasattr(f, "write"):
+        write(f)
+    else:
+        container.replace(os.fsdecode(f), write)
 
 
 def load(
     f: str | os.PathLike | IO[bytes],
     map_location: Any = None,
+    pickle_module: Any = None,
     *,
-    weights_only: bool = True,
+    weights_only: bool | None = None,
     mmap: bool | None = None,
+    **pickle_load_args: Any,
 ) -> Any:
-    """Load what `save` saved, or the tensors of any safetensors file as a dict; as ``torch.load``.
+    """Load what `save` or PyTorch's ``torch.save`` saved, or the tensors of any safetensors file; as ``torch.load``.
 
     Parameters
     ----------
@@ -81,8 +128,11 @@ def load(
         Where the tensors shall be: a device; a dict from the device saved from to another; or a function of the
         tensor on the CPU and the name of the device saved from, which returns the tensor to take, or None. Unless
         given, each tensor goes where it was when saved.
-    weights_only : bool
-        Accepted as in PyTorch. No file makes `load` run code, whatever this says.
+    pickle_module, pickle_load_args
+        Accepted as in PyTorch; Python's pickle module is never used.
+    weights_only : bool, optional
+        Accepted as in PyTorch. No file makes `load` run code, whatever this says: a file in which something else is than
+        tensors, parameters, numbers, texts and plain containers of them (and NumPy's arrays) is refused.
     mmap : bool, optional
         Map the file into memory and read tensors when they are used. The file must not be changed in place meanwhile
         (`save` never does that); changes to the tensors do not reach it.
@@ -92,22 +142,35 @@ def load(
     FileNotFoundError
         If there is no such file.
     RuntimeError
-        If it is truncated, damaged or of another format, which the message names; or if a device is not there.
+        If it is truncated, damaged, of another format, or names code, which the message says; or if a device is not there.
 
     Examples
     --------
     See `save`.
     """
+    locate = _locator(map_location)
     if hasattr(f, "read"):
         if mmap:
             raise ValueError(f"load: mmap=True needs a path, got a file object: {f!r}")
-        contents, where = container.read(f), repr(f)
-    else:
-        where = os.fsdecode(f)
-        contents = container.read_path(where, bool(mmap))
-    located = Located(contents.arrays, _locator(map_location))
-    structure = contents.metadata.get(_KEY)
+        return _load(f, repr(f), None, False, locate)
+    where = os.fsdecode(f)
+    with open(where, "rb") as file:
+        info = os.fstat(file.fileno())
+        size = info.st_size if stat.S_ISREG(info.st_mode) else None
+        return _load(file, where, size, bool(mmap), locate)
+
+
+def _load(file: Any, where: str, size: int | None, mapped: bool, locate: Callable[[Tensor, str], Tensor]) -> Any:
     try:
+        first = container.read_some(file, 8)
+        for begin, read in ((pytorch.ZIP, pytorch.read_zip), (pytorch.LEGACY, pytorch.read_legacy)):
+            if first.startswith(begin[: len(first)] if len(first) > 3 else begin) and first[4:8] != bytes(4):
+                if mapped and begin == pytorch.LEGACY:
+                    raise ValueError(f"load: mmap=True needs a file of PyTorch 1.6 or later; {where} is of an older one")
+                return read(_seekable(file, first), locate, *([True] if mapped else []))
+        contents = container.read(file, first, size, mapped)
+        located = Located(contents.arrays, locate)
+        structure = contents.metadata.get(_KEY)
         if structure is None:
             return {name: located.tensor(name) for name in contents.arrays}
         return decode(structure, located)
@@ -115,11 +178,19 @@ def load(
         raise FileError(f"load: {where} {error}") from error.__cause__
 
 
+def _seekable(file: Any, first: bytes) -> Any:
+    """The file, of which the first bytes have been read, where it can go back; else all of it in memory."""
+    if hasattr(file, "seekable") and file.seekable():
+        file.seek(-len(first), os.SEEK_CUR)
+        return file
+    return io.BytesIO(first + file.read())
+
+
 def _locator(map_location: Any) -> Callable[[Tensor, str], Tensor]:
     """A function that brings a tensor, saved from a device, where it shall be."""
     if map_location is None:
         return _restore
-    if callable(map_location):
+    if callable(map_location) and not isinstance(map_location, device):
 
         def ask(tensor: Tensor, saved_from: str) -> Tensor:
             answer = map_location(tensor, saved_from)

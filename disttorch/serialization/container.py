@@ -14,13 +14,13 @@ import mmap as mapping
 import os
 import secrets
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from ..backend import cpu, namespace
 from ..backend.dtypes import PUBLIC_DTYPES, bool_, uint8
 
-__all__ = ["Contents", "FileError", "read", "read_path", "replace", "write"]
+__all__ = ["Contents", "FileError", "read", "read_some", "replace", "write", "write_all"]
 
 #: the format's names of element types; complex128 has none
 CODES = {
@@ -32,10 +32,7 @@ _CODE_OF = {PUBLIC_DTYPES[name].numpy: code for code, name in CODES.items()}
 
 #: how files begin that people take for one of ours, and what they are
 FOREIGN = {
-    b"PK\x03\x04": "is a zip archive, such as PyTorch's torch.save writes: its pickles can run code, so they are not "
-    "read here. Convert it where PyTorch is installed: safetensors.torch.save_file(torch.load(path), new_path)",
-    b"\x80": "is a Python pickle, such as torch.save of old versions of PyTorch writes: it can run code, so it is not "
-    "read here. Convert it where PyTorch is installed: safetensors.torch.save_file(torch.load(path), new_path)",
+    b"\x80": "is a Python pickle of another program than torch.save: pickles can run code, so it is not read here",
     b"\x89HDF": "is an HDF5 file",
     b"\x93NUMPY": "is a NumPy array file: numpy.load reads it",
     b"\x1f\x8b": "is compressed with gzip: decompress it, or open it with gzip.open and load from that",
@@ -85,15 +82,15 @@ def write(file: Any, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> 
         raise ValueError(
             f"save: names and values besides the tensors take {len(text)} bytes, more than the format's 100 MiB"
         )
-    _write_all(file, len(text).to_bytes(8, "little") + text)
+    write_all(file, len(text).to_bytes(8, "little") + text)
     for name in order:
         a = arrays[name]
         host = namespace(a).to_host(a)
-        _write_all(file, memoryview(cpu.ascontiguousarray(host).reshape(-1).view(uint8.numpy)))
+        write_all(file, memoryview(cpu.ascontiguousarray(host).reshape(-1).view(uint8.numpy)))
 
 
-def replace(path: str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -> None:
-    """Write a file beside `path` and, when it is whole and on the disk, put it in its place."""
+def replace(path: str, write: Callable[[Any], None]) -> None:
+    """Write a file beside `path`, by a function of the file, and when it is whole and on the disk put it in its place."""
     target = os.path.realpath(path)  # where there is a link, its target is replaced, as open() would write it
     try:
         before = os.stat(target)
@@ -101,7 +98,7 @@ def replace(path: str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -
         before = None
     if before is not None and not stat.S_ISREG(before.st_mode):
         with open(target, "wb") as file:  # a pipe or a device has no place to take
-            write(file, arrays, metadata)
+            write(file)
         return
     folder, name = os.path.split(target)
     beside = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(8)}.part")
@@ -111,7 +108,7 @@ def replace(path: str, arrays: Mapping[str, Any], metadata: Mapping[str, str]) -
             with open(descriptor, "wb") as file:
                 if before is not None:
                     os.fchmod(descriptor, stat.S_IMODE(before.st_mode))
-                write(file, arrays, metadata)
+                write(file)
                 file.flush()
                 os.fsync(descriptor)
             os.replace(beside, target)
@@ -135,7 +132,8 @@ def _sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def _write_all(file: Any, data: bytes | memoryview) -> None:
+def write_all(file: Any, data: bytes | memoryview) -> None:
+    """Write all of the bytes, also to files that take a part at a time."""
     view = memoryview(data)
     while view.nbytes:
         written = file.write(view)  # unbuffered files may take a part; some file objects do not say
@@ -145,31 +143,22 @@ def _write_all(file: Any, data: bytes | memoryview) -> None:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def read_path(path: str, mapped: bool) -> Contents:
-    """Read a file, or map it into memory."""
-    with open(path, "rb") as file:
-        info = os.fstat(file.fileno())
-        size = info.st_size if stat.S_ISREG(info.st_mode) else None
-        try:
-            if not mapped:
-                return _read(file, size)
-            entries, metadata, begin = _read_header(file, size)
-            memory = mapping.mmap(file.fileno(), 0, access=mapping.ACCESS_COPY)
-            return Contents({e.name: _mapped(e, memory, begin) for e in entries}, metadata)
-        except FileError as error:
-            raise FileError(f"load: {path} {error}") from error.__cause__
+def read(file: Any, first: bytes, size: int | None = None, mapped: bool = False) -> Contents:
+    """Read from a file object, which need not be able to seek, and leave it at the end of what was saved.
 
-
-def read(file: Any) -> Contents:
-    """Read from a file object, which need not be able to seek, and leave it at the end of what was saved."""
-    try:
-        return _read(file, None)
-    except FileError as error:
-        raise FileError(f"load: {file!r} {error}") from error.__cause__
-
-
-def _read(file: Any, size: int | None) -> Contents:
-    entries, metadata, _ = _read_header(file, size)
+    Parameters
+    ----------
+    first : bytes
+        The first eight, which have been read to see what it is.
+    size : int, optional
+        Of the whole file, where it is known.
+    mapped : bool
+        Map the file into memory instead of reading it.
+    """
+    entries, metadata, begin = _read_header(file, first, size)
+    if mapped:
+        memory = mapping.mmap(file.fileno(), 0, access=mapping.ACCESS_COPY)
+        return Contents({e.name: _mapped(e, memory, begin) for e in entries}, metadata)
     arrays = dict.fromkeys([e.name for e in entries])
     for e in sorted(entries, key=lambda e: e.begin):
         raw = cpu.empty((e.end - e.begin,), uint8.numpy)
@@ -190,9 +179,8 @@ def _mapped(e: _Entry, memory: Any, begin: int) -> Any:
     return _typed(raw if aligned else raw.copy(), e)
 
 
-def _read_header(file: Any, size: int | None) -> tuple[list[_Entry], dict[str, str], int]:
+def _read_header(file: Any, first: bytes, size: int | None) -> tuple[list[_Entry], dict[str, str], int]:
     """The entries in the header's order, the metadata, and where the data begins; checked against the file's size."""
-    first = _read_some(file, 8)
     foreign = next((what for magic, what in FOREIGN.items() if first.startswith(magic)), None)
     length = int.from_bytes(first, "little")
     rest = _HEADER_LIMIT if size is None else min(size - 8, _HEADER_LIMIT)
@@ -207,7 +195,7 @@ def _read_header(file: Any, size: int | None) -> tuple[list[_Entry], dict[str, s
         raise FileError(
             f"is no safetensors file: its first 8 bytes are {first!r}, which would be a header of {length} bytes"
         )
-    text = _read_some(file, min(length, rest))
+    text = read_some(file, min(length, rest))
     if len(text) < length:
         raise FileError(foreign or f"is truncated: its header has {length} bytes, and only {len(text)} are there")
     try:
@@ -247,7 +235,7 @@ def _entry(name: str, fields: Any) -> _Entry:
     return _Entry(name, dtype.numpy, tuple(shape), begin, end)
 
 
-def _read_some(file: Any, length: int) -> bytes:
+def read_some(file: Any, length: int) -> bytes:
     """As many bytes as there are, up to a length; a file object may give them in pieces."""
     pieces = []
     while length and (piece := file.read(length)):

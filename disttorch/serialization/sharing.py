@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from ..backend import cpu, namespace
 from ..backend.dtypes import DTYPES, as_dtype, complex128, float64, uint8
 
-__all__ = ["Place", "View", "plan"]
+__all__ = ["Place", "View", "address", "extent", "plan", "view"]
 
 
 class View(NamedTuple):
@@ -89,7 +89,7 @@ def plan(named: list[tuple[str, Any]]) -> tuple[dict[str, Any], list[Place]]:
         for r in group:
             array = named[r.position][1]
             same = (array.dtype, array.shape, array.strides) == (carrier.dtype, carrier.shape, carrier.strides)
-            places[r.position] = Place(name, None if same and _address(array) == begin else _view(array, begin))
+            places[r.position] = Place(name, None if same and address(array) == begin else view(array, begin))
     result = {}
     for position in sorted(stored):
         name, array = named[position][0], stored[position]
@@ -106,8 +106,8 @@ def _overlapping(named: list[tuple[str, Any]]) -> list[list[_Range]]:
     """Groups of arrays whose address ranges overlap; most have one member."""
     by_memory: dict[Any, list[_Range]] = {}
     for position, (_, a) in enumerate(named):
-        begin, end = _extent(a)
-        key = (namespace(a).name, _origin(a)) if a.size else ("empty", position)
+        begin, end = extent(a)
+        key = (namespace(a).name, namespace(a).storage_of(a)[0]) if a.size else ("empty", position)
         by_memory.setdefault(key, []).append(_Range(position, begin, end))
     groups: list[list[_Range]] = []
     for ranges in by_memory.values():
@@ -134,11 +134,12 @@ def _carrier(named: list[tuple[str, Any]], group: list[_Range]) -> Any:
     if (end - begin) % finest.itemsize:
         return None
     count = (end - begin) // finest.itemsize
-    return namespace(finest).as_strided(finest, (count,), (finest.itemsize,), begin - _origin(finest))
+    return namespace(finest).restride(finest, (count,), (finest.itemsize,), begin - address(finest))
 
 
-def _view(a: Any, begin: int) -> View:
-    return View(DTYPES[a.dtype].name, list(a.shape), list(a.strides), _address(a) - begin)
+def view(a: Any, begin: int) -> View:
+    """An array as a view of what is stored from an address on."""
+    return View(DTYPES[a.dtype].name, list(a.shape), list(a.strides), address(a) - begin)
 
 
 def _real(a: Any) -> Any:
@@ -147,17 +148,13 @@ def _real(a: Any) -> Any:
     return namespace(a).ascontiguousarray(a).reshape(-1).view(float64.numpy).reshape(*a.shape, 2)
 
 
-def _address(a: Any) -> int:
-    return a.data.ptr if namespace(a).name == "cuda" else a.__array_interface__["data"][0]
+def address(a: Any) -> int:
+    """The address of an array's first element."""
+    return namespace(a).address_of(a)
 
 
-def _origin(a: Any) -> int:
-    """The address of the block of memory that an array is a view of."""
-    return _address(namespace(a).as_strided(a, (0,), (a.itemsize,), 0))
-
-
-def _extent(a: Any) -> tuple[int, int]:
+def extent(a: Any) -> tuple[int, int]:
     """The addresses from an array's lowest byte to behind its highest."""
     steps = [stride * (n - 1) for stride, n in zip(a.strides, a.shape)]
-    address = _address(a)
-    return address + sum(s for s in steps if s < 0), address + sum(s for s in steps if s > 0) + a.itemsize
+    first = address(a)
+    return first + sum(s for s in steps if s < 0), first + sum(s for s in steps if s > 0) + a.itemsize

@@ -18,9 +18,10 @@ from ..backend.dtypes import DTYPES, as_dtype, dtype
 from ..ops.creation import require_grad
 from ..ops.dims import Size
 from .container import FileError
+from .rebuild import as_parameter, is_parameter
 from .sharing import View, plan
 
-__all__ = ["Located", "decode", "encode"]
+__all__ = ["Located", "decode", "encode", "unsupported"]
 
 _VERSION = 1
 _PLAIN = (type(None), bool, int, str)
@@ -113,7 +114,7 @@ def _view_there(base: Tensor, view: View) -> Tensor:
     d = as_dtype(view.dtype).numpy
     flat = base._array.reshape(-1).view(as_dtype("uint8").numpy)
     whole = flat[: flat.size // d.itemsize * d.itemsize].view(d)
-    return wrap(namespace(whole).as_strided(whole, tuple(view.shape), tuple(view.strides), view.offset))
+    return wrap(namespace(whole).restride(whole, tuple(view.shape), tuple(view.strides), view.offset))
 
 
 # --- encoding ---------------------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ class _Walk:
             return obj
         kind = _KIND_OF.get(type(obj)) or next((k for k in KINDS if isinstance(obj, k.broadly)), None)
         if kind is None:
-            raise TypeError(_unsupported(obj, place))
+            raise TypeError(unsupported(obj, place))
         if id(obj) in self.inside:
             raise TypeError(f"save: {place} contains itself")
         self.inside.add(id(obj))
@@ -171,7 +172,8 @@ class _Walk:
         return node
 
 
-def _unsupported(obj: Any, place: str) -> str:
+def unsupported(obj: Any, place: str) -> str:
+    """The message for something that cannot be saved: what it is, where, and what to do."""
     hint = ""
     if callable(getattr(obj, "state_dict", None)):
         hint = "; save its state_dict() instead"
@@ -195,6 +197,8 @@ def _tensor_out(walk: _Walk, obj: Tensor, place: str, keys: tuple) -> dict:
         more["device"] = str(obj.device)
     if obj.requires_grad:
         more["requires_grad"] = True
+    if is_parameter(obj):
+        more["parameter"] = True
     node = walk.tensors[id(obj)] = walk.leaf(obj._array, keys, more)
     return node
 
@@ -237,9 +241,13 @@ def _tensor_in(tree: dict, located: Located) -> Any:
     if again is not None:
         return again
     tensor = located.tensor(tree["tensor"], view, tree.get("device", "cpu"))
+    if tree.get("parameter"):
+        tensor = as_parameter(tensor, bool(tree.get("requires_grad")))
+    else:
+        require_grad(tensor, bool(tree.get("requires_grad")))
     if "object" in tree:
         located.objects[tree["object"]] = tensor
-    return require_grad(tensor, True) if tree.get("requires_grad") else tensor
+    return tensor
 
 
 def _pairs_in(tree: list, located: Located) -> list[tuple]:

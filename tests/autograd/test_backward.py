@@ -103,7 +103,7 @@ def test_a_second_backward_is_an_error_where_something_was_saved(function):
     except RuntimeError as error:
         assert "second time" in str(error) and "retain_graph=True" in str(error)
     else:
-        assert function(x).grad_fn.name in ("SumBackward0", "SliceBackward0")
+        assert function(x).grad_fn.name() in ("SumBackward0", "SelectBackward0")
     x.grad = None
     y = function(x).sum()
     y.backward(retain_graph=True)
@@ -232,7 +232,7 @@ def test_several_roots():
         (lambda x: disttorch.ones(1).backward(), RuntimeError, "does not require grad"),
         (lambda x: grad(x.sum(), disttorch.ones(1)), RuntimeError, "does not require grad"),
         (lambda x: backward([x.sum(), x.sum()], [disttorch.ones(())]), RuntimeError, "2 tensors and 1 gradients"),
-        (lambda x: grad(x.sum(), x, is_grads_batched=True), NotImplementedError, "is_grads_batched"),
+        (lambda x: grad(x.sum(), x, is_grads_batched=True), RuntimeError, "is_grads_batched"),
         (lambda x: backward([1.0]), TypeError, "float"),
         (lambda x: x.numpy(), RuntimeError, "detach"),
         (lambda x: (x > 0).sum().backward(), RuntimeError, "does not require grad"),
@@ -324,11 +324,11 @@ def test_requires_grad_spreads_and_leaves_know_that_they_are():
     x, y = leaf(1.0), disttorch.ones(())
     assert x.is_leaf and x.grad_fn is None and y.is_leaf
     z = x + y
-    assert z.requires_grad and not z.is_leaf and z.grad_fn.name == "AddBackward0"
+    assert z.requires_grad and not z.is_leaf and z.grad_fn.name() == "AddBackward0"
     assert not (y + y).requires_grad
     assert repr(z.grad_fn) == "<AddBackward0>"
     assert [n for n, _ in z.grad_fn.next_functions][1] is None
-    assert z.grad_fn.next_functions[0][0].name == "AccumulateGrad"
+    assert z.grad_fn.next_functions[0][0].name() == "AccumulateGrad"
     y.requires_grad = True
     assert (y + 1).requires_grad
     y.requires_grad_(False)

@@ -45,6 +45,12 @@ def huber(d, beta):
     return np.where(d < beta, d * d / (2 * beta), d - beta / 2)
 
 
+def length(rows):
+    return np.sqrt((rows * rows).sum(-1))
+
+
+SIGNS = np.array([1.0, -1.0, -1.0, 1.0, -1.0])
+COSINE = (X * T).sum(1) / (length(X) * length(T))
 PER_CHANNEL = (slice(None), None, None)
 
 FORMULAS = [
@@ -93,6 +99,28 @@ FORMULAS = [
     ("cosine_similarity", (X, T), {}, (X * T).sum(1) / np.sqrt((X * X).sum(1) * (T * T).sum(1))),
     ("pairwise_distance", (X, T), {"eps": 0.0}, np.sqrt(((X - T) ** 2).sum(1))),
     ("bilinear", (X, T, np.einsum("oi,oj->oij", X[:3], T[:3])), {}, (X @ X[:3].T) * (T @ T[:3].T)),
+    ("hinge_embedding_loss", (X[:, 0], SIGNS), {}, np.where(SIGNS > 0, X[:, 0], np.maximum(0, 1 - X[:, 0])).mean()),
+    ("margin_ranking_loss", (X[:, 0], X[:, 1], SIGNS, 0.5), {}, np.maximum(0, -SIGNS * (X[:, 0] - X[:, 1]) + 0.5).mean()),
+    ("cosine_embedding_loss", (X, T, SIGNS), {"reduction": "sum"}, np.where(SIGNS > 0, 1 - COSINE, np.maximum(0, COSINE)).sum()),
+    ("soft_margin_loss", (X[:, 0], SIGNS), {}, np.log1p(np.exp(-SIGNS * X[:, 0])).mean()),
+    ("multi_margin_loss", (X[:1], np.array([2])), {"p": 2}, (np.maximum(0, 1 - X[0, 2] + X[0, [0, 1, 3]]) ** 2).sum() / 4),
+    (
+        "multilabel_margin_loss",
+        (X[0], np.array([3, 1, -1, 0])),
+        {},
+        sum(max(0, 1 - X[0, y] + X[0, i]) for y in (3, 1) for i in (0, 2)) / 4,
+    ),
+    (
+        "multilabel_soft_margin_loss",
+        (X, Q),
+        {},
+        (np.log1p(np.exp(-X)) * Q + np.log1p(np.exp(X)) * (1 - Q)).mean(),
+    ),
+    ("triplet_margin_loss", (X, T, P), {"eps": 0.0}, np.maximum(0, length(X - T) - length(X - P) + 1).mean()),
+    ("pdist", (X,), {"p": 3.0}, [(np.abs(X[i] - X[j]) ** 3).sum() ** (1 / 3) for i in range(5) for j in range(i + 1, 5)]),
+    ("embedding_bag", (np.array([[1, 0], [4, 1]]), X), {}, (X[[1, 4]] + X[[0, 1]]) / 2),
+    ("linear_cross_entropy", (X, T, LABELS), {"ignore_index": -100}, entropy(X @ T.T, LABELS, np.ones(5))),
+    ("rrelu", (X, 0.2, 0.4), {}, np.where(X > 0, X, 0.3 * X)),
     ("max_pool2d", (IMAGE, 2), {}, IMAGE.reshape(2, 3, 2, 2, 2, 2).max((3, 5))),
     ("avg_pool2d", (IMAGE, 2), {}, IMAGE.reshape(2, 3, 2, 2, 2, 2).mean((3, 5))),
     ("adaptive_avg_pool2d", (IMAGE, 1), {}, IMAGE.mean((2, 3), keepdims=True)),
@@ -220,15 +248,14 @@ MISTAKES = [
     (lambda: F.embedding(disttorch.tensor([5]), zeros(3, 2)), IndexError, r"index 5 is out of range: weight is \[3, 2\]"),
     (lambda: F.embedding(zeros(2), zeros(3, 2)), RuntimeError, "int64 or int32, but got disttorch.float32"),
     (lambda: F.embedding(disttorch.tensor([1]), zeros(3, 2), padding_idx=3), RuntimeError, "padding_idx 3 must be within the 3 rows"),
-    (lambda: F.embedding(disttorch.tensor([1]), zeros(3, 2), sparse=True), NotImplementedError, "sparse=False"),
     (lambda: F.one_hot(disttorch.tensor([-1])), RuntimeError, "there is -1"),
     (lambda: F.one_hot(disttorch.tensor([3]), 3), RuntimeError, "there is 3 with num_classes=3"),
     (lambda: F.one_hot(zeros(2)), RuntimeError, "LongTensor"),
-    (lambda: F.pad(zeros(2), (1, 2, 3)), RuntimeError, r"even number .*\[2\].*\[1, 2, 3\]"),
+    (lambda: F.pad(zeros(2), (1, 2, 3)), RuntimeError, "must be even but instead it equals 3"),
     (lambda: F.pad(zeros(1, 2), (2, 0), "reflect"), RuntimeError, r"padding \(2, 0\) at dimension 1 of input \[1, 2\]"),
-    (lambda: F.pad(zeros(1, 2), (-2, -1)), RuntimeError, "-2 and -1 take more"),
+    (lambda: F.pad(zeros(1, 2), (-2, -1)), RuntimeError, "-2 and -1 resulted in a negative output size"),
     (lambda: F.pad(zeros(1, 2), (1, 1), "mirror"), NotImplementedError, "'mirror'"),
-    (lambda: F.glu(zeros(3)), RuntimeError, "dimension -1 is size 3"),
+    (lambda: F.glu(zeros(3)), RuntimeError, "dimension 0 is size 3"),
     (lambda: F.prelu(zeros(2, 3), zeros(2)), RuntimeError, "numbers = 2 and channel size = 3"),
     (lambda: F.gelu(zeros(2), "sigmoid"), RuntimeError, "'sigmoid'"),
     (lambda: F.softmax(zeros(2), 1), IndexError, r"\[-1, 0\], but got 1"),
@@ -242,6 +269,17 @@ MISTAKES = [
     (lambda: nn.Embedding(3, 2, padding_idx=3), ValueError, "padding_idx"),
     (lambda: nn.Threshold(1.0), TypeError, "missing a required argument: 'value'"),
     (lambda: nn.GELU(colour=1), TypeError, "unexpected keyword argument 'colour'"),
+    (lambda: F.triplet_margin_loss(zeros(2), zeros(2), zeros(2), margin=0.0), ValueError, "greater than 0, got 0.0"),
+    (lambda: F.multi_margin_loss(zeros(1, 3), disttorch.tensor([3])), RuntimeError, "from 0 to 2"),
+    (lambda: F.multi_margin_loss(zeros(1, 3), disttorch.tensor([1]), p=3), ValueError, "got 3"),
+    (lambda: F.multilabel_margin_loss(zeros(3), disttorch.tensor([0, 3, -1])), RuntimeError, "from -1 to 2"),
+    (lambda: F.embedding_bag(disttorch.tensor([0, 1]), zeros(3, 2)), ValueError, "offsets"),
+    (lambda: F.embedding_bag(disttorch.tensor([0, 1]), zeros(3, 2), disttorch.tensor([1])), RuntimeError, "However, got 1"),
+    (lambda: F.embedding_bag(disttorch.tensor([[0, 1]]), zeros(3, 2), mode="min"), ValueError, "'min'"),
+    (lambda: F.pdist(zeros(3)), RuntimeError, "got: 1D"),
+    (lambda: F.ctc_loss(zeros(2, 1, 3), disttorch.tensor([[1]]), [3], [1]), RuntimeError, r"from 0 to 2, but got \[3\]"),
+    (lambda: F.ctc_loss(zeros(2, 1, 3), disttorch.tensor([[3]]), [2], [1]), RuntimeError, "from 0 to 2, but reach from 3"),
+    (lambda: F.cross_entropy(zeros(2, 3), zeros(2, 3), ignore_index=1), RuntimeError, "got 1"),
     (lambda: nn.MSELoss()(zeros(2)), TypeError, "takes 2 inputs, but 1 were given"),
 ]
 

@@ -57,6 +57,9 @@ WEIGHTS = np.array([0.5, 2.0, 1.0, 0.25])
 PROBABILITIES = np.array([[0.1, 0.2, 0.3, 0.4], [1.0, 0.0, 0.0, 0.0], [0.25, 0.25, 0.25, 0.25]])
 INDICES = np.array([[1, 4, 1], [0, 2, 4]])
 
+SIGNS = np.array([1.0, -1.0, -1.0, 1.0])
+LABEL_SETS = np.array([[2, 0, -1, 3], [1, -1, -1, -1], [0, 1, 2, 3]])
+
 CASES = [
     # convolution
     Case("conv1d", (2, 3, 7), (4, 3, 3), (4,), stride=2, padding=1),
@@ -109,6 +112,7 @@ CASES = [
     Case("softsign", (3, 4)),
     Case("threshold", (3, 4), threshold=0.1, value=20.0),
     Case("glu", (3, 4), dim=1),
+    Case("rrelu", (3, 4), lower=0.1, upper=0.3),
     # softmax
     Case("softmax", (2, 3, 4), dim=1),
     Case("softmax", (2, 5), dim=-1),
@@ -145,6 +149,23 @@ CASES = [
     Case("poisson_nll_loss", (3, 4), np.full((3, 4), 2.0), full=True),
     Case("poisson_nll_loss", (3, 4), (3, 4), log_input=False, positive=True),
     Case("gaussian_nll_loss", (3, 4), (3, 4), (3, 1), full=True, positive=True),
+    # losses with a margin
+    Case("margin_ranking_loss", (4,), (4,), SIGNS, margin=0.3),
+    Case("hinge_embedding_loss", (4,), SIGNS, margin=0.7, reduction="sum"),
+    Case("cosine_embedding_loss", (4, 3), (4, 3), SIGNS, margin=0.1, reduction="none"),
+    Case("cosine_embedding_loss", (3,), (3,), np.array(-1.0), margin=-0.5),
+    Case("soft_margin_loss", (4,), SIGNS),
+    Case("multi_margin_loss", (4, 4), CLASSES, margin=0.8),
+    Case("multi_margin_loss", (4, 4), CLASSES, p=2, weight=WEIGHTS, reduction="none"),
+    Case("multi_margin_loss", (4,), np.array(2), reduction="sum"),
+    Case("multilabel_margin_loss", (3, 4), LABEL_SETS),
+    Case("multilabel_margin_loss", (4,), LABEL_SETS[0], reduction="none"),
+    Case("multilabel_soft_margin_loss", (3, 4), (LABEL_SETS >= 0).astype(float), WEIGHTS),
+    Case("triplet_margin_loss", (3, 4), (3, 4), (3, 4), margin=2.0, reduction="none"),
+    Case("triplet_margin_loss", (3, 4), (3, 4), (3, 4), p=3, swap=True),
+    Case("triplet_margin_with_distance_loss", (3, 4), (3, 4), (3, 4), margin=1.5, swap=True),
+    Case("linear_cross_entropy", (4, 3), (4, 3), CLASSES, weight=WEIGHTS, label_smoothing=0.1),
+    Case("linear_cross_entropy", (2, 3), (4, 2, 2, 3), PIXELS, reduction="none"),
     # normalization
     Case("batch_norm", (3, 2, 4), None, None, (2,), (2,), training=True),
     Case("batch_norm", (5, 2), None, None, training=True, eps=0.1),
@@ -170,6 +191,12 @@ CASES = [
     Case("normalize", (3, 4), p=3.0, dim=0),
     Case("cosine_similarity", (3, 4), (3, 4), dim=-1),
     Case("pairwise_distance", (3, 4), (3, 4)),
+    *(Case("pdist", (4, 3), p=p) for p in (0.0, 1.0, 1.5, 2.0, 3.0, float("inf"))),
+    *(Case("embedding_bag", INDICES, (5, 3), mode=mode) for mode in ("sum", "mean", "max")),
+    Case("embedding_bag", INDICES, (5, 3), mode="mean", padding_idx=1, derivative=False),
+    *(Case("embedding_bag", INDICES.ravel(), (5, 3), offsets=np.array([0, 1, 1, 4]), mode=mode) for mode in ("sum", "mean", "max")),
+    Case("embedding_bag", INDICES.ravel(), (5, 3), offsets=np.array([0, 2, 6]), mode="max", include_last_offset=True),
+    Case("embedding_bag", INDICES, (5, 3), mode="sum", per_sample_weights=np.array([[0.5, 2.0, 1.0], [1.0, 3.0, 0.1]])),
 ]
 # layer_norm's and rms_norm's second argument is a shape, not a tensor of that shape
 SHAPES = {"layer_norm": 1, "rms_norm": 1}

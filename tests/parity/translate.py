@@ -11,7 +11,11 @@ import torch
 import disttorch
 
 #: PyTorch's dtypes that we have, and ours
-DTYPES = {getattr(torch, name): ours for name, ours in disttorch.PUBLIC_DTYPES.items() if isinstance(getattr(torch, name, None), torch.dtype)}
+DTYPES = {
+    getattr(torch, name): ours
+    for name, ours in disttorch.PUBLIC_DTYPES.items()
+    if isinstance(getattr(torch, name, None), torch.dtype)
+}
 #: what PyTorch's modules were made of, so that ours can be made of the same: (args, kwargs)
 MADE_OF: weakref.WeakKeyDictionary[torch.nn.Module, tuple[tuple, dict]] = weakref.WeakKeyDictionary()
 
@@ -29,21 +33,34 @@ class Untranslatable(Exception):
     """A value of PyTorch's that we do not claim to have: sparse and quantized tensors, dtypes outside the vocabulary."""
 
 
-def tensor(t: torch.Tensor, requires_grad: bool | None = None) -> Any:
-    """A tensor of ours with a copy of PyTorch's elements, its strides and its requires_grad."""
-    if t.layout != torch.strided or t.is_quantized or t.dtype not in DTYPES:
-        raise Untranslatable(f"{t.layout} {t.dtype}")
+def tensor(t: torch.Tensor, requires_grad: bool | None = None, memo: dict[Any, Any] | None = None) -> Any:
+    """A tensor of ours with a copy of PyTorch's elements, its strides and its requires_grad.
+
+    With a `memo`, tensors that share memory there share it here.
+    """
+    if t.layout != torch.strided or t.is_quantized or t.dtype not in DTYPES or t.device.type != "cpu":
+        raise Untranslatable(f"{t.layout} {t.dtype} {t.device}")
     source = t.detach().resolve_conj().resolve_neg()
+    wants = t.requires_grad if requires_grad is None else requires_grad
+    storage = source.untyped_storage()
+    key = ("storage", storage.data_ptr(), t.dtype)
+    is_part = storage.nbytes() > source.numel() * source.element_size()
+    if memo is not None and (is_part or not wants) and storage.nbytes() >= source.element_size():
+        if key not in memo:
+            whole = torch.empty(0, dtype=t.dtype).set_(storage, 0, (storage.nbytes() // source.element_size(),), (1,))
+            memo[key] = (_array(whole.clone()), source)  # kept alive, so that its address stays its own
+        whole = disttorch.from_numpy(memo[key][0])
+        part = disttorch.as_strided(whole, source.shape, source.stride(), source.storage_offset()).detach()
+        return part.requires_grad_(wants)
     overlaps = any(stride == 0 and n > 1 for stride, n in zip(source.stride(), source.shape))
     copy = source.clone(memory_format=torch.contiguous_format if overlaps else torch.preserve_format)
+    return disttorch.from_numpy(_array(copy)).requires_grad_(wants)
+
+
+def _array(t: torch.Tensor) -> np.ndarray:
     if t.dtype is torch.bfloat16:
-        array = copy.view(torch.int16).numpy().view(DTYPES[torch.bfloat16].numpy)
-    else:
-        array = copy.numpy()
-    ours = disttorch.from_numpy(array)
-    if overlaps and not t.requires_grad:
-        ours = disttorch.as_strided(ours, t.shape, t.stride()) if source.numel() == 0 else ours
-    return ours.requires_grad_(t.requires_grad if requires_grad is None else requires_grad)
+        return t.view(torch.int16).numpy().view(DTYPES[torch.bfloat16].numpy)
+    return t.numpy()
 
 
 def ours(value: Any, memo: dict[int, Any] | None = None) -> Any:
@@ -51,7 +68,7 @@ def ours(value: Any, memo: dict[int, Any] | None = None) -> Any:
     memo = {} if memo is None else memo
     if isinstance(value, torch.Tensor):
         if id(value) not in memo:
-            made = tensor(value)
+            made = tensor(value, memo=memo)
             if isinstance(value, torch.nn.Parameter):
                 made = disttorch.nn.Parameter(made.detach(), value.requires_grad)
             memo[id(value)] = made
@@ -96,7 +113,9 @@ def theirs(value: Any) -> Any:
     if isinstance(value, disttorch.dtype):
         return getattr(torch, str(value).removeprefix("disttorch.").removeprefix("torch."))
     if isinstance(value, (list, tuple)):
-        return type(value)(theirs(v) for v in value) if type(value) in (list, tuple) else tuple(theirs(v) for v in value)
+        return (
+            type(value)(theirs(v) for v in value) if type(value) in (list, tuple) else tuple(theirs(v) for v in value)
+        )
     return value
 
 

@@ -14,6 +14,22 @@ __all__ = ["CPU_KERNELS"]
 #: name -> fast implementation
 CPU_KERNELS: dict[str, Callable[..., Any]] = {}
 
-for _family in ("convolution", "normalization", "optimization", "pooling", "softmax", "special"):
+for _family in (
+    "attention",
+    "clipping",
+    "choosing",
+    "convolution",
+    "embedding",
+    "folding",
+    "normalization",
+    "optimization",
+    "pooling",
+    "recurrent",
+    "resampling",
+    "rows",
+    "scans",
+    "softmax",
+    "special",
+):
     _module = import_module(f"{__name__}.{_family}")
     CPU_KERNELS.update((_name, getattr(_module, _name)) for _name in _module.__all__)

@@ -10,7 +10,12 @@ import numpy as np
 from ..kernels import PLAIN
 from ..namespace import Namespace
 
-__all__ = ["erf", "erfc", "gelu", "gelu_backward", "sigmoid", "silu", "softplus"]
+#: Functions of one array (gelu_backward: of two) whose formulas take dozens of steps.
+BLOCKED = """
+    airy_ai bessel_j0 bessel_j1 bessel_y0 bessel_y1 digamma entr erf erfc erfcx erfinv gelu gelu_backward i0 i0e i1 i1e k0 k0e k1
+    k1e lgamma log_ndtr ndtr ndtri polygamma sigmoid silu sinc softplus spherical_bessel_j0
+""".split()
+__all__ = list(BLOCKED)
 
 #: Elements at a time: 128 KiB of float32, so that a handful of intermediate results stays in the second-level cache.
 BLOCK = 32768
@@ -38,10 +43,4 @@ def elementwise(name: str, arrays: int = 1) -> Callable[..., Any]:
     return blocked
 
 
-erf = elementwise("erf")
-erfc = elementwise("erfc")
-sigmoid = elementwise("sigmoid")
-silu = elementwise("silu")
-softplus = elementwise("softplus")
-gelu = elementwise("gelu")
-gelu_backward = elementwise("gelu_backward", arrays=2)
+globals().update((_name, elementwise(_name, 2 if _name == "gelu_backward" else 1)) for _name in BLOCKED)

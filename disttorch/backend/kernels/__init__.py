@@ -23,5 +23,33 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-for _family in ("convolution", "elementary", "indexing", "normalization", "optimization", "pooling", "softmax", "special"):
+for _family in (
+    "airy",
+    "attention",
+    "bessel",
+    "clipping",
+    "choosing",
+    "convolution",
+    "ctc",
+    "elementary",
+    "embedding",
+    "factorization",
+    "folding",
+    "fourier", "indefinite",
+    "gamma",
+    "indexing",
+    "irregular_pooling",
+    "modified_bessel",
+    "normal",
+    "normalization",
+    "optimization",
+    "polynomials",
+    "pooling",
+    "recurrent",
+    "resampling",
+    "rows",
+    "scans",
+    "softmax",
+    "special",
+):
     import_module(f"{__name__}.{_family}")

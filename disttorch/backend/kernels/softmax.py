@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from . import kernel
-from .precision import narrow, wide
+from .precision import is_complex, narrow, wide
 
 __all__ = [
     "cross_entropy",
@@ -58,7 +58,8 @@ def logsumexp(xp: Any, x: Any, axis: int | tuple[int, ...], keepdims: bool) -> A
     dtype, x = x.dtype, wide(xp, x)
     if 0 in x.shape:
         return narrow(xp, xp.log(xp.sum(xp.exp(x), axis=axis, keepdims=keepdims)), dtype)
-    largest = xp.max(x, axis=axis, keepdims=True)
+    # of complex numbers the greatest real part, for their exponential is as large as that
+    largest = xp.max(x.real if is_complex(x) else x, axis=axis, keepdims=True)
     # An infinite maximum would turn into inf - inf.
     largest = xp.where(xp.isinf(largest), 0.0, largest)
     result = xp.log(xp.sum(xp.exp(x - largest), axis=axis, keepdims=True)) + largest

@@ -1,16 +1,20 @@
-"""Gradients kept small: by the norm of all of them together, or each element by itself."""
+"""Gradients kept small: by the norm of all of them together, or each element by itself.
+
+Gradients that lie side by side in one buffer, as those of DistributedDataParallel do, are handled as one array.
+"""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from ...autograd.variable import Tensor, bump_version, wrap
-from ...backend import NAMESPACES
+from ...backend import NAMESPACES, cpu
 from ...backend import dtypes as dt
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
+__all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 
 def _as_list(tensors: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -21,11 +25,42 @@ def _gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
     return [p._grad for p in _as_list(parameters) if p._grad is not None]
 
 
+def _runs(tensors: list[Tensor]) -> list[Any]:
+    """The tensors' arrays, those that lie side by side in one block of memory as one vector."""
+    arrays = [t._array for t in tensors]
+    if len(arrays) < 2 or any(a.__class__ is not arrays[0].__class__ for a in arrays) or NAMESPACES[arrays[0].__class__] is not cpu:
+        return arrays
+    runs: list[list[Any]] = []
+    end = -1
+    for a in sorted(arrays, key=lambda a: a.__array_interface__["data"][0]):
+        start = a.__array_interface__["data"][0]
+        joins = runs and start == end and a.base is not None and a.flags.c_contiguous and a.size
+        last = runs[-1][-1] if runs else None
+        if joins and last.base is a.base and last.dtype == a.dtype and last.flags.c_contiguous:  # type: ignore[union-attr]
+            runs[-1].append(a)
+        else:
+            runs.append([a])
+        end = start + a.nbytes
+    return [run[0] if len(run) == 1 else _joined(run) for run in runs]
+
+
+def _joined(run: list[Any]) -> Any:
+    first = run[0]
+    offset = first.__array_interface__["data"][0] - _memory_start(first)
+    return cpu.as_strided(first, (sum(a.size for a in run),), (first.itemsize,), offset)
+
+
+def _memory_start(a: Any) -> int:
+    while isinstance(a.base, type(a)):
+        a = a.base
+    return a.__array_interface__["data"][0]
+
+
 def _norm(xp: Any, a: Any, p: float) -> Any:
     """The p-norm of all elements, in float32 for half types."""
-    a = a.astype(dt.float32.numpy) if a.dtype in dt.HALF else a
     if p == 2:
-        return xp.sqrt(xp.sum(xp.square(a)))
+        return xp.sqrt(xp.sum_of_squares(a))
+    a = a.astype(dt.float32.numpy) if a.dtype in dt.HALF else a
     size = xp.abs(a)
     if math.isinf(p):
         if not a.size:
@@ -49,7 +84,7 @@ def get_total_norm(
     tensors : Tensor or iterable of Tensor
         On one device.
     norm_type : float
-        The p of the p-norm; may be infinite.
+        The p of the p-norm; may be infinite. With 0, as in PyTorch, the number of tensors that are not all 0.
     error_if_nonfinite : bool
         Whether a norm that is infinite or nan is an error.
     foreach : bool, optional
@@ -65,17 +100,14 @@ def get_total_norm(
     RuntimeError
         If the norm is not finite and that is an error.
     """
-    arrays = [t._array for t in _as_list(tensors)]
+    given = _as_list(tensors)
     p = float(norm_type)
-    if not arrays:
-        from ...ops.creation import tensor
-
-        return tensor(0.0)
+    if not given:
+        return wrap(cpu.zeros((), dt.get_default_dtype().numpy))
+    arrays = _runs(given) if p != 0 else [t._array for t in given]
     xp = NAMESPACES[arrays[0].__class__]
     each = [_norm(xp, a, p) for a in arrays]
     total = _norm(xp, xp.stack([xp.asarray(n) for n in each]), p) if len(each) > 1 or p == 0 else each[0]
-    if p == 0 and len(each) >= 1:
-        total = xp.sum(xp.stack([xp.asarray(n) for n in each]))
     if error_if_nonfinite and not bool(xp.isfinite(total)):
         raise RuntimeError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite ({float(total)}), so it cannot be clipped. To "
@@ -103,9 +135,10 @@ def clip_grads_with_norm_(
     scale = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
     if xp.name == "cpu" and float(scale) == 1.0:
         return  # on a GPU to look would mean to wait
-    for gradient in _gradients(parameters):
-        a = gradient._array
+    gradients = _gradients(parameters)
+    for a in _runs(gradients):
         a *= xp.asarray(scale, dtype=a.dtype)
+    for gradient in gradients:
         bump_version(gradient)
 
 
@@ -156,6 +189,18 @@ def clip_grad_norm_(
     return total
 
 
+def clip_grad_norm(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """`clip_grad_norm_` under its name of old."""
+    warnings.warn("`nn.utils.clip_grad_norm` is now deprecated in favor of `nn.utils.clip_grad_norm_`.", FutureWarning, stacklevel=2)
+    return clip_grad_norm_(parameters, max_norm, norm_type, error_if_nonfinite, foreach)
+
+
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None) -> None:
     """Keep each element of all gradients within [-clip_value, clip_value]; as ``torch.nn.utils.clip_grad_value_``.
 
@@ -168,8 +213,9 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
         Accepted as in PyTorch.
     """
     bound = float(clip_value)
-    for gradient in _gradients(parameters):
-        a = gradient._array
+    gradients = _gradients(parameters)
+    for a in _runs(gradients):
         xp = NAMESPACES[a.__class__]
         a[...] = xp.clip(a, xp.scalar(-bound, a.dtype), xp.scalar(bound, a.dtype))
+    for gradient in gradients:
         bump_version(gradient)

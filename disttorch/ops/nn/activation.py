@@ -1,88 +1,156 @@
-"""Activation functions: the formula, and the derivative where it is not that of a composition.
+"""Activation functions: the formula on one array, its derivative, and what users call.
 
-Where a function has pieces, a rule selects between gradients (``xp.where(condition, g, ...)``), which keeps the dtype.
+Formulas are computed in float32 for half types and rounded once. Where a function has pieces, a rule selects between
+gradients (``xp.where(condition, g, ...)``); where pieces meet, the derivative is the one that PyTorch takes.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 from ...autograd.grad_mode import is_grad_enabled
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
+from ...backend import dtypes as dt
+from ...backend.kernels.precision import narrow, wide
 from .. import pointwise
 from ..conversion import overwrite
+from ..dims import normal_dim
 from ..elementwise import IN_PLACE
-from ..indexing import clamp, where
 from .arguments import check_floating
 
 __all__ = [
-    "celu",
-    "elu",
-    "gelu",
-    "glu",
-    "hardshrink",
-    "hardsigmoid",
-    "hardswish",
-    "hardtanh",
-    "leaky_relu",
-    "logsigmoid",
-    "mish",
-    "prelu",
-    "relu",
-    "relu6",
-    "selu",
-    "sigmoid",
-    "silu",
-    "softplus",
-    "softshrink",
-    "softsign",
-    "tanh",
-    "tanhshrink",
-    "threshold",
-]
+    "SOFTPLUS_IS_LINEAR", "celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+    "hardtanh_", "in_place", "leaky_relu", "leaky_relu_", "logsigmoid", "mish", "prelu", "relu", "relu6", "relu_", "selu", "selu_",
+    "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "threshold_", "write_over",
+]  # fmt: skip
+
+# What users find of this family, and where: see ops/public.py.
+FUNCTIONS = "celu celu_ relu_ selu selu_ threshold threshold_"
+BOTH = "hardshrink prelu"
+OUT = "gelu hardshrink logsigmoid softplus softshrink"
 
 #: Klambauer et al., "Self-normalizing neural networks", 2017
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 #: Where softplus(x) and x are the same number in float64, and exp(x) is still finite in float32.
 SOFTPLUS_IS_LINEAR = 40.0
 
+
+# --- formulas and derivatives -----------------------------------------------------------------------------------------
+
+
+def _operation(name: str, formula: Callable[..., Any], rule: Callable[..., Any]) -> Operation:
+    """An operation on one array, whose formula ``formula(xp, x, **parameters)`` is computed in float32 or wider."""
+
+    @functools.wraps(formula)
+    def forward(xp: Any, x: Any, **parameters: Any) -> Any:
+        return narrow(xp, formula(xp, wide(xp, x), **parameters), x.dtype)
+
+    return Operation(name, forward, x=rule)
+
+
+def _elu_formula(xp: Any, x: Any, *, alpha: float, scale: float, rate: float) -> Any:
+    return xp.where(x > 0, x if scale == 1 else x * scale, xp.expm1(x if rate == 1 else x * rate) * (alpha * scale))
+
+
+def _elu_rule(g: Any, x: Any, alpha: float, scale: float, rate: float, xp: Any) -> Any:
+    # bounded, as exp(x) would overflow where it is not used, and 0 * inf in a second derivative is nan
+    slope = xp.exp(xp.minimum(wide(xp, x), xp.zeros_like(wide(xp, x))) * rate) * (alpha * scale * rate)
+    return xp.where(x > 0, wide(xp, g) * scale, wide(xp, g) * slope)
+
+
+def _mish_rule(g: Any, x: Any, xp: Any) -> Any:
+    x = wide(xp, x)
+    t = xp.tanh(xp.softplus(x, 1.0, SOFTPLUS_IS_LINEAR))
+    return wide(xp, g) * (t + x * (1 - t * t) * xp.sigmoid(x))
+
+
+def _silu_rule(g: Any, x: Any, xp: Any) -> Any:
+    x = wide(xp, x)
+    s = xp.sigmoid(x)
+    return wide(xp, g) * s * (x * (1 - s) + 1)
+
+
+def _between(xp: Any, g: Any, inside: Any) -> Any:
+    return xp.where(inside, g, xp.zeros_like(g))
+
+
 _gelu = Operation(
     "gelu",
     lambda xp, x, *, approximate: xp.gelu(x, approximate),
     x=lambda g, x, approximate, xp: xp.gelu_backward(g, x, approximate),
 )
-_silu = Operation("silu", lambda xp, x: xp.silu(x), x=lambda g, x, xp: g * _silu_slope(x, xp.sigmoid(x)))
+_silu = Operation("silu", lambda xp, x: xp.silu(x), x=_silu_rule)
 _softplus = Operation(
     "softplus",
     lambda xp, x, *, beta, threshold: xp.softplus(x, beta, threshold),
     x=lambda g, x, beta, threshold, xp: xp.where(x * beta > threshold, g, g * xp.sigmoid(x * beta)),
 )
-_leaky_relu = Operation(
+_logsigmoid = _operation(
+    "log_sigmoid",
+    lambda xp, x: -xp.softplus(-x, 1.0, SOFTPLUS_IS_LINEAR),
+    lambda g, x, xp: g * xp.sigmoid(-x),
+)
+_mish = _operation("mish", lambda xp, x: x * xp.tanh(xp.softplus(x, 1.0, SOFTPLUS_IS_LINEAR)), _mish_rule)
+_elu = _operation("elu", _elu_formula, _elu_rule)
+_leaky_relu = _operation(
     "leaky_relu",
-    lambda xp, x, *, slope: xp.where(x > 0, x, x * xp.scalar(slope, x.dtype)),
-    x=lambda g, x, slope, xp: xp.where(x > 0, g, g * slope),
+    # up to a slope of 1 the larger of both is the right one, and one call less
+    lambda xp, x, *, slope: xp.maximum(x, x * slope) if 0 <= slope <= 1 else xp.where(x > 0, x, x * slope),
+    lambda g, x, slope, xp: xp.where(x > 0, g, g * slope),
 )
-_elu = Operation(
-    "elu",
-    lambda xp, x, *, alpha, scale, rate: _elu_forward(xp, x, alpha, scale, rate),
-    x=lambda g, x, alpha, scale, rate, xp: xp.where(
-        x > 0, g * scale, g * xp.exp(xp.minimum(x, xp.zeros_like(x)) * rate) * (alpha * scale * rate)
+_prelu = Operation(
+    "prelu",
+    lambda xp, x, weight: xp.where(x > 0, x, weight * x),
+    x=lambda g, x, weight, xp: xp.where(x > 0, g, g * weight),
+    weight=lambda g, x, xp: xp.where(x > 0, xp.zeros_like(g), g * x),
+)
+_hardtanh = Operation(
+    "hardtanh",
+    lambda xp, x, *, low, high: xp.minimum(xp.maximum(x, xp.scalar(low, x.dtype)), xp.scalar(high, x.dtype)),
+    # unlike clamp's, the gradient at the ends is 0
+    x=lambda g, x, low, high, xp: _between(xp, g, xp.logical_and(x > low, x < high)),
+)
+_hardsigmoid = _operation(
+    "hardsigmoid",
+    lambda xp, x: xp.clip(x + 3, 0, 6) / 6,
+    lambda g, x, xp: _between(xp, g * (1 / 6), xp.logical_and(x > -3, x < 3)),
+)
+_hardswish = _operation(
+    "hardswish",
+    lambda xp, x: x * xp.clip(x + 3, 0, 6) / 6,
+    lambda g, x, xp: xp.where(x >= 3, g, _between(xp, g * (x / 3 + 0.5), x > -3)),
+)
+_hardshrink = Operation(
+    "hardshrink",
+    lambda xp, x, *, lambd: xp.where(_is_small(xp, x, lambd), xp.scalar(0, x.dtype), x),
+    x=lambda g, x, lambd, xp: xp.where(_is_small(xp, x, lambd), xp.zeros_like(g), g),
+)
+_softshrink = Operation(
+    "softshrink",
+    lambda xp, x, *, lambd: xp.where(
+        _is_small(xp, x, lambd), x * xp.scalar(0, x.dtype), x - xp.copysign(xp.scalar(lambd, x.dtype), x)
     ),
+    x=lambda g, x, lambd, xp: xp.where(_is_small(xp, x, lambd), xp.zeros_like(g), g),
+)
+_threshold = Operation(
+    "threshold",
+    lambda xp, x, *, threshold, value: xp.where(x <= threshold, xp.scalar(value, x.dtype), x),
+    x=lambda g, x, threshold, xp: xp.where(x <= threshold, xp.zeros_like(g), g),
 )
 
 
-def _silu_slope(x: Any, s: Any) -> Any:
-    return s * (x * (1 - s) + 1)
+def _is_small(xp: Any, x: Any, lambd: float) -> Any:
+    return xp.logical_and(x >= -lambd, x <= lambd)
 
 
-def _elu_forward(xp: Any, x: Any, alpha: float, scale: float, rate: float) -> Any:
-    factor = xp.scalar(alpha * scale, x.dtype)
-    return xp.where(x > 0, x * xp.scalar(scale, x.dtype), xp.expm1(x * xp.scalar(rate, x.dtype)) * factor)
+# --- what users call --------------------------------------------------------------------------------------------------
 
 
-def _apply_to(input: Tensor, inplace: bool, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
+def write_over(input: Tensor, inplace: bool, name: str, compute: Callable[[Tensor], Tensor]) -> Tensor:
     """A function of the input, written over it if asked for; rules that need the input then have a copy."""
     if not inplace:
         return compute(input)
@@ -90,15 +158,23 @@ def _apply_to(input: Tensor, inplace: bool, name: str, compute: Callable[[Tensor
     return overwrite(name, input, compute(input.clone() if needed else input))
 
 
+def _elementwise(function: str, operation: Operation, input: Tensor, inplace: bool, **parameters: Any) -> Tensor:
+    check_floating(function, input)
+    if not inplace:
+        return apply(operation, input, **parameters)
+    return write_over(input, True, function, lambda x: apply(operation, x, **parameters))
+
+
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0), elementwise; as ``torch.nn.functional.relu``."""
+    if input._array.dtype == dt.bool_.numpy:
+        raise RuntimeError("Boolean inputs not supported for relu")
     return IN_PLACE["relu_"](input) if inplace else pointwise.relu(input)
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x where it is positive, else `negative_slope` * x; as ``torch.nn.functional.leaky_relu``."""
-    check_floating("leaky_relu", input)
-    return _apply_to(input, inplace, "leaky_relu", lambda x: apply(_leaky_relu, x, slope=negative_slope))
+    return _elementwise("leaky_relu", _leaky_relu, input, inplace, slope=negative_slope)
 
 
 def prelu(input: Tensor, weight: Tensor) -> Tensor:
@@ -116,37 +192,45 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
     RuntimeError
         If there are more slopes than one, and not as many as channels.
     """
-    if weight.ndim == 1 and weight.numel() > 1:
+    if not isinstance(weight, Tensor):
+        raise TypeError(f"prelu(): argument 'weight' must be Tensor, not {type(weight).__name__}")
+    if input._array.dtype != weight._array.dtype:
+        raise RuntimeError(f"prelu: Type promoting not supported. Got {input.dtype} and {weight.dtype}")
+    if weight.ndim > 1:
+        raise RuntimeError(f"prelu: Expected `weight` to be a scalar or 1D tensor, but got: ndim = {weight.ndim}")
+    if weight.numel() > 1:
+        if not input.ndim:
+            raise RuntimeError("prelu: Not allow zero-dim input tensor where there are several weights.")
         channels = input.shape[1] if input.ndim > 1 else 1
         if weight.numel() != channels:
             raise RuntimeError(
                 f"Mismatch of parameter numbers and input channel size. Found parameter numbers = {weight.numel()} and channel size = "
                 f"{channels}; the shapes are {list(weight.shape)} and {list(input.shape)}."
             )
-        weight = weight.reshape(-1, *(1,) * (input.ndim - 2))
-    elif weight.ndim > 1:
-        raise RuntimeError(f"prelu: expected weight to be a scalar or 1D tensor, but got shape {list(weight.shape)}")
-    return where(input > 0, input, input * weight)
+    return apply(_prelu, input, weight.reshape(-1, *(1,) * (input.ndim - 2)) if input.ndim > 1 else weight.reshape(input.ndim * (1,)))
 
 
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x where it is positive, else `alpha` * (exp(x) - 1); as ``torch.nn.functional.elu``."""
-    check_floating("elu", input)
-    return _apply_to(input, inplace, "elu", lambda x: apply(_elu, x, alpha=alpha, scale=1.0, rate=1.0))
+    return _elementwise("elu", _elu, input, inplace, alpha=alpha, scale=1.0, rate=1.0)
 
 
 def selu(input: Tensor, inplace: bool = False) -> Tensor:
     """`elu` with the alpha and the scale that keep mean 0 and variance 1; as ``torch.nn.functional.selu``."""
-    check_floating("selu", input)
-    return _apply_to(input, inplace, "selu", lambda x: apply(_elu, x, alpha=SELU_ALPHA, scale=SELU_SCALE, rate=1.0))
+    return _elementwise("selu", _elu, input, inplace, alpha=SELU_ALPHA, scale=SELU_SCALE, rate=1.0)
 
 
 def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x where it is positive, else `alpha` * (exp(x / alpha) - 1); as ``torch.nn.functional.celu``."""
-    check_floating("celu", input)
+    """x where it is positive, else `alpha` * (exp(x / alpha) - 1); as ``torch.nn.functional.celu``.
+
+    Raises
+    ------
+    RuntimeError
+        If alpha is 0.
+    """
     if alpha == 0:
         raise RuntimeError("ZeroDivisionError: alpha cannot be 0 for CELU")
-    return _apply_to(input, inplace, "celu", lambda x: apply(_elu, x, alpha=alpha, scale=1.0, rate=1 / alpha))
+    return _elementwise("celu", _elu, input, inplace, alpha=alpha, scale=1.0, rate=1 / alpha)
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -157,15 +241,21 @@ def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     input : Tensor
     approximate : {"none", "tanh"}
         ``"tanh"`` computes ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> disttorch.nn.functional.gelu(disttorch.tensor([-1.0, 0.0, 1.0]))
+    tensor([-0.1587,  0.0000,  0.8413])
     """
     check_floating("gelu", input)
     return apply(_gelu, input, approximate=approximate)
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x * sigmoid(x); as ``torch.nn.functional.silu``."""
-    check_floating("silu", input)
-    return _apply_to(input, inplace, "silu", lambda x: apply(_silu, x))
+    """x * sigmoid(x), of complex numbers too; as ``torch.nn.functional.silu``."""
+    check_floating("silu", input, or_complex=True)
+    return write_over(input, inplace, "silu", lambda x: apply(_silu, x))
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -176,21 +266,35 @@ def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)) without overflow; as ``torch.nn.functional.logsigmoid``."""
-    return -softplus(-input, 1.0, SOFTPLUS_IS_LINEAR)
+    check_floating("logsigmoid", input)
+    return apply(_logsigmoid, input)
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * tanh(softplus(x)); as ``torch.nn.functional.mish``."""
-    return _apply_to(input, inplace, "mish", lambda x: x * pointwise.tanh(softplus(x, 1.0, SOFTPLUS_IS_LINEAR)))
+    return _elementwise("mish", _mish, input, inplace)
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x, but not below `min_val` and not above `max_val`; as ``torch.nn.functional.hardtanh``."""
+    """x, but not below `min_val` and not above `max_val`; as ``torch.nn.functional.hardtanh``.
+
+    Raises
+    ------
+    ValueError
+        If `min_val` is greater than `max_val`.
+    RuntimeError
+        For bool; and for an unsigned input with a negative end.
+    """
     if min_val > max_val:
         raise ValueError(f"min_val cannot be greater than max_val, but they are {min_val} and {max_val}")
-    inside = pointwise.logical_and(input > min_val, input < max_val)
-    # unlike clamp's, the gradient at the ends is 0
-    return _apply_to(input, inplace, "hardtanh", lambda x: where(inside, x, clamp(x.detach(), min_val, max_val)))
+    dtype = input._array.dtype
+    if dtype == dt.bool_.numpy:
+        raise RuntimeError("Bool inputs not supported for hardtanh")
+    if dtype in dt.INTEGRAL:
+        min_val, max_val = math.trunc(min_val), math.trunc(max_val)
+        if dtype == dt.uint8.numpy and (min_val < 0 or max_val < 0):
+            raise RuntimeError(f"hardtanh: cannot do hardtanh on an unsigned type with negative limits, {min_val} and {max_val}")
+    return write_over(input, inplace, "hardtanh", lambda x: apply(_hardtanh, x, low=min_val, high=max_val))
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -200,24 +304,32 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     """relu6(x + 3) / 6; as ``torch.nn.functional.hardsigmoid``."""
-    return _apply_to(input, inplace, "hardsigmoid", lambda x: relu6(x + 3.0) / 6.0)
+    return _elementwise("hardsigmoid", _hardsigmoid, input, inplace)
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     """x * relu6(x + 3) / 6; as ``torch.nn.functional.hardswish``."""
-    return _apply_to(input, inplace, "hardswish", lambda x: x * relu6(x + 3.0) / 6.0)
+    return _elementwise("hardswish", _hardswish, input, inplace)
 
 
 def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """x where abs(x) > lambd, else 0; as ``torch.nn.functional.hardshrink``."""
-    return where(pointwise.logical_and(input >= -lambd, input <= lambd), 0.0, input)
+    check_floating("hardshrink", input)
+    return apply(_hardshrink, input, lambd=lambd)
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
-    """x moved towards 0 by lambd, as far as 0; as ``torch.nn.functional.softshrink``."""
+    """x moved towards 0 by lambd, as far as 0; as ``torch.nn.functional.softshrink``.
+
+    Raises
+    ------
+    RuntimeError
+        If lambd is negative.
+    """
     if lambd < 0:
         raise RuntimeError(f"lambda must be greater or equal to 0, but found to be {lambd}.")
-    return where(input > lambd, input - lambd, where(input < -lambd, input + lambd, input * 0.0))
+    check_floating("softshrink", input)
+    return apply(_softshrink, input, lambd=lambd)
 
 
 def tanhshrink(input: Tensor) -> Tensor:
@@ -232,7 +344,9 @@ def softsign(input: Tensor) -> Tensor:
 
 def threshold(input: Tensor, threshold: float, value: float, inplace: bool = False) -> Tensor:
     """x where it is greater than the threshold, else the value; as ``torch.nn.functional.threshold``."""
-    return _apply_to(input, inplace, "threshold", lambda x: where(x <= threshold, value, x))
+    if input._array.dtype == dt.bool_.numpy:
+        raise NotImplementedError("threshold is not implemented for bool")
+    return write_over(input, inplace, "threshold", lambda x: apply(_threshold, x, threshold=threshold, value=value))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -243,8 +357,10 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     RuntimeError
         If the dimension has an odd size.
     """
+    check_floating("glu", input)
     if not input.ndim:
         raise RuntimeError("glu does not support 0-dimensional tensors")
+    dim = normal_dim(dim, input.ndim, "glu")
     if input.shape[dim] % 2:
         raise RuntimeError(f"Halving dimension must be even, but dimension {dim} is size {input.shape[dim]}")
     first, second = input.chunk(2, dim)
@@ -253,3 +369,18 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 sigmoid: Callable[..., Tensor] = pointwise.sigmoid
 tanh: Callable[..., Tensor] = pointwise.tanh
+
+
+def in_place(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The twin of a function with an ``inplace`` argument that writes its result over its input."""
+
+    def twin(input: Tensor, *args: Any, **options: Any) -> Tensor:
+        return function(input, *args, inplace=True, **options)
+
+    twin.__name__ = twin.__qualname__ = function.__name__ + "_"
+    twin.__doc__ = f"`{function.__name__}` in place; as ``torch.nn.functional.{function.__name__}_``."
+    return twin
+
+
+relu_, leaky_relu_, elu_, selu_, celu_ = in_place(relu), in_place(leaky_relu), in_place(elu), in_place(selu), in_place(celu)
+hardtanh_, threshold_ = in_place(hardtanh), in_place(threshold)

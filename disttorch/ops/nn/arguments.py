@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
 
-__all__ = ["batched", "check_floating", "spatial"]
+__all__ = ["batched", "check_floating", "spatial", "warn"]
 
 
 def spatial(value: Any, ndim: int, function: str, name: str, least: int = 0) -> tuple[int, ...]:
@@ -57,9 +59,19 @@ def batched(function: str, input: Tensor, ndim: int, compute: Callable[[Tensor],
     return tuple(r.squeeze(0) for r in result) if isinstance(result, tuple) else result.squeeze(0)
 
 
-def check_floating(function: str, input: Tensor) -> None:
-    """Raise a RuntimeError unless the tensor is of a floating-point dtype."""
+def check_floating(function: str, input: Tensor, or_complex: bool = False) -> None:
+    """Raise a NotImplementedError, which is a RuntimeError, unless the tensor is of a floating-point (or complex) dtype."""
     if not isinstance(input, Tensor):
         raise TypeError(f"{function}(): argument 'input' must be Tensor, not {type(input).__name__}")
-    if input._array.dtype not in dt.FLOATING:
-        raise RuntimeError(f"{function}() is not implemented for {input.dtype}, it needs a floating-point input")
+    if input._array.dtype not in (dt.DIFFERENTIABLE if or_complex else dt.FLOATING):
+        raise NotImplementedError(f"{function}() is not implemented for {input.dtype}, it needs a floating-point input")
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn where the caller of the package stands, however many of our frames there are between."""
+    level, frame = 1, sys._getframe(0)
+    # functions that we make while running belong to no module
+    ours = ("", __name__.partition(".")[0])
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ours:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

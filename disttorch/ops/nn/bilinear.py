@@ -38,5 +38,5 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
         raise RuntimeError(f"bilinear(): inputs of shape {list(a)} and {list(b)} do not fit a weight of shape {list(w)}")
     out, n, m = w
     half = matmul(input1, weight.permute(1, 0, 2).reshape(n, out * m)).reshape(*a[:-1], out, m)
-    result = reduction.sum(half * input2.unsqueeze(-2), -1)
+    result = reduction.sum(half * input2.unsqueeze(-2), -1).to(dtype=input1.dtype)
     return result if bias is None else result + bias

@@ -12,6 +12,7 @@ from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
+from ...backend.kernels.precision import narrow, wide
 from .. import pointwise, reduction
 from ..shape import expand
 from .activation import SOFTPLUS_IS_LINEAR, softplus
@@ -19,7 +20,9 @@ from .arguments import check_floating
 from .loss import reduce_loss, reduction_of
 from .softmax import log_softmax
 
-__all__ = ["binary_cross_entropy", "binary_cross_entropy_with_logits", "cross_entropy", "nll_loss"]
+__all__ = [
+    "binary_cross_entropy", "binary_cross_entropy_with_logits", "check_bounds", "check_indices", "counted", "cross_entropy", "nll_loss",
+]  # fmt: skip
 
 _cross_entropy = Operation(
     "cross_entropy_loss",
@@ -35,7 +38,7 @@ _cross_entropy = Operation(
 )
 
 
-def _factors(xp: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> tuple[Any, Any]:
+def counted(xp: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -> tuple[Any, Any]:
     """For each sample the class to look at, and what its loss counts: its class's weight, 0 where it is ignored."""
     ignored = target == ignore_index
     at = xp.where(ignored, 0, target)
@@ -44,7 +47,7 @@ def _factors(xp: Any, target: Any, weight: Any, ignore_index: int, dtype: Any) -
 
 
 def _nll_forward(xp: Any, x: Any, target: Any, weight: Any, *, ignore_index: int) -> tuple:
-    at, factor = _factors(xp, target, weight, ignore_index, x.dtype)
+    at, factor = counted(xp, target, weight, ignore_index, x.dtype)
     picked = xp.take_along_axis(x, at[:, None], axis=1)[:, 0]
     # an infinite loss that does not count must not make 0 * inf
     return xp.where(factor == 0, xp.zeros_like(picked), -picked * factor), at[:, None], factor[:, None]
@@ -58,7 +61,9 @@ _nll = Operation(
 )
 _bce_with_logits = Operation(
     "binary_cross_entropy_with_logits",
-    lambda xp, x, target: xp.softplus(x, 1.0, SOFTPLUS_IS_LINEAR) - x * target,
+    lambda xp, x, target: narrow(
+        xp, xp.softplus(wide(xp, x), 1.0, SOFTPLUS_IS_LINEAR) - wide(xp, x) * wide(xp, target), x.dtype
+    ),
     x=lambda g, x, target, xp: g * (xp.sigmoid(x) - target),
     target=lambda g, x: -g * x,
 )
@@ -81,26 +86,31 @@ def _as_matrix(x: Tensor) -> Tensor:
     return x.movedim(1, -1).reshape(-1, x._array.shape[1])
 
 
-def _check_indices(name: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Refuse class indices, or a weight, that do not fit an input (N, C, ...) or (C,)."""
-    shape = input._array.shape
+def check_indices(name: str, shape: tuple[int, ...], target: Tensor, weight: Tensor | None) -> None:
+    """Refuse class indices, or a weight, that do not fit an input of a shape (N, C, ...) or (C,)."""
+    if not shape:
+        raise RuntimeError(f"{name}: expected an input (N, C, ...) or (C,), but got shape []")
+    have = target._array.shape
+    if len(shape) > 1 and have and have[0] != shape[0]:
+        raise ValueError(
+            f"{name}: Expected input batch_size ({shape[0]}) to match target batch_size ({have[0]}): expected a target of shape "
+            f"{[shape[0], *shape[2:]]} for an input of shape {list(shape)}, but got {list(have)}"
+        )
     if target._array.dtype not in dt.INTEGRAL or target._array.dtype == dt.bool_.numpy:
         raise RuntimeError(
             f"{name}: expected a target of integer class indices, or of probabilities in the input's shape {list(shape)}, but got "
             f"{target.dtype} of shape {list(target.shape)}"
         )
-    if not shape:
-        raise RuntimeError(f"{name}: expected an input (N, C, ...) or (C,), but got shape []")
     classes = shape[0] if len(shape) == 1 else shape[1]
     expected = () if len(shape) == 1 else (shape[0], *shape[2:])
-    if target._array.shape != expected:
-        raise ValueError(
-            f"{name}: expected target of shape {list(expected)} for an input of shape {list(shape)}, but got {list(target.shape)}"
+    if have != expected:
+        raise RuntimeError(
+            f"{name}: Expected target size {list(expected)} for an input of shape {list(shape)}, got {list(target.shape)}"
         )
     _check_weight(name, weight, classes)
 
 
-def _check_bounds(name: str, shape: tuple[int, ...], target: Any, ignore_index: int) -> None:
+def check_bounds(name: str, shape: tuple[int, ...], target: Any, ignore_index: int) -> None:
     """Refuse an index that is no class. On a GPU to look would mean to wait."""
     xp = namespace(target)
     classes = shape[0] if len(shape) == 1 else shape[1]
@@ -121,6 +131,11 @@ def _check_weight(name: str, weight: Tensor | None, classes: int) -> None:
         )
 
 
+def _check_weight_dtype(name: str, input: Tensor, weight: Tensor | None) -> None:
+    if weight is not None and weight._array.dtype != input._array.dtype:
+        raise RuntimeError(f"{name}: expected scalar type {input.dtype} for the weight but found {weight.dtype}")
+
+
 def _reduce(losses: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, how: str) -> Tensor:
     """Losses (samples,) of class indices: a mean is one by the weights of the classes, without what is ignored."""
     if how == "none":
@@ -132,7 +147,7 @@ def _reduce(losses: Tensor, target: Tensor, weight: Tensor | None, ignore_index:
     if weight is None:
         counts = xp.sum(target._array != ignore_index)
     else:
-        counts = xp.sum(_factors(xp, target._array, weight._array, ignore_index, losses._array.dtype)[1])
+        counts = xp.sum(counted(xp, target._array, weight._array, ignore_index, losses._array.dtype)[1])
     return total / wrap(xp.asarray(counts, dtype=losses._array.dtype))
 
 
@@ -166,8 +181,9 @@ def nll_loss(
     """
     how = reduction_of(size_average, reduce, reduction)
     check_floating("nll_loss", input)
-    _check_indices("nll_loss", input, target, weight)
-    _check_bounds("nll_loss", input._array.shape, target._array, ignore_index)
+    check_indices("nll_loss", input._array.shape, target, weight)
+    _check_weight_dtype("nll_loss", input, weight)
+    check_bounds("nll_loss", input._array.shape, target._array, ignore_index)
     losses = apply(_nll, _as_matrix(input), target.reshape(-1), weight, ignore_index=ignore_index)
     return _reduce(losses, target, weight, ignore_index, how)
 
@@ -217,9 +233,14 @@ def cross_entropy(
     check_floating("cross_entropy", input)
     if not 0.0 <= label_smoothing <= 1.0:
         raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {label_smoothing}")
-    if input._array.shape == target._array.shape and target._array.dtype in dt.FLOATING and input._array.ndim:
+    if input._array.shape == target._array.shape and input._array.ndim:
+        if target._array.dtype not in dt.FLOATING:
+            raise RuntimeError(f"cross_entropy: Expected floating point type for target with class probabilities, got {target.dtype}")
+        if ignore_index >= 0:
+            raise RuntimeError(f"cross_entropy: ignore_index is not supported for floating point target, got {ignore_index}")
         return _with_probabilities(input, target, weight, how, label_smoothing)
-    _check_indices("cross_entropy", input, target, weight)
+    check_indices("cross_entropy", input._array.shape, target, weight)
+    _check_weight_dtype("cross_entropy", input, weight)
     losses = apply(
         _cross_entropy, _as_matrix(input), target.reshape(-1), weight, ignore_index=ignore_index, label_smoothing=label_smoothing
     )
@@ -227,6 +248,10 @@ def cross_entropy(
 
 
 def _with_probabilities(input: Tensor, target: Tensor, weight: Tensor | None, how: str, label_smoothing: float) -> Tensor:
+    if input._array.dtype.itemsize < 4:  # rounded once, at the end
+        x, t = input.to(dtype=dt.float32), target.to(dtype=dt.float32)
+        w = None if weight is None else weight.to(dtype=dt.float32)
+        return _with_probabilities(x, t, w, how, label_smoothing).to(dtype=input.dtype)
     dim = 0 if input._array.ndim == 1 else 1
     classes = input._array.shape[dim]
     _check_weight("cross_entropy", weight, classes)

@@ -15,6 +15,9 @@ from ..world import tensors
 from .arguments import batched, spatial
 from .padding import pad
 
+# What users find of this family, and where: see ops/public.py.
+FUNCTIONS = "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"
+
 __all__ = [
     "conv1d",
     "conv2d",
@@ -236,6 +239,9 @@ def _transposed_over(ndim: int) -> Callable[..., Tensor]:
             )
             if min(size) < 1:
                 raise RuntimeError(f"{name}(): input of size {list(y._array.shape)} gives an output of spatial size {list(size)}")
+            if any(o >= s for o, s in zip(extra, stride)):
+                # the convolution of such a size has more windows than the input has values; nothing comes through those
+                y = pad(y, [n for o, s in zip(reversed(extra), reversed(stride)) for n in (0, o // s)])
             size = (y._array.shape[0], channels, *size)
             window = _window(stride, padding, dilation, groups)
             return apply(_convolution_input, y, weight, bias, size=size, **window)

@@ -10,24 +10,28 @@ from ...backend import dtypes as dt
 from ...backend import namespace
 from ...backend.dtypes import DTYPES
 
-__all__ = ["embedding", "one_hot"]
+__all__ = ["check_rows", "embedding", "one_hot", "renormalize", "row_factors"]
 
 
-def _embedding_rule(
-    g: Any, indices: Any, weight_shape: Any, padding_idx: int | None, scale_grad_by_freq: bool, xp: Any
-) -> Any:
-    # put_index takes its index as an array also where the gradients are tensors
+def _embedding_rule(g: Any, indices: Any, weight_shape: Any, padding_idx: int | None, scale_grad_by_freq: bool, xp: Any) -> Any:
     at = getattr(indices, "_array", indices)
-    if padding_idx is not None:
-        g = xp.where((at == padding_idx)[..., None], xp.zeros_like(g), g)
+    width = weight_shape[1]
+    g = xp.reshape(g, (at.size, width))
+    factors = row_factors(at.reshape(-1), weight_shape[0], padding_idx, scale_grad_by_freq)
+    if factors is not None:
+        g = g * xp.asarray(factors if xp.ndarray is not Tensor else wrap(factors), dtype=g.dtype)[:, None]
+    return xp.add_rows(g, at.reshape(-1), weight_shape[0])
+
+
+def row_factors(at: Any, rows: int, padding_idx: int | None, scale_grad_by_freq: bool) -> Any:
+    """What the gradient of each looked-up row is multiplied by, an array; None for 1."""
+    if padding_idx is None and not scale_grad_by_freq:
+        return None
+    xp = namespace(at)
+    factors = xp.ones(at.shape, dt.float64.numpy)
     if scale_grad_by_freq:
-        g = g * (1.0 / _counts(namespace(at), at, weight_shape[0]))[..., None]
-    return xp.put_index(g, weight_shape, at)
-
-
-def _counts(xp: Any, at: Any, rows: int) -> Any:
-    """How often each index occurs, for each."""
-    return xp.bincount(at.reshape(-1), minlength=rows)[at]
+        factors = factors / xp.bincount(at, minlength=rows)[at]
+    return factors if padding_idx is None else xp.where(at == padding_idx, 0.0, factors)
 
 
 _embedding = Operation(
@@ -35,6 +39,26 @@ _embedding = Operation(
     lambda xp, weight, indices, *, padding_idx, scale_grad_by_freq: weight[indices],
     weight=_embedding_rule,
 )
+
+
+def check_rows(name: str, input: Any, weight: Tensor, padding_idx: int | None) -> int | None:
+    """Refuse indices that are no rows; returns `padding_idx` counted from the start."""
+    if not isinstance(input, Tensor) or input._array.dtype not in (dt.int64.numpy, dt.int32.numpy):
+        got = DTYPES[input._array.dtype] if isinstance(input, Tensor) else type(input).__name__
+        raise RuntimeError(f"{name}: expected tensor for argument 'input' to have dtype int64 or int32, but got {got}")
+    if weight._array.ndim != 2:
+        raise RuntimeError(f"{name}: 'weight' must be 2-D, but has shape {list(weight._array.shape)}")
+    rows = weight._array.shape[0]
+    if padding_idx is not None:
+        if not -rows <= padding_idx < rows:
+            raise RuntimeError(f"{name}: padding_idx {padding_idx} must be within the {rows} rows of weight")
+        padding_idx %= rows
+    xp = namespace(input._array)
+    if xp.name == "cpu" and input._array.size:
+        low, high = int(xp.min(input._array)), int(xp.max(input._array))
+        if low < 0 or high >= rows:
+            raise IndexError(f"{name}: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
+    return padding_idx
 
 
 def embedding(
@@ -63,7 +87,7 @@ def embedding(
     scale_grad_by_freq : bool
         Whether a row's gradient is divided by how often it was looked up.
     sparse : bool
-        Not built.
+        Accepted as in PyTorch; the gradient is dense all the same.
 
     Returns
     -------
@@ -74,33 +98,32 @@ def embedding(
     ------
     IndexError
         If there is no such row.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> table = disttorch.tensor([[0.0, 0.0], [1.0, 10.0], [2.0, 20.0]])
+    >>> disttorch.nn.functional.embedding(disttorch.tensor([2, 1, 2]), table)
+    tensor([[ 2., 20.],
+            [ 1., 10.],
+            [ 2., 20.]])
     """
-    if sparse:
-        raise NotImplementedError("embedding: sparse gradients are not built; use sparse=False")
-    if not isinstance(input, Tensor) or input._array.dtype not in (dt.int64.numpy, dt.int32.numpy):
-        got = DTYPES[input._array.dtype] if isinstance(input, Tensor) else type(input).__name__
-        raise RuntimeError(f"embedding: expected tensor for argument 'input' to have dtype int64 or int32, but got {got}")
-    if weight._array.ndim != 2:
-        raise RuntimeError(f"embedding: 'weight' must be 2-D, but has shape {list(weight._array.shape)}")
-    rows = weight._array.shape[0]
-    if padding_idx is not None:
-        if not -rows <= padding_idx < rows:
-            raise RuntimeError(f"embedding: padding_idx {padding_idx} must be within the {rows} rows of weight")
-        padding_idx %= rows
-    xp = namespace(input._array)
-    if xp.name == "cpu" and input._array.size:
-        low, high = int(xp.min(input._array)), int(xp.max(input._array))
-        if low < 0 or high >= rows:
-            raise IndexError(f"embedding: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
+    padding_idx = check_rows("embedding", input, weight, padding_idx)
     if max_norm is not None:
-        _renormalize(xp, weight, input._array, max_norm, norm_type)
+        renormalize(weight, input._array, max_norm, norm_type)
     return apply(_embedding, weight, input, padding_idx=padding_idx, scale_grad_by_freq=scale_grad_by_freq)
 
 
-def _renormalize(xp: Any, weight: Tensor, at: Any, max_norm: float, norm_type: float) -> None:
+def renormalize(weight: Tensor, at: Any, max_norm: float, norm_type: float) -> None:
+    """Scale down, in place, those of a table's rows that are looked up and have a larger norm."""
+    xp = namespace(at)
     at = xp.unique(at)
     table = weight._array[at]
-    norms = xp.sum(xp.abs(table) ** norm_type, axis=1, keepdims=True) ** (1.0 / norm_type)
+    size = xp.abs(table)
+    if norm_type == float("inf"):
+        norms = xp.max(size, axis=1, keepdims=True)
+    else:
+        norms = xp.sum(size**norm_type, axis=1, keepdims=True) ** (1.0 / norm_type)
     weight._array[at] = xp.where(norms > max_norm, table * (max_norm / (norms + 1e-7)), table)
     bump_version(weight)
 

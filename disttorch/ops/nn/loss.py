@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
 from ...autograd.operation import Operation, apply
@@ -11,6 +10,7 @@ from ...autograd.variable import Tensor
 from .. import pointwise, reduction
 from ..indexing import where
 from ..shape import broadcast_tensors
+from .arguments import warn
 
 __all__ = [
     "gaussian_nll_loss",
@@ -33,7 +33,7 @@ _smooth_l1 = Operation(
 )
 
 
-def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str, stacklevel: int = 3) -> str:
+def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """The reduction that is meant, where PyTorch's arguments of old may be given.
 
     Raises
@@ -44,11 +44,7 @@ def reduction_of(size_average: bool | None, reduce: bool | None, reduction: str,
     if size_average is not None or reduce is not None:
         average, reduced = size_average in (None, True), reduce in (None, True)
         reduction = ("mean" if average else "sum") if reduced else "none"
-        warnings.warn(
-            f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.",
-            UserWarning,
-            stacklevel=stacklevel,
-        )
+        warn(f"size_average and reduce args will be deprecated, please use reduction='{reduction}' instead.")
     if reduction not in ("none", "mean", "sum"):
         raise ValueError(f"{reduction!r} is not a valid value for reduction; it must be 'none', 'mean' or 'sum'")
     return reduction
@@ -67,11 +63,9 @@ def _pair(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if not isinstance(t, Tensor):
             raise TypeError(f"{name}(): argument '{what}' must be Tensor, not {type(t).__name__}")
     if input._array.shape != target._array.shape:
-        warnings.warn(
+        warn(
             f"Using a target size ({list(target.shape)}) that is different to the input size ({list(input.shape)}). This will likely lead "
-            "to incorrect results due to broadcasting. Please ensure they have the same size.",
-            UserWarning,
-            stacklevel=4,
+            "to incorrect results due to broadcasting. Please ensure they have the same size."
         )
         input, target = broadcast_tensors(input, target)
     return input, target
@@ -195,7 +189,7 @@ def kl_div(
         losses = pointwise.exp(target) * (target - input)
     else:
         # 0 * log(0) is 0
-        some = where(target > 0, target, 1.0)
+        some = where(pointwise.eq(target, 0), 1.0, target)
         losses = target * (pointwise.log(some) - input)
     total = reduce_loss(losses, how)
     return total / input.shape[0] if whole_batch and input.ndim else total
@@ -244,7 +238,7 @@ def gaussian_nll_loss(
     input, target : Tensor
         The expected and the observed value.
     var : Tensor or float
-        The variance, of the input's shape, or without or with 1 as its last dimension.
+        The variance, of the input's shape, or with 1 in place of one dimension, or without the last.
     full : bool
         Whether to add log(2 * pi) / 2.
     eps : float
@@ -262,7 +256,7 @@ def gaussian_nll_loss(
     if var.shape != input.shape:
         if input.shape[:-1] == var.shape:
             var = var.unsqueeze(-1)
-        elif var.shape != (*input.shape[:-1], 1):
+        elif var.ndim != input.ndim or [v for v, n in zip(var.shape, input.shape) if v != n] != [1]:
             raise ValueError(f"var is of incorrect size: {list(var.shape)} for an input of size {list(input.shape)}")
     if bool((var < 0).any()):
         raise ValueError("var has negative entry/entries")

@@ -7,15 +7,19 @@ computed again as functions of the input.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, bump_version, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
+from .. import pointwise
 from .arguments import check_floating
+from .padding import pad
+from .pooling import avg_pool2d, avg_pool3d
 
-__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "rms_norm"]
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "local_response_norm", "rms_norm"]
 
 
 def _rstd(xp: Any, var: Any, eps: float) -> Any:
@@ -121,7 +125,11 @@ def batch_norm(
         If shapes do not fit, or there are no statistics to use.
     """
     check_floating("batch_norm", input)
+    if eps < 0 or (training and not eps):
+        raise ValueError(f"batch_norm eps must be {'positive during training' if training else 'non-negative'}, but got {eps}")
     shape = input._array.shape
+    if shape == (0,):
+        return input.clone()
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, *spatial), but got size {list(shape)}")
     _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
@@ -131,20 +139,38 @@ def batch_norm(
             raise RuntimeError("batch_norm: expected running_mean and running_var to be defined when training=False")
         rstd = wrap(xp.asarray(_rstd(xp, running_var._array, eps)))
         return apply(_batch_affine, input, weight, bias, running_mean.detach(), rstd)
-    count = input._array.size // shape[1] if shape[1] else 0
-    if count <= 1:
+    count = shape[0] * prod(shape[2:])
+    if count == 1:
         raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(shape)}")
-    mean, var = xp.batch_norm_stats(input._array)
-    for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-        if running is not None:
-            running._array[...] = running._array * (1 - momentum) + batch * momentum
-            bump_version(running)
+    mean, var = batch_statistics(input, running_mean, running_var, momentum, count)
     return apply(_batch_norm, input, weight, bias, mean_and_var=(mean, var), eps=eps)
+
+
+def batch_statistics(
+    input: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float, count: int
+) -> tuple[Any, Any]:
+    """The batch's mean and biased variance, of `count` values a channel, after the running ones have moved towards them.
+    Nothing is learned of an empty batch.
+    """
+    xp = namespace(input._array)
+    if not count:
+        nothing = xp.zeros(input._array.shape[1:2], input._array.dtype)
+        return nothing, nothing
+    mean, var = xp.batch_norm_stats(input._array)
+    move_running(running_mean, mean, momentum)
+    move_running(running_var, var * (count / max(1, count - 1)), momentum)
+    return mean, var
+
+
+def move_running(running: Tensor | None, batch: Any, momentum: float) -> None:
+    """Move a running statistic towards a batch's, in place."""
+    if running is not None:
+        running._array[...] = running._array * (1 - momentum) + batch * momentum
+        bump_version(running)
 
 
 def _check_normalized(name: str, input: Tensor, normalized_shape: Any, **affine: Tensor | None) -> int:
     """How many last dimensions are normalized."""
-    check_floating(name, input)
     shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
     if not shape:
         raise RuntimeError(f"{name}: expected normalized_shape to be at least 1-dimensional, but it is {normalized_shape!r}")
@@ -187,6 +213,7 @@ def layer_norm(
     RuntimeError
         If shapes do not fit.
     """
+    check_floating("layer_norm", input)
     ndim = _check_normalized("layer_norm", input, normalized_shape, weight=weight, bias=bias)
     return apply(_layer_norm, input, weight, bias, ndim=ndim, eps=eps)
 
@@ -206,8 +233,14 @@ def rms_norm(
     eps : float, optional
         The distance from 1 to the next number of the input's dtype unless given.
     """
+    if not isinstance(input, Tensor) or input._array.dtype not in dt.COMPLEX_DTYPES:
+        check_floating("rms_norm", input)
     ndim = _check_normalized("rms_norm", input, normalized_shape, weight=weight)
-    return apply(_rms_norm, input, weight, ndim=ndim, eps=vars(dt.finfo(input.dtype))["eps"] if eps is None else eps)
+    eps = vars(dt.finfo(input.dtype))["eps"] if eps is None else eps
+    if input._array.dtype in dt.COMPLEX_DTYPES:
+        result = input / pointwise.sqrt((input * input).mean(tuple(range(-ndim, 0)), True) + eps)
+        return result if weight is None else result * weight
+    return apply(_rms_norm, input, weight, ndim=ndim, eps=eps)
 
 
 def group_norm(
@@ -282,17 +315,46 @@ def instance_norm(
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     check_floating("instance_norm", input)
     shape = input._array.shape
-    if len(shape) < 3 or input._array[0, 0].size <= 1:
+    if len(shape) < 3 or prod(shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(shape)}")
     _check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     xp = namespace(input._array)
     flat = input.reshape(1, shape[0] * shape[1], *shape[2:])
     mean, var = xp.batch_norm_stats(flat._array)
-    count = flat._array[0, 0].size
+    count = prod(shape[2:])
     for running, batch in ((running_mean, mean), (running_var, var * (count / (count - 1)))):
-        if running is not None:
-            batch = xp.mean(batch.reshape(shape[:2]), axis=0)
-            running._array[...] = running._array * (1 - momentum) + batch * momentum
-            bump_version(running)
+        move_running(running, xp.mean(batch.reshape(shape[:2]), axis=0), momentum)
     result = apply(_batch_norm, flat, None, None, mean_and_var=(mean, var), eps=eps).reshape(shape)
     return _affine(result, weight, bias)
+
+
+def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
+    """``x / (k + alpha * mean(x ** 2)) ** beta``, the mean over neighbouring channels; as
+    ``torch.nn.functional.local_response_norm``.
+
+    Parameters
+    ----------
+    input : Tensor
+        (N, C, *spatial)
+    size : int
+        How many channels make a mean; those beyond the first and the last count as 0.
+    alpha, beta, k : float
+
+    Raises
+    ------
+    ValueError
+        If the input has fewer than 3 dimensions.
+    """
+    shape = input.shape
+    if len(shape) < 3:
+        raise ValueError(f"Expected 3D or higher dimensionality input (got {len(shape)} dimensions)")
+    if not input._array.size:
+        return input
+    squares = (input * input).unsqueeze(1)
+    around = (size // 2, (size - 1) // 2)
+    if len(shape) == 3:
+        means = avg_pool2d(pad(squares, (0, 0, *around)), (size, 1), stride=1).squeeze(1)
+    else:
+        flat = squares.reshape(shape[0], 1, shape[1], shape[2], -1)
+        means = avg_pool3d(pad(flat, (0, 0, 0, 0, *around)), (size, 1, 1), stride=1).reshape(shape)
+    return input / (means * alpha + k) ** beta

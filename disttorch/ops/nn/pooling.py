@@ -12,16 +12,22 @@ from typing import Any
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, wrap
 from ...backend import namespace
+from ..operands import write_out
 from ..world import tensors
 from .arguments import batched, spatial
 
+# What users find of this family, and where: see ops/public.py.
+FUNCTIONS = "avg_pool1d max_pool1d max_pool2d max_pool3d"
+
 __all__ = [
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
+    "average",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "gather_maxima",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
@@ -85,6 +91,8 @@ def _max_pool_over(ndim: int) -> Callable[..., Any]:
             "dilation": spatial(dilation, ndim, name, "dilation", 1),
             "ceil_mode": bool(ceil_mode),
         }
+        if 0 in input.shape[-ndim - 1 :]:
+            raise RuntimeError(f"{name}(): Expected input's non-batch dimensions to have positive length, but got {list(input.shape)}")
         if not return_indices:
             return batched(name, input, ndim, lambda x: apply(_max_pool, x, **window))
 
@@ -130,6 +138,8 @@ def _avg_pool_over(ndim: int) -> Callable[..., Tensor]:
         ceil_mode: bool = False,
         count_include_pad: bool = True,
         divisor_override: int | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
         if divisor_override == 0:
             raise RuntimeError(f"{name}(): divisor_override must not be zero")
@@ -141,7 +151,8 @@ def _avg_pool_over(ndim: int) -> Callable[..., Tensor]:
             bool(count_include_pad),
             divisor_override,
         )
-        return batched(name, input, ndim, lambda x: apply(_avg_pool, x, window=window))
+        result = batched(name, input, ndim, lambda x: apply(_avg_pool, x, window=window))
+        return result if out is None else write_out(name, result, out)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""The mean of each window; as ``torch.nn.functional.{name}``.
@@ -165,61 +176,43 @@ def _avg_pool_over(ndim: int) -> Callable[..., Tensor]:
     return function
 
 
-def _adaptive_avg_pool_over(ndim: int) -> Callable[..., Tensor]:
-    name = f"adaptive_avg_pool{ndim}d"
+def gather_maxima(x: Tensor, indices: Tensor) -> Tensor:
+    """The elements of (N, C, *spatial) at flat positions (N, C, *output) in each spatial block."""
+    return apply(_max_pool_gather, x, indices)
 
-    def compute(x: Tensor, wanted: tuple[int, ...]) -> Tensor:
-        have = x._array.shape[2:]
-        if 0 in have:
-            raise RuntimeError(f"{name}(): expected input to have non-zero size for non-batch dimensions, but got {list(x._array.shape)}")
-        if prod(wanted) == 1:
-            return x.mean(tuple(range(2, ndim + 2)), True)
-        if all(w and h % w == 0 for h, w in zip(have, wanted)):
-            kernel = tuple(h // w for h, w in zip(have, wanted))
-            return apply(_avg_pool, x, window=(kernel, kernel, (0,) * ndim, False, True, None))
-        # windows of unequal length: the mean over a block is a mean along each dimension in turn
-        for dim, (h, w) in enumerate(zip(have, wanted), 2):
-            if h != w:
-                x = x.movedim(dim, -1).matmul(_window_means(x, h, w)).movedim(-1, dim)
-        return x
 
-    def function(input: Tensor, output_size: Any) -> Tensor:
-        sizes = tuple(output_size) if isinstance(output_size, (tuple, list)) else (output_size,) * ndim
-        if len(sizes) != ndim:
-            raise RuntimeError(f"{name}(): output_size must be one integer or {ndim} of them, but is {output_size!r}")
+def average(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...], padding: tuple[int, ...]) -> Tensor:
+    """The mean of each window of (N, C, *spatial), padding counted."""
+    return apply(_avg_pool, x, window=(kernel, stride, padding, False, True, None))
 
-        def on_batch(x: Tensor) -> Tensor:
-            wanted = tuple(h if w is None else int(w) for h, w in zip(x._array.shape[2:], sizes))
-            if min(wanted) < 0:
-                raise RuntimeError(f"{name}(): elements of output_size must be greater than or equal to 0, but got {output_size!r}")
-            return compute(x, wanted)
 
-        return batched(name, input, ndim, on_batch)
+def _lp_pool_over(ndim: int) -> Callable[..., Tensor]:
+    name = f"lp_pool{ndim}d"
+
+    def function(input: Tensor, norm_type: float, kernel_size: Any, stride: Any = None, ceil_mode: bool = False) -> Tensor:
+        kernel = spatial(kernel_size, ndim, name, "kernel_size", 1)
+        means = _AVG_POOLS[ndim](input.pow(norm_type), kernel, stride, 0, ceil_mode)
+        return (means.sign() * means.abs().relu() * prod(kernel)).pow(1.0 / norm_type)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = f"""Means of as many windows as asked for, which cover the input; as ``torch.nn.functional.{name}``.
-
-    Window i of n along a dimension of size s reaches from ``floor(i * s / n)`` to ``ceil((i + 1) * s / n)``.
+    function.__doc__ = f"""The power mean of each window, ``sum(x ** p) ** (1 / p)``; as ``torch.nn.functional.{name}``.
 
     Parameters
     ----------
     input : Tensor
         (N, C, *spatial), or one sample (C, *spatial).
-    output_size : int or tuple of int or None
-        The spatial size of the result; None keeps the input's.
+    norm_type : float
+        The exponent p.
+    kernel_size : int or tuple of int
+    stride : int or tuple of int, optional
+        The kernel size unless given.
+    ceil_mode : bool
+        Whether a last window may hang over the end.
     """
     return function
 
 
-def _window_means(like: Tensor, size: int, count: int) -> Tensor:
-    """The matrix (size, count) that takes the means of adaptive windows, in a tensor's dtype and on its device."""
-    xp = namespace(like._array)
-    rows, windows = xp.arange(size)[:, None], xp.arange(count)[None, :]
-    start, end = windows * size // count, -(-(windows + 1) * size // count)
-    inside = (rows >= start) & (rows < end)
-    return wrap((inside / (end - start)).astype(like._array.dtype))
-
-
 max_pool1d, max_pool2d, max_pool3d = (_max_pool_over(n) for n in (1, 2, 3))
 avg_pool1d, avg_pool2d, avg_pool3d = (_avg_pool_over(n) for n in (1, 2, 3))
-adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d = (_adaptive_avg_pool_over(n) for n in (1, 2, 3))
+_AVG_POOLS = {1: avg_pool1d, 2: avg_pool2d, 3: avg_pool3d}
+lp_pool1d, lp_pool2d, lp_pool3d = (_lp_pool_over(n) for n in (1, 2, 3))

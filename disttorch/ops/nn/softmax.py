@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
 from ..dims import normal_dim
-from .arguments import check_floating
+from .arguments import check_floating, warn
 
 __all__ = ["log_softmax", "softmax", "softmin"]
 
 # What users find of this family, and where: see ops/public.py.
 BOTH = "log_softmax softmax"
+OUT = "log_softmax softmax"
 
 _softmax = Operation(
     "softmax",
@@ -34,10 +34,8 @@ def _along(name: str, operation: Operation, input: Tensor, dim: int | None, dtyp
     if dim is None:
         # PyTorch's rule of old: the channels
         dim = 0 if input.ndim in (0, 1, 3) else 1
-        warnings.warn(
-            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim={dim} as an argument.",
-            UserWarning,
-            stacklevel=3,
+        warn(
+            f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim={dim} as an argument."
         )
     if not input._array.ndim:
         normal_dim(dim, 0, name)

@@ -1,0 +1,27 @@
+"""The extreme along an axis with its index, and the way back: values put at indices that name no element twice."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from . import kernel
+
+__all__ = ["max_with_index", "min_with_index", "put_chosen"]
+
+
+@kernel
+def max_with_index(xp: Any, x: Any, axis: int, keepdims: bool) -> tuple[Any, Any]:
+    """The greatest along an axis, and where it is first; NaN is the greatest."""
+    return xp.max(x, axis, keepdims), xp.argmax(x, axis, keepdims=keepdims)
+
+
+@kernel
+def min_with_index(xp: Any, x: Any, axis: int, keepdims: bool) -> tuple[Any, Any]:
+    """The smallest along an axis, and where it is first; NaN is the smallest."""
+    return xp.min(x, axis, keepdims), xp.argmin(x, axis, keepdims=keepdims)
+
+
+@kernel
+def put_chosen(xp: Any, source: Any, index: Any, shape: tuple[int, ...], axis: int) -> Any:
+    """Zeros of a shape with ``source`` at ``index`` along ``axis``, where no place is named twice."""
+    return xp.scatter_add(source, index, shape, axis)

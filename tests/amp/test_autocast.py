@@ -1,0 +1,284 @@
+"""`autocast`: which functions compute in which precision, blocks in blocks, gradients, threads."""
+
+import threading
+import warnings
+
+import numpy as np
+import pytest
+
+import disttorch as torch
+import disttorch.nn.functional as F
+from disttorch.amp import custom_bwd, custom_fwd
+
+BF16, FP16, FP32, FP64 = torch.bfloat16, torch.float16, torch.float32, torch.float64
+
+
+@pytest.fixture
+def x():
+    return torch.arange(12, dtype=FP32).reshape(3, 4) / 7
+
+
+LOW = {
+    "matmul": lambda x: x @ x.mT,
+    "method": lambda x: x.matmul(x.mT),
+    "mm": lambda x: torch.mm(x, x.mT),
+    "bmm": lambda x: torch.bmm(x[None], x.mT[None]),
+    "addmm": lambda x: torch.addmm(torch.zeros(3, 3), x, x.mT),
+    "linear": lambda x: F.linear(x, torch.ones(2, 4), torch.ones(2)),
+    "module": lambda x: torch.nn.Linear(4, 2)(x),
+    "conv1d": lambda x: F.conv1d(x[None], torch.ones(2, 3, 2)),
+    "conv2d": lambda x: torch.nn.Conv2d(1, 2, 2)(x[None, None]),
+    "conv_transpose2d": lambda x: F.conv_transpose2d(x[None, None], torch.ones(1, 2, 2, 2)),
+    "prelu": lambda x: F.prelu(x, torch.ones(1)),
+    "attention": lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None]),
+    "lstm": lambda x: torch.nn.LSTM(4, 2)(x)[0],
+    "gru cell": lambda x: torch.nn.GRUCell(4, 2)(x),
+    "einsum": lambda x: torch.einsum("ij,kj->ik", x, x),
+}
+HIGH = {
+    "cross_entropy": lambda x: F.cross_entropy(x, torch.tensor([0, 1, 2])),
+    "mse_loss": lambda x: F.mse_loss(x, x * 2),
+    "l1 module": lambda x: torch.nn.L1Loss()(x, x * 2),
+    "prod": lambda x: x.prod(),
+    "cdist": lambda x: torch.cdist(x, x),
+    "binary_cross_entropy_with_logits": lambda x: F.binary_cross_entropy_with_logits(x, x),
+}
+SAME = {
+    "add": lambda x: x + x,
+    "exp": torch.exp,
+    "sum": torch.sum,
+    "softmax": lambda x: F.softmax(x, 1),
+    "layer_norm": lambda x: F.layer_norm(x, (4,)),
+    "relu": F.relu,
+}
+
+
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+@pytest.mark.parametrize("name", LOW)
+def test_low_precision(x, name, dtype):
+    with torch.autocast("cpu", dtype=dtype):
+        assert LOW[name](x).dtype is dtype
+        assert LOW[name](x.to(dtype)).dtype is dtype  # with weights that are still float32
+    torch.manual_seed(0)
+    assert LOW[name](x).dtype is FP32
+
+
+@pytest.mark.parametrize("name", HIGH)
+def test_float32(x, name):
+    with torch.autocast("cpu"):
+        low = HIGH[name](x.bfloat16())
+    assert low.dtype is FP32
+    np.testing.assert_allclose(low.numpy(), HIGH[name](x).numpy(), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_the_others_compute_in_what_they_are_given(x, name):
+    with torch.autocast("cpu"):
+        for dtype in (FP32, BF16, FP64):
+            assert SAME[name](x.to(dtype)).dtype is dtype
+
+
+def test_float64_and_integers_are_left(x):
+    with torch.autocast("cpu"):
+        assert (x.double() @ x.double().mT).dtype is FP64
+        assert (torch.ones(2, 2, dtype=torch.int64) @ torch.ones(2, 2, dtype=torch.int64)).dtype is torch.int64
+
+
+def test_what_pytorch_does(x):
+    theirs = pytest.importorskip("torch")
+    y = theirs.from_numpy(x.numpy())
+    for table, start in ((LOW, FP32), (HIGH, BF16)):
+        for name, call in table.items():
+            if name in ("conv2d", "module", "l1 module", "lstm", "gru cell"):
+                continue  # the modules are ours
+            names = {**globals(), "torch": theirs, "F": theirs.nn.functional}
+            function = type(call)(call.__code__, names)
+            with theirs.autocast("cpu"), torch.autocast("cpu"):
+                want, got = function(y.to(getattr(theirs, start.name))), call(x.to(start))
+            assert str(want.dtype)[6:] == got.dtype.name, name
+            np.testing.assert_allclose(got.float().numpy(), want.float().numpy(), rtol=0.02, atol=0.02, err_msg=name)
+
+
+def test_blocks_in_blocks(x):
+    def dtype():
+        return (x @ x.mT).dtype
+
+    with torch.autocast("cpu"):
+        assert dtype() is BF16
+        with torch.autocast("cpu", enabled=False):
+            assert dtype() is FP32
+            with torch.autocast("cpu", dtype=FP16):
+                assert dtype() is FP16
+            assert dtype() is FP32
+        assert dtype() is BF16
+        with pytest.raises(ZeroDivisionError), torch.autocast("cpu", enabled=False):
+            1 / 0  # noqa: B018
+        assert dtype() is BF16
+        assert (torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled(), torch.get_autocast_dtype("cpu")) == (True, False, BF16)
+    assert dtype() is FP32
+    assert not torch.is_autocast_cpu_enabled()
+    block = torch.autocast("cpu")
+    with block, block:  # one object, twice
+        assert dtype() is BF16
+    assert dtype() is FP32
+
+
+def test_as_a_decorator(x):
+    @torch.autocast("cpu", dtype=FP16)
+    def product():
+        return (x @ x.mT).dtype
+
+    assert product() is FP16
+    assert (x @ x.mT).dtype is FP32
+
+
+def test_a_step_of_training():
+    """Gradients come back in the parameters' type, near those of float32; a weight is converted once."""
+    rng = np.random.default_rng(0)
+    data, target = torch.from_numpy(rng.standard_normal((16, 8)).astype("f")), torch.from_numpy(rng.integers(0, 3, 16))
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+
+    def gradients(**options):
+        model.zero_grad()
+        with torch.autocast("cpu", **options):
+            out = model(data) + model(data)
+            loss = F.cross_entropy(out, target)
+        assert loss.dtype is FP32
+        assert out.dtype is (FP32 if not options.get("enabled", True) else BF16)
+        loss.backward()
+        return [p.grad.numpy().copy() for p in model.parameters()]
+
+    exact = gradients(enabled=False)
+    for options in ({}, {"cache_enabled": False}):
+        for got, want in zip(gradients(**options), exact):
+            assert got.dtype == np.float32
+            np.testing.assert_allclose(got, want, atol=0.02 * np.abs(want).max() + 1e-4, rtol=0.05)
+
+
+def test_weights_are_converted_once():
+    w = torch.ones(2, 2, requires_grad=True)
+    casts = set()
+
+    def note(use):
+        (w @ torch.ones(2, 2)).sum().backward() if use == "graph" else None
+
+    with torch.autocast("cpu"):
+        outs = [F.linear(torch.ones(1, 2), w) for _ in range(3)]
+        for out in outs:
+            edges = [e for e in out.grad_fn.next_functions if e[0] is not None]
+            casts.add(id(edges[0][0]))
+        with torch.autocast("cpu"):
+            F.linear(torch.ones(1, 2), w)
+        torch.clear_autocast_cache()
+        fresh = F.linear(torch.ones(1, 2), w)
+    assert len(casts) == 1
+    assert id(fresh.grad_fn.next_functions[1][0]) not in casts or id(fresh.grad_fn.next_functions[0][0]) not in casts
+    note("graph")
+    assert w.grad.tolist() == [[2, 2], [2, 2]]
+
+
+def test_other_threads_have_their_own(x):
+    found = []
+    with torch.autocast("cpu"):
+        thread = threading.Thread(target=lambda: found.append((x @ x.mT).dtype))
+        thread.start()
+        thread.join()
+    assert found == [FP32]
+
+
+def test_what_is_refused():
+    with pytest.raises(RuntimeError, match="unsupported autocast device_type 'tpu'"):
+        torch.autocast("tpu")
+    with pytest.raises(ValueError, match="of type `str`"):
+        torch.autocast(torch.device("cpu"))
+    with pytest.warns(UserWarning, match="not disttorch.float64. Disabling"), torch.autocast("cpu", dtype=FP64):
+        assert not torch.is_autocast_enabled("cpu")
+    assert torch.amp.is_autocast_available("cuda")
+    assert not torch.amp.is_autocast_available("tpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu(x):
+    for block in (lambda: torch.autocast("cuda"), torch.cuda.amp.autocast):
+        with pytest.warns(UserWarning, match="CUDA is not available"), block():
+            assert (x @ x.mT).dtype is FP32
+
+
+def test_older_names(x):
+    with torch.cpu.amp.autocast():
+        assert (x @ x.mT).dtype is BF16
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        torch.cuda.amp.autocast(enabled=False)
+
+
+def test_custom_functions(x):
+    seen = []
+
+    class Product(torch.autograd.Function):
+        @staticmethod
+        @custom_fwd(device_type="cpu")
+        def forward(ctx, a, b):
+            ctx.save_for_backward(a, b)
+            return a @ b
+
+        @staticmethod
+        @custom_bwd(device_type="cpu")
+        def backward(ctx, g):
+            a, b = ctx.saved_tensors
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return g @ b.mT, a.mT @ g
+
+    class Cast(torch.autograd.Function):
+        @staticmethod
+        @custom_fwd(device_type="cpu", cast_inputs=FP32)
+        def forward(ctx, a):
+            seen.append((a.dtype, torch.is_autocast_enabled("cpu")))
+            return a * 2
+
+        @staticmethod
+        @custom_bwd(device_type="cpu")
+        def backward(ctx, g):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return g * 2
+
+    x.requires_grad_()
+    with torch.autocast("cpu"):
+        out = Product.apply(x, x.detach().mT)
+        assert out.dtype is BF16
+    out.sum().backward()
+    assert seen == [True]
+    assert x.grad.dtype is FP32
+    seen.clear()
+    with torch.autocast("cpu"):
+        out = Cast.apply(x.bfloat16())
+    assert out.dtype is FP32
+    out.sum().backward()
+    assert seen == [(FP32, False), False]
+
+
+def test_nothing_is_left_open():
+    from disttorch.ops.autocast import blocks
+
+    assert blocks.count == 0
+
+
+def test_every_listed_function_that_there_is_converts():
+    from disttorch.ops.autocast import FLOAT32, LOW
+
+    plain = [
+        f"{place.__name__}.{name}"
+        for place in (torch, torch.linalg, F, torch.Tensor)
+        for name in LOW | FLOAT32["cpu"]
+        if callable(getattr(place, name, None)) and not marked(getattr(place, name))
+    ]
+    assert plain == []
+
+
+def marked(function):
+    while not hasattr(function, "in_autocast"):
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
+            return False
+    return True
