@@ -14,8 +14,8 @@ from typing import Any
 
 from .utils.data.starting import context_for
 
-__all__ = [
-    *multiprocessing.__all__,  # type: ignore[attr-defined]
+__all__ = [*multiprocessing.__all__]  # noqa: PLE0604 - they are strings
+__all__ += [
     "ProcessContext", "ProcessException", "ProcessExitedException", "ProcessRaisedException", "get_all_sharing_strategies",
     "get_sharing_strategy", "set_sharing_strategy", "spawn", "start_processes",
 ]  # fmt: skip
@@ -101,7 +101,10 @@ class ProcessContext:
 
     def _explain(self, index: int) -> None:
         process, said = self.processes[index], self._said[index]
-        words = said.recv() if said.poll() else None
+        try:
+            words = said.recv() if said.poll() else None
+        except EOFError:  # it said nothing
+            words = None
         if words is not None:
             raise ProcessRaisedException(f"\n\n-- Process {index} terminated with the following error:\n{words}", index, process.pid)
         code = process.exitcode

@@ -26,7 +26,7 @@ def sections() -> dict[str, list[str]]:
     """The names by the titles of docs/pytorch-names.txt, such as "first: operations"."""
     found: dict[str, list[str]] = {}
     for line in NAMES.read_text().splitlines():
-        if line.startswith("# first") or line.startswith("# second"):
+        if line.startswith(("# first", "# second")):
             found[line[2:].rpartition(" (")[0]] = here = []
         elif line and not line.startswith("#"):
             here.append(line)
@@ -99,7 +99,7 @@ def page() -> str:
         count = there = 0
         for name in names:
             expected = set(forms.get(name) or ["name"])
-            present = forms_of(disttorch, name) if name in forms and forms[name] else ({"name"} if exists(disttorch, title, name) else set())
+            present = forms_of(disttorch, name) if forms.get(name) else ({"name"} if exists(disttorch, title, name) else set())
             missing = [k for k in (*KINDS, "name") if k in expected - present]
             count += len(expected)
             there += len(expected) - len(missing)

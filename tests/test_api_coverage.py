@@ -20,7 +20,7 @@ def test_what_is_looked_up():
     import disttorch
 
     assert coverage.forms_of(disttorch, "add") == {"function", "method", "in place", "out="}
-    assert coverage.forms_of(disttorch, "exp_") == {"method"}
+    assert coverage.forms_of(disttorch, "requires_grad_") == {"method"}
     assert coverage.forms_of(disttorch, "nn.functional.relu") == {"function", "in place"}
     assert coverage.forms_of(disttorch, "float") == {"method"}  # disttorch.float is a dtype
     assert coverage.forms_of(disttorch, "no.such.name") == set()

@@ -6,7 +6,10 @@
 The package's own names keep PyTorch's meaning; here the same operations have the standard's names, keywords and promotion rules.
 """
 
-from . import fft, linalg
+import math
+
+from . import fft as fft
+from . import linalg as linalg
 from .creation import (
     arange,
     asarray,
@@ -39,6 +42,7 @@ from .elementwise import FUNCTIONS, clip
 from .linalg import matmul, matrix_transpose, tensordot, vecdot
 from .manipulation import (
     broadcast_arrays,
+    broadcast_shapes,
     broadcast_to,
     concat,
     expand_dims,
@@ -58,6 +62,7 @@ from .searching import (
     argmin,
     argsort,
     count_nonzero,
+    isin,
     nonzero,
     searchsorted,
     sort,
@@ -73,17 +78,15 @@ from .statistical import all, any, cumulative_prod, cumulative_sum, diff, max, m
 
 __array_api_version__ = "2024.12"
 
-e, inf, nan, newaxis, pi = 2.718281828459045, float("inf"), float("nan"), None, 3.141592653589793
+e, inf, nan, pi, newaxis = math.e, math.inf, math.nan, math.pi, None
 
 globals().update(FUNCTIONS)
 globals().update(DTYPES)
 
-__all__ = [
-    "__array_api_version__", "__array_namespace_info__", "e", "inf", "nan", "newaxis", "pi", "all", "any", "arange", "argmax", "argmin",
-    "argsort", "asarray", "astype", "broadcast_arrays", "broadcast_to", "can_cast", "clip", "concat", "count_nonzero", "cumulative_prod",
-    "cumulative_sum", "diff", "empty", "empty_like", "expand_dims", "eye", "fft", "finfo", "flip", "from_dlpack", "full", "full_like",
-    "iinfo", "isdtype", "linalg", "linspace", "matmul", "matrix_transpose", "max", "mean", "meshgrid", "min", "moveaxis", "nonzero",
-    "ones", "ones_like", "permute_dims", "prod", "repeat", "reshape", "result_type", "roll", "searchsorted", "sort", "squeeze", "stack",
-    "std", "sum", "take", "take_along_axis", "tensordot", "tile", "tril", "triu", "unique_all", "unique_counts", "unique_inverse",
-    "unique_values", "unstack", "var", "vecdot", "where", "zeros", "zeros_like", *FUNCTIONS, *DTYPES,
-]  # fmt: skip
+__all__ = sorted(  # noqa: PLE0605 - the standard's names, from the files and the tables above
+    name
+    for name, value in globals().items()
+    if name.startswith("__array_")
+    or name in ("fft", "linalg")
+    or not (name.startswith("_") or name in ("FUNCTIONS", "DTYPES") or isinstance(value, type(math)))
+)

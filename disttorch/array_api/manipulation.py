@@ -10,14 +10,19 @@ from ..ops import FUNCTIONS as OURS
 from .dtypes import promoted
 
 __all__ = [
-    "broadcast_arrays", "broadcast_to", "concat", "expand_dims", "flip", "moveaxis", "permute_dims", "repeat", "reshape", "roll",
-    "squeeze", "stack", "tile", "unstack",
+    "broadcast_arrays", "broadcast_shapes", "broadcast_to", "concat", "expand_dims", "flip", "moveaxis", "permute_dims", "repeat",
+    "reshape", "roll", "squeeze", "stack", "tile", "unstack",
 ]  # fmt: skip
 
 
 def broadcast_arrays(*arrays: Tensor) -> list[Tensor]:
     """Arrays in the one shape that they have together."""
     return list(OURS["broadcast_tensors"](*arrays))
+
+
+def broadcast_shapes(*shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The one shape that arrays of these shapes have together."""
+    return tuple(OURS["broadcast_shapes"](*shapes))
 
 
 def broadcast_to(x: Tensor, /, shape: Sequence[int]) -> Tensor:
@@ -46,9 +51,13 @@ def unstack(x: Tensor, /, *, axis: int = 0) -> tuple[Tensor, ...]:
     return tuple(OURS["unbind"](x, axis))
 
 
-def expand_dims(x: Tensor, /, *, axis: int = 0) -> Tensor:
-    """An array with a new axis of size 1."""
-    return OURS["unsqueeze"](x, axis)
+def expand_dims(x: Tensor, /, axis: Any = 0) -> Tensor:
+    """An array with new axes of size 1, by their places in the result."""
+    axes = (axis,) if isinstance(axis, int) else tuple(axis)
+    ndim = x.ndim + len(axes)
+    for a in sorted(a + ndim if a < 0 else a for a in axes):
+        x = OURS["unsqueeze"](x, a)
+    return x
 
 
 def squeeze(x: Tensor, /, axis: int | tuple[int, ...]) -> Tensor:

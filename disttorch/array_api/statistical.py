@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor
-from ..backend.dtypes import INTEGER, PUBLIC_DTYPES
+from ..backend.dtypes import FLOAT, INTEGER, PUBLIC_DTYPES, get_default_dtype
 from ..ops import FUNCTIONS as OURS
 
 __all__ = ["all", "any", "cumulative_prod", "cumulative_sum", "diff", "max", "mean", "min", "prod", "std", "sum", "var"]
@@ -23,6 +23,7 @@ def min(x: Tensor, /, *, axis: Any = None, keepdims: bool = False) -> Tensor:
 
 def mean(x: Tensor, /, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     """The mean, of all or along axes."""
+    x = _floating(x)
     return OURS["mean"](x, _axes(x, axis), keepdims) if axis != () else OURS["clone"](x)
 
 
@@ -43,22 +44,29 @@ def prod(x: Tensor, /, *, axis: Any = None, dtype: Any = None, keepdims: bool = 
 
 def var(x: Tensor, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The variance, of all or along axes; divided by N - `correction`."""
-    return OURS["var"](x, _axes(x, axis), correction=correction, keepdim=keepdims)
+    return OURS["var"](_floating(x), _axes(x, axis), correction=correction, keepdim=keepdims)
 
 
 def std(x: Tensor, /, *, axis: Any = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """The standard deviation, of all or along axes."""
-    return OURS["std"](x, _axes(x, axis), correction=correction, keepdim=keepdims)
+    return OURS["std"](_floating(x), _axes(x, axis), correction=correction, keepdim=keepdims)
 
 
 def all(x: Tensor, /, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are not zero, in the array or along axes."""
-    return OURS["all"](x != 0, _axes(x, axis), keepdims) if axis != () else x != 0
+    nonzero: Any = x != 0
+    return OURS["all"](nonzero, _axes(x, axis), keepdims) if axis != () else nonzero
 
 
 def any(x: Tensor, /, *, axis: Any = None, keepdims: bool = False) -> Tensor:
     """Whether one element is not zero, in the array or along axes."""
-    return OURS["any"](x != 0, _axes(x, axis), keepdims) if axis != () else x != 0
+    nonzero: Any = x != 0
+    return OURS["any"](nonzero, _axes(x, axis), keepdims) if axis != () else nonzero
+
+
+def _floating(x: Tensor) -> Tensor:
+    """Integers in the default floating-point dtype: the standard leaves it open, NumPy's users expect it."""
+    return x if x.dtype.category >= FLOAT else x.to(get_default_dtype())
 
 
 def _axes(x: Tensor, axis: Any) -> tuple[int, ...]:

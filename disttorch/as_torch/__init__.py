@@ -16,6 +16,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from importlib.abc import Loader
 from types import ModuleType
 from typing import Any
 
@@ -28,7 +29,7 @@ PYTORCH_VERSION = "2.13.0"
 PATH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "path")
 
 #: What a script finds under these names instead of disttorch's own.
-VERSIONS = {
+VERSIONS: dict[str, dict[str, Any]] = {
     "torch": {"__version__": PYTORCH_VERSION},
     "torch.version": {"__version__": PYTORCH_VERSION, "cuda": None, "hip": None, "xpu": None, "git_version": None, "debug": False},
 }
@@ -121,7 +122,7 @@ class _Finder:
         return importlib.machinery.ModuleSpec(name, _Loader(module), is_package=hasattr(module, "__path__"))
 
 
-class _Loader:
+class _Loader(Loader):
     """Gives a module that is loaded already."""
 
     def __init__(self, module: ModuleType):

@@ -53,7 +53,7 @@ def _roots(name: str, outputs: tuple, gradients: tuple, create_graph: bool, samp
             if samples is not None:
                 if given[:1] != (samples,) or given[1:] != wanted:
                     raise RuntimeError(
-                        f"If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch dimension. The "
+                        "If `is_grads_batched=True`, we interpret the first dimension of each grad_output as the batch dimension. The "
                         f"sizes of the remaining dimensions are expected to match the shape of corresponding output, but a mismatch was "
                         f"detected: grad_output[{i}] has a shape of {list(given)} and output[{i}] has a shape of {list(wanted)}."
                     )
@@ -82,7 +82,8 @@ def _start_at_edge(name: str, i: int, edge: GradientEdge, gradient: Any, create_
         raise RuntimeError(f"{name}: the gradient of output {i}, a GradientEdge of shape {list(shape)}, has to be given")
     if gradient._array.shape != shape:
         raise RuntimeError(
-            f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient._array.shape)} and output[{i}] has a shape of {list(shape)}."
+            f"Mismatch in shape: grad_output[{i}] has a shape of {list(gradient._array.shape)} and output[{i}] has a shape of "
+            f"{list(shape)}."
         )
     return gradient if create_graph else gradient._array
 

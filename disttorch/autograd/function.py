@@ -235,7 +235,9 @@ class Function:
 
         Without it, forward and backward are run on tensors that hide the samples' dimension, as with `generate_vmap_rule`.
         """
-        raise NotImplementedError("To use autograd.Function with vmap, you must either override the vmap staticmethod or set generate_vmap_rule=True.")
+        raise NotImplementedError(
+            "To use autograd.Function with vmap, you must either override the vmap staticmethod or set generate_vmap_rule=True."
+        )
 
     #: Accepted as in PyTorch: a rule for vmap need not be generated, as operations have theirs.
     generate_vmap_rule = False

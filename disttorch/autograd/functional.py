@@ -143,7 +143,9 @@ def jacobian(
             'either set `create_graph=False` or `strategy="reverse-mode"`.'
         )
     if strategy == "forward-mode" and not vectorize:
-        raise NotImplementedError("Computing Jacobian using forward-AD or forward-over-reverse Hessian is only implemented for `vectorize=True`.")
+        raise NotImplementedError(
+            "Computing Jacobian using forward-AD or forward-over-reverse Hessian is only implemented for `vectorize=True`."
+        )
     if strict and vectorize:
         raise RuntimeError(
             "autograd.functional.jacobian: `strict=True` and `vectorized=True` are not supported together. Please either set "

@@ -259,7 +259,7 @@ def _compare_all(
             for i in range(len(sources)):
                 if float(abs(once[i] - again[i]).max(initial=0)) > options.nondet_tol:
                     raise GradcheckError(
-                        f"gradcheck: Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives "
+                        "gradcheck: Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives "
                         f"different values, for output {o} and input {i}"
                     )
             pulled.append(once)
@@ -271,7 +271,8 @@ def _compare_all(
             for mode, found in (("", pulled), (" computed with forward mode", pushed)):
                 if found and not _close(found[o][i], numerical, options):
                     raise GradcheckError(
-                        f"Jacobian{mode} mismatch for output {o} with respect to input {i},\nnumerical:\n{numerical}\nanalytical:\n{found[o][i]}\n"
+                        f"Jacobian{mode} mismatch for output {o} with respect to input {i},\nnumerical:\n{numerical}\n"
+                        f"analytical:\n{found[o][i]}\n"
                     )
 
 
@@ -331,8 +332,8 @@ def _expect_constant(func: Callable, inputs: tuple, sources: list[Tensor], outpu
         for o, output in enumerate(outputs):
             if output._node is None and not _close(slopes[o], 0 * slopes[o], options):
                 raise GradcheckError(
-                    f"Numerical gradient for function expected to be zero: result {o} requires no gradient, though it depends on input {i}:\n"
-                    f"{slopes[o]}"
+                    f"Numerical gradient for function expected to be zero: result {o} requires no gradient, though it depends on input "
+                    f"{i}:\n{slopes[o]}"
                 )
 
 

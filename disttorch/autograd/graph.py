@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 from weakref import WeakKeyDictionary
 
 from .engine import Pass, current_pass
 from .grad_mode import no_grad
-from .node import AccumulateGrad, Edge, Node, OperationNode, Pick, RemovableHandle, retain_gradient
 from .node import CONSTANT as CONSTANT
+from .node import AccumulateGrad, Edge, Node, OperationNode, Pick, RemovableHandle, retain_gradient
 from .saved import allow_mutation_on_saved_tensors, disable_saved_tensors_hooks, save_on_cpu, saved_tensors_hooks
 from .variable import Tensor, bump_version
 

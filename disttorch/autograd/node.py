@@ -178,7 +178,7 @@ class OperationNode(Node):
                     "backward; call it with retain_graph=True to go through the graph again"
                 )
             if saved.__class__ is Packed:
-                saved = saved.unpack()  # type: ignore[attr-defined]
+                saved = saved.unpack()
             elif self.stamp != (self.versions[0][0] if len(self.versions) == 1 else sum([v[0] for v in self.versions])):
                 raise RuntimeError(self._changed_in_place())
         if create_graph:

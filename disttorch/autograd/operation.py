@@ -65,8 +65,8 @@ class Operation:
     """
 
     __slots__ = (
-        "backward", "extras", "fills_missing", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by", "node_name", "plans",
-        "recompute", "results", "saved_names", "shape_names",
+        "backward", "extras", "fills_missing", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by",
+        "node_name", "plans", "recompute", "results", "saved_names", "shape_names",
     )  # fmt: skip
 
     def __init__(

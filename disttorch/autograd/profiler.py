@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from functools import wraps
 from time import perf_counter_ns
-from types import BuiltinFunctionType, FunctionType
+from types import FunctionType
 from typing import Any
 
 from ..backend import NAMESPACES
@@ -288,7 +288,7 @@ def _watch() -> None:
 
     def exchange(holder: Any, names: dict) -> None:
         for name, value in names.items():
-            if isinstance(value, (FunctionType, BuiltinFunctionType)):
+            if type(value) is FunctionType:  # what others only say they are (lazy modules) is left alone
                 pair = timed.get(id(value))
                 if pair is not None and pair[0] is value:
                     _replaced.append((holder, name, value))

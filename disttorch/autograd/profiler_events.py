@@ -284,8 +284,8 @@ class EventList(list):
             }
             for e in self
         ]  # fmt: skip
-        opened = gzip.open(path, "wt", encoding="utf-8") if str(path).endswith(".gz") else open(path, "w", encoding="utf-8")
-        with opened as file:
+        opener: Any = gzip.open if str(path).endswith(".gz") else open
+        with opener(path, "wt", encoding="utf-8") as file:
             json.dump({"schemaVersion": 1, **(metadata or {}), "traceEvents": trace}, file)
 
     def export_stacks(self, path: Any, metric: str = "self_cpu_time_total") -> None:

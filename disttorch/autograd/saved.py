@@ -69,7 +69,9 @@ def pack_one(pack: Callable[[Tensor], Any], tensor: Tensor) -> Any:
     before = tensor._version[0]
     packed = pack(tensor)
     if tensor._version[0] != before:
-        raise RuntimeError("A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook can not be modified")
+        raise RuntimeError(
+            "A saved tensor pack hook is modifying its input in place. Tensors provided as input to pack hook can not be modified"
+        )
     return packed
 
 

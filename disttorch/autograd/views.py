@@ -35,7 +35,7 @@ def view_of(operation: Operation, x: Tensor, array: Any, params: dict) -> Tensor
     result._view = (x, operation, params)
     version.append(ref(result))
     count = len(version)
-    if count & (count - 1) == 0:  # at 2, 4, 8, ... look for those that are gone
+    if count & (count - 1) == 0 and count > 8:  # at 16, 32, 64, ... look for those that are gone
         with _pruning:  # other threads may append meanwhile, behind what is looked at here
             count = len(version)
             version[1:count] = [v for v in version[1:count] if v() is not None]
@@ -136,7 +136,7 @@ def set_history(x: Tensor, node: Node) -> None:
             continue
         # what a view is taken of has been led to the new node before it
         for view in reversed(chain):
-            source, operation, params = view._view  # type: ignore[misc]
+            source, operation, params = view._view
             with enable_grad():
                 view._node = operation(source, **params)._node
             led.add(view)

@@ -68,9 +68,20 @@ def _swapaxes(a: Any, axis1: int, axis2: int) -> Any:
 
 
 def _broadcast_to(a: Any, shape: tuple[int, ...]) -> Any:
-    if a.ndim or a.__class__ is not numpy.ndarray:
+    if a.__class__ is not numpy.ndarray or (a.ndim and not (a.flags.c_contiguous and a.size)):
         return numpy.broadcast_to(a, shape)
-    view = numpy.ndarray(shape, a.dtype, a, 0, (0,) * len(shape))
+    if a.ndim:  # numpy.broadcast_to takes eight times as long
+        extra = len(shape) - a.ndim
+        old = a.shape
+        if extra < 0 or any(n != m and n != 1 for n, m in zip(old, shape[extra:])):
+            return numpy.broadcast_to(a, shape)  # which says what is wrong
+        steps = [0 if n == 1 != m else s for n, m, s in zip(old, shape[extra:], a.strides)]
+        return _strided(a, tuple(shape), (0,) * extra + tuple(steps))
+    return _strided(a, shape, (0,) * len(shape))
+
+
+def _strided(a: Any, shape: tuple[int, ...], strides: tuple[int, ...]) -> Any:
+    view = numpy.ndarray(shape, a.dtype, a, 0, strides)
     view.flags.writeable = False
     return view
 
@@ -209,6 +220,11 @@ class CPU(Namespace):
 
     def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
         """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""
+        if offset >= 0 and a.flags.c_contiguous and a.size:
+            try:  # most often the view stays within the array
+                return numpy.ndarray(shape, dtype or a.dtype, a, offset, strides)
+            except (ValueError, TypeError):
+                pass
         block = block_of(memory_of(a))
         return numpy.ndarray(shape, dtype or a.dtype, block, address_of(a) - address_of(block) + offset, strides)
 

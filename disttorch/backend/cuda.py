@@ -14,11 +14,22 @@ from .namespace import NAMESPACES, Namespace, move
 __all__ = ["cuda"]
 
 
+def _with_our_arguments(reduction: Any) -> Any:
+    """A reduction with the arguments in the CPU world's order, whose frequent ones come first."""
+
+    def reduce(a: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
+        return reduction(a, axis=axis, keepdims=keepdims, **options)
+
+    return reduce
+
+
 class CUDA(Namespace):
     """CuPy and the kernels."""
 
     def __init__(self) -> None:
         super().__init__("cuda", cupy)
+        for name in ("sum", "mean", "max", "min", "prod"):
+            setattr(self, name, _with_our_arguments(getattr(cupy, name)))
 
     def array(self, data: Any, dtype: Any = None) -> Any:
         """A new array with a copy of the data."""

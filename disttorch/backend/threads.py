@@ -60,7 +60,7 @@ def set_num_threads(count: int, /) -> None:
         set_threads(count)
     os.environ.update(dict.fromkeys(VARIABLES, str(count)))
     if not found:
-        blas = numpy.show_config("dicts")["Build Dependencies"]["blas"]["name"]  # type: ignore[call-overload]
+        blas = numpy.show_config("dicts")["Build Dependencies"]["blas"]["name"]
         raise RuntimeError(f"set_num_threads: NumPy's BLAS here ({blas}) cannot be told; set OMP_NUM_THREADS before Python starts")
 
 
@@ -84,7 +84,7 @@ def _loaded() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
 
 def libraries() -> dict[str, str]:
     """The libraries that compute on the CPU, by what they are for."""
-    blas = numpy.show_config("dicts")["Build Dependencies"]["blas"]  # type: ignore[call-overload]
+    blas = numpy.show_config("dicts")["Build Dependencies"]["blas"]
     return {
         "arrays": f"NumPy {numpy.__version__}",
         "matrix products": f"{blas['name']} {blas['version']}, {get_num_threads()} threads",

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..autograd.variable import Tensor, wrap
 from ..backend import NAMESPACES
-from ..backend.batched import lifted
 from .transforms import Run
 from .tree import flatten
 from .vmap import vmap

@@ -8,10 +8,11 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from ..nn.module import Module
+from ..nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from ..nn.parameter import Parameter
 from ..ops.shape import stack
 
-__all__ = ["functional_call", "stack_module_state"]
+__all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
 
 
 def functional_call(
@@ -67,7 +68,8 @@ def functional_call(
             given.update(d)
     else:
         raise ValueError(
-            f"Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got {type(parameter_and_buffer_dicts).__name__}"
+            "Expected parameter_and_buffer_dicts to be a dict, or a list/tuple of dicts, but got "
+            f"{type(parameter_and_buffer_dicts).__name__}"
         )
     arguments = () if args is None else args if isinstance(args, tuple) else (args,)
     with _replaced(module, given, tie_weights, strict):
@@ -118,6 +120,25 @@ def _replaced(module: Module, given: dict[str, Tensor], tie_weights: bool, stric
     finally:
         for place, last, value in reversed(before):
             place[last] = value
+
+
+def replace_all_batch_norm_modules_(root: Module) -> Module:
+    """Let all batch normalizations of a module keep no running statistics, which `vmap` could not change in place.
+
+    As ``torch.func.replace_all_batch_norm_modules_``. Returns the module.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> model = disttorch.nn.Sequential(disttorch.nn.BatchNorm1d(2))
+    >>> disttorch.func.replace_all_batch_norm_modules_(model)[0].running_mean is None
+    True
+    """
+    for module in root.modules():
+        if isinstance(module, (BatchNorm1d, BatchNorm2d, BatchNorm3d)):
+            module.running_mean = module.running_var = module.num_batches_tracked = None
+            module.track_running_stats = False
+    return root
 
 
 def stack_module_state(models: Sequence[Module] | Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -109,11 +109,15 @@ def _arguments(func: Any, in_dims: Any, args: tuple) -> tuple[list[Any], Structu
             f"{where}: expected `in_dims` to be int or a (potentially nested) tuple matching the structure of inputs, got: {type(in_dims)}."
         )
     if not args:
-        raise ValueError(f"{where}: got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a function with no inputs.")
+        raise ValueError(
+            f"{where}: got no inputs. Maybe you forgot to add inputs, or you are trying to vmap over a function with no inputs."
+        )
     leaves, structure = flatten(args)
     found = flatten_prefix(in_dims, structure)
     if found is None:
-        raise ValueError(f"{where}: in_dims is not compatible with the structure of inputs. in_dims has {in_dims!r} but inputs have {structure!r}.")
+        raise ValueError(
+            f"{where}: in_dims is not compatible with the structure of inputs. in_dims has {in_dims!r} but inputs have {structure!r}."
+        )
     dims: list[int | None] = []
     sizes = []
     for x, d in zip(leaves, found):
@@ -137,7 +141,9 @@ def _arguments(func: Any, in_dims: Any, args: tuple) -> tuple[list[Any], Structu
     if not sizes:
         raise ValueError(f"{where}: at least one input has to be mapped over, but in_dims is None for all")
     if len(set(sizes)) > 1:
-        raise ValueError(f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the mapped dimension")
+        raise ValueError(
+            f"vmap: Expected all tensors to have the same size in the mapped dimension, got sizes {sizes} for the mapped dimension"
+        )
     if not sizes[0]:
         raise ValueError(f"{where}: the mapped dimension has size 0, so the results' shapes are unknown")
     return leaves, structure, dims, sizes[0]
@@ -168,8 +174,7 @@ def _run(
     for result, d in zip(results, _out_dims(func, out_dims, nested)):
         if not isinstance(result, Tensor):
             raise ValueError(
-                f"vmap({_name(func)}, ...): `{_name(func)}` must only return Tensors, got type {type(result).__name__}. Did you mean to set "
-                "out_dims= to None for output?"
+                f"vmap({_name(func)}, ...): `{_name(func)}` must only return Tensors, got type {type(result).__name__}"
             )
         finished.append(_leave(func, result, d, level.number, size))
     return finished, nested
@@ -188,5 +193,7 @@ def _leave(func: Any, result: Tensor, d: int | None, level: int, size: int) -> T
         return result
     ndim = result._array.ndim + 1
     if not -ndim <= d < ndim:
-        raise IndexError(f"vmap({_name(func)}, ...): out_dim {d} is out of range for a result of {ndim} dimensions, the samples' among them")
+        raise IndexError(
+            f"vmap({_name(func)}, ...): out_dim {d} is out of range for a result of {ndim} dimensions, the samples' among them"
+        )
     return unbatch_tensor(result, d % ndim, level, size)

@@ -1,7 +1,9 @@
 """Operations on tensors, one family a file. An operation and its derivative stand next to each other."""
 
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+from pkgutil import walk_packages
 
 from . import (
     arithmetic,
@@ -120,6 +122,8 @@ FAMILIES = (
     windows,
     spectrogram,
 )
+for _found in walk_packages(__path__, f"{__name__}."):
+    import_module(_found.name)  # those of subpackages too that are used by name elsewhere: `install` below needs all
 sampled.install([m for name, m in list(sys.modules.items()) if name.startswith(f"{__name__}.")])
 autocast.install([m for name, m in list(sys.modules.items()) if name.startswith(f"{__name__}.")], for_cuda=find_spec("cupy") is not None)
 #: Functions of the package and methods of Tensor by their names.

@@ -53,7 +53,7 @@ xlogy = binary(
     doc="x * log(y), 0 where x is 0",
 )
 _heaviside = binary(
-    "heaviside", lambda xp, x, y: xp.where(x == 0, y, (x > 0) | (x != x)).astype(x.dtype), in_place=False, numbers="none"
+    "heaviside", lambda xp, x, y: xp.where(x == 0, y, x > 0).astype(x.dtype), in_place=False, numbers="none"
 )
 
 

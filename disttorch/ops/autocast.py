@@ -109,11 +109,14 @@ def _casting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     # Written out with the function's own parameters: passing *args and **options on would take three times as long.
     parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
     known: dict[str, Any] = {"blocks": blocks, "function": function, "in_autocast": partial(_in_autocast, name, devices)}
-    declared, positional, named = [], [], []
+    declared: list[str] = []
+    positional: list[str] = []
+    named: list[str] = []
     for parameter in parameters:
         if parameter.kind is parameter.KEYWORD_ONLY and not any(d.startswith("*") for d in declared):
             declared.append("*")
-        text = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "") + parameter.name
+        stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**" if parameter.kind is parameter.VAR_KEYWORD else ""
+        text = stars + parameter.name
         (named if parameter.kind in (parameter.KEYWORD_ONLY, parameter.VAR_KEYWORD) else positional).append(text)
         if parameter.default is not parameter.empty:
             known[f"default_{parameter.name}"] = parameter.default
@@ -128,7 +131,7 @@ def _casting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         f"    return in_autocast(function, ({''.join(p + ', ' for p in positional)}), dict({', '.join(options)}))\n",
         known,
     )
-    cast = functools.wraps(function)(known["cast"])
+    cast: Any = functools.wraps(function)(known["cast"])
     cast.in_autocast = True
     return cast
 

@@ -46,7 +46,7 @@ def _cumprod_rule(g: Any, x: Any, out: Any, dim: int, xp: Any) -> Any:
         shape[dim] = shape[dim + 1] = n
         places = xp.arange(n)
         itself = xp.reshape(places, (n, 1)) == xp.reshape(places, (1, n))
-        without = xp.where(xp.reshape(itself, tuple(shape)), xp.ones_like(x[_part(dim, 0, 1)]), ahead)
+        without = xp.where(xp.reshape(itself, tuple(shape)), xp.ones_like(ahead), ahead)
         products = xp.triu(xp.moveaxis(xp.cumprod(without, dim + 1), (dim, dim + 1), (-2, -1)))
         return xp.moveaxis(xp.sum(xp.expand_dims(xp.moveaxis(g, dim, -1), -2) * products, -1), -1, dim)
     # without the first zero the product goes on; behind it nothing has a gradient

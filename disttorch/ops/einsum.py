@@ -111,9 +111,8 @@ def _run(plan: Plan, operands: list[Tensor]) -> Tensor:
             x = x.sum() if len(sums) == x._array.ndim else x.sum(sums)
         operands[i] = x if shape is None else x.reshape(shape)
     for pair in plan.pairs:
-        second = operands.pop(pair.second)
-        first = operands.pop(pair.first)
-        both = (second, first) if pair.is_swapped else (first, second)
+        right, left = operands.pop(pair.second), operands.pop(pair.first)
+        both = (right, left) if pair.is_swapped else (left, right)
         a, b = (_arranged(x, order, shape) for x, order, shape in zip(both, pair.orders, pair.shapes))
         result = matmul(a, b) if pair.is_product else a * b
         operands.append(result if pair.shape is None else result.reshape(pair.shape))

@@ -257,7 +257,8 @@ def _many(kind: str) -> Any:
     ----------
     input : Tensor
     s : tuple of int, optional
-        Lengths of these dimensions{" in the result" if kind in ("irfft", "hfft") else ""}; what is longer is cut, what is shorter filled up with zeros.
+        Lengths of these dimensions{" in the result" if kind in ("irfft", "hfft") else ""}; what is longer is cut, what is shorter filled
+        up with zeros.
     dim : tuple of int, optional
         Which; the last len(s), or all. Half spectra are along the last of them.
     norm : {{"backward", "ortho", "forward"}}, optional

@@ -162,7 +162,7 @@ def vdot(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
     )
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, *, out: Tensor | None = None) -> Tensor:
     """input @ weight.T + bias; as ``torch.nn.functional.linear``.
 
     Parameters
@@ -181,7 +181,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if weight.ndim == 1:
         product = matmul(input, weight)
-        return product if bias is None else product + bias
+        product = product if bias is None else product + bias
+        return product if out is None else write_out("linear", product, out)
     _check_product("linear", input, weight)
     if input._array.shape[-1] != weight._array.shape[1]:
         raise RuntimeError(
@@ -194,4 +195,5 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         )
     if bias is not None and bias._array.dtype != input._array.dtype:
         bias = bias.to(dtype=as_operands(input._array, bias._array)[0].dtype)
-    return apply(_linear, input, weight, bias)
+    result = apply(_linear, input, weight, bias)
+    return result if out is None else write_out("linear", result, out)

@@ -18,15 +18,20 @@ from .operands import expect_tensors, write_out
 
 # What users find of this family, and where: see ops/public.py.
 BOTH = """
-    abs absolute acos acosh add arccos arccosh arcsin arcsinh arctan arctan2 arctanh asin asinh atan atan2 atanh
-    bitwise_and bitwise_left_shift bitwise_not bitwise_or bitwise_right_shift bitwise_xor ceil copysign cos cosh deg2rad div
-    divide eq erf erfc exp exp2 expm1 fix floor floor_divide fmax fmin fmod frac ge greater greater_equal gt hypot
-    isfinite isinf isnan le less less_equal log log10 log1p log2 logaddexp logical_and logical_not logical_or logical_xor logit
-    lt maximum minimum mul multiply ne neg negative not_equal positive pow rad2deg reciprocal relu remainder round rsqrt
-    sigmoid sign signbit sin sinc sinh sqrt square sub subtract tan tanh true_divide trunc
+    abs acos acosh add asin asinh atan atan2 atanh bitwise_and bitwise_left_shift bitwise_not bitwise_or
+    bitwise_right_shift bitwise_xor ceil copysign cos cosh deg2rad div eq erf erfc exp exp2 expm1 floor floor_divide
+    fmax fmin fmod frac ge gt hypot isfinite isinf isnan le log log10 log1p log2 logaddexp logical_and logical_not
+    logical_or logical_xor logit lt maximum minimum mul ne neg positive pow rad2deg reciprocal relu remainder round
+    rsqrt sigmoid sign signbit sin sinc sinh sqrt square sub tan tanh trunc
 """
 FUNCTIONS = "rsub"
 TWINS = "logit pow round"
+ALIASES = {
+    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
+    "arctan2": "atan2", "arctanh": "atanh", "divide": "div", "fix": "trunc", "greater": "gt", "greater_equal": "ge",
+    "less": "lt", "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "subtract": "sub",
+    "true_divide": "div",
+}  # fmt: skip
 
 BOOL, INT64 = dt.bool_.numpy, dt.int64.numpy
 
@@ -320,11 +325,6 @@ def logit(input: Tensor, eps: float | None = None, *, out: Tensor | None = None)
 _clamped = Operation(
     "clamp", lambda xp, x, *, eps: xp.clip(x, eps, 1 - eps), x=lambda g, x, eps: g * ((x >= eps) & (x <= 1 - eps))
 )
-true_divide = div
-multiply, subtract, divide, absolute, negative = mul, sub, div, abs, neg
-arcsin, arccos, arctan, arctan2 = asin, acos, atan, atan2
-arcsinh, arccosh, arctanh, fix = asinh, acosh, atanh, trunc
-greater, greater_equal, less, less_equal, not_equal = gt, ge, lt, le, ne
 
 
 def _with_alpha(name: str) -> Any:
@@ -349,10 +349,4 @@ IN_PLACE.update(
     add_=_with_alpha("add_"),
     sub_=_with_alpha("sub_"),
     div_=_div_in_place,
-    true_divide_=_div_in_place,
 )
-for _alias, _name in [
-    ("multiply_", "mul_"), ("subtract_", "sub_"), ("divide_", "div_"), ("negative_", "neg_"), ("absolute_", "abs_"),
-    ("arcsin_", "asin_"), ("arccos_", "acos_"), ("arctan_", "atan_"), ("fix_", "trunc_"),
-]:  # fmt: skip
-    IN_PLACE[_alias] = IN_PLACE[_name]

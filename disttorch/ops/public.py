@@ -23,7 +23,15 @@ from . import conversion
 from .elementwise import IN_PLACE
 from .operands import write_out
 
-__all__ = ["collect", "in_place_twin", "with_out"]
+__all__ = ["TWINS_OF_THE_PACKAGE", "collect", "in_place_twin", "with_out"]
+
+#: Twins in place that PyTorch also has as functions of the package.
+TWINS_OF_THE_PACKAGE = """
+    abs_ acos_ acosh_ addmv_ arccos_ arccosh_ arcsin_ arcsinh_ arctan_ arctanh_ as_strided_ asin_ asinh_ atan_ atanh_ ceil_ clamp_
+    clamp_max_ clamp_min_ clip_ conj_physical_ cos_ cosh_ deg2rad_ erf_ erfc_ exp2_ exp_ expm1_ fix_ floor_ frac_ gcd_ i0_
+    index_put_ lcm_ ldexp_ log10_ log1p_ log2_ log_ logit_ nan_to_num_ neg_ negative_ rad2deg_ reciprocal_ resize_as_ round_
+    rsqrt_ sigmoid_ sin_ sinc_ sinh_ sqrt_ square_ tan_ tanh_ trunc_ xlogy_
+""".split()
 
 
 def collect(families: Iterable[ModuleType]) -> tuple[dict[str, Callable[..., Any]], dict[str, Callable[..., Any]]]:
@@ -59,7 +67,9 @@ def collect(families: Iterable[ModuleType]) -> tuple[dict[str, Callable[..., Any
         for alias, meant in aliases.items():
             if meant + "_" in IN_PLACE:
                 methods[alias + "_"] = IN_PLACE[meant + "_"]
-    return functions, {**IN_PLACE, **methods}
+    methods = {**IN_PLACE, **methods}
+    functions.update((name, methods[name]) for name in TWINS_OF_THE_PACKAGE if name in methods and name not in functions)
+    return functions, methods
 
 
 def in_place_twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:

@@ -1,4 +1,4 @@
-"""Reductions: sums, means, products, norms and truth over some dimensions or all."""
+"""Reductions: sums, means, products and truth over some dimensions or all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ..backend import dtypes as dt
 from ..backend.dtypes import INTEGRAL
 from . import pointwise
 from .dims import normal_dim, normal_dims
-from .extremes import amax, amin
 from .operands import expect_tensors, write_out
 from .reducing import axis_of, count_of, in_dtype, spread
 
@@ -22,12 +21,12 @@ OUT = "all any logsumexp prod"
 
 _sum = Operation(
     "sum",
-    lambda xp, x, *, dim, keepdim: xp.sum(x, dim, keepdim),
+    lambda xp, x, *, dim, keepdim: xp.sum(x, axis=dim, keepdims=keepdim),
     x=lambda g, x_shape, dim, keepdim, xp: spread(xp, g, x_shape, dim, keepdim),
 )
 _mean = Operation(
     "mean",
-    lambda xp, x, *, dim, keepdim: xp.mean(x, dim, keepdim),
+    lambda xp, x, *, dim, keepdim: xp.mean(x, axis=dim, keepdims=keepdim),
     x=lambda g, x_shape, dim, keepdim, xp: spread(xp, g * (1 / (count_of(x_shape, dim) or 1)), x_shape, dim, keepdim),
 )
 
@@ -62,9 +61,9 @@ def sum(
     if dtype is not None or a.dtype in INTEGRAL:
         input = in_dtype(input, dtype or dt.int64)
         a = input._array
-    total = NAMESPACES[a.__class__].sum(a, dim, keepdim)
-    if total.dtype is not a.dtype and total.dtype != a.dtype:
-        total = total.astype(a.dtype)  # the library adds small integers in large ones
+        total = NAMESPACES[a.__class__].sum(a, dim, keepdim).astype(a.dtype)  # the library adds small integers in large ones
+    else:
+        total = NAMESPACES[a.__class__].sum(a, dim, keepdim)
     result = recorded(_sum, input, total, {"dim": dim, "keepdim": keepdim})
     return result if out is None else write_out("sum", result, out)
 
@@ -107,7 +106,7 @@ def mean(
 # NaN is left out: of the sum, and of the count
 _nansum = Operation(
     "nansum",
-    lambda xp, x, *, dim, keepdim: xp.sum(xp.where(xp.isnan(x), xp.zeros_like(x), x), axis_of(dim), keepdim),
+    lambda xp, x, *, dim, keepdim: xp.sum(xp.where(xp.isnan(x), xp.zeros_like(x), x), axis=axis_of(dim), keepdims=keepdim),
     x=lambda g, x, dim, keepdim, xp: spread(xp, g, x.shape, dim, keepdim) * ~xp.isnan(x),
 )
 
@@ -223,7 +222,7 @@ def count_nonzero(input: Tensor, dim: Any = None) -> Tensor:
 
 _logsumexp = Operation(
     "logsumexp",
-    lambda xp, x, *, dim, keepdim: xp.logsumexp(x, axis_of(dim), keepdim),
+    lambda xp, x, *, dim, keepdim: xp.logsumexp(x, axis=axis_of(dim), keepdims=keepdim),
     x=lambda g, x, out, dim, keepdim, xp: (
         spread(xp, g, x.shape, dim, keepdim) * xp.exp(x - _finite(xp, spread(xp, out, x.shape, dim, keepdim)))
     ),
@@ -248,50 +247,3 @@ def logsumexp(input: Tensor, dim: Any, keepdim: bool = False) -> Tensor:
     if input._array.dtype in INTEGRAL:
         input = input.to(dtype=dt.get_default_dtype())
     return apply(_logsumexp, input, dim=normal_dims(dim, input.ndim, "logsumexp"), keepdim=keepdim)
-
-
-# --- norms ------------------------------------------------------------------------------------------------------------
-
-
-def norm(input: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
-    """The p-norm of the elements over some dimensions or all; as ``torch.norm``.
-
-    Parameters
-    ----------
-    input : Tensor
-        Floating point.
-    p : float or "fro"
-        ``"fro"`` is 2; infinities give the greatest and smallest absolute value; 0 counts what is not zero.
-    dim : int or tuple of int, optional
-    keepdim : bool
-    """
-    input = in_dtype(input, dtype)
-    if p == "fro" or p is None:
-        p = 2.0
-    if not isinstance(p, (int, float)):
-        raise RuntimeError(f"norm: p must be a number or 'fro', not {p!r}")
-    dims = normal_dims(dim, input.ndim, "norm")
-    if p == 2:
-        return apply(_norm2, input, dim=dims, keepdim=keepdim)
-    size = pointwise.abs(input)
-    if p == float("inf"):
-        return amax(size, dims, keepdim)
-    if p == -float("inf"):
-        return amin(size, dims, keepdim)
-    if p == 0:
-        return sum(pointwise.ne(input, 0), dims, keepdim, dtype=input.dtype)
-    if p == 1:
-        return sum(size, dims, keepdim)
-    return sum(size**p, dims, keepdim) ** (1.0 / p)
-
-
-_norm2 = Operation(
-    "norm",
-    lambda xp, x, *, dim, keepdim: xp.sqrt(
-        xp.sum(x.real**2 + x.imag**2 if x.dtype.kind == "c" else x * x, axis=axis_of(dim), keepdims=keepdim)
-    ),
-    # at 0 the subgradient 0, as in PyTorch
-    x=lambda g, x, out, dim, keepdim, xp: x * spread(
-        xp, xp.where(out == 0, xp.zeros_like(g), g / xp.where(out == 0, xp.ones_like(out), out)), x.shape, dim, keepdim
-    ),
-)

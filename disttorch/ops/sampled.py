@@ -21,11 +21,11 @@ __all__ = ["install", "over_samples"]
 
 NAMES = frozenset(
     """
-    as_strided as_strided_copy as_strided_scatter bincount bucketize corrcoef cov diagonal_scatter gather gaussian_nll_loss
-    grid_sample grid_sampler_2d grid_sampler_3d histc histogram histogramdd index_add index_copy index_fill index_put index_reduce
-    index_select isclose isin linspace logspace lstsq masked_scatter multi_margin_loss
-    multilabel_margin_loss narrow pinv put quantile nanquantile repeat_interleave scaled_dot_product_attention scatter scatter_add
-    scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim unfold unfold_copy
+    as_strided as_strided_copy as_strided_scatter bincount bucketize corrcoef cov diagonal_scatter embedding_bag gather
+    gaussian_nll_loss grid_sample grid_sampler_2d grid_sampler_3d histc histogram histogramdd index_add index_copy index_fill
+    index_put index_reduce index_select isclose isin linspace logspace lstsq masked_scatter multi_margin_loss
+    multilabel_margin_loss nanquantile narrow pinv put quantile repeat_interleave scaled_dot_product_attention scatter
+    scatter_add scatter_reduce searchsorted select_scatter slice_scatter take take_along_dim unfold unfold_copy
     """.split()
 )
 
@@ -46,7 +46,7 @@ def over_samples(function: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def mapped(*args: Any, **kwargs: Any) -> Any:
-        if not levels.get() or not _hides(args) and not _hides(kwargs.values()):
+        if not levels.get() or (not _hides(args) and not _hides(kwargs.values())):
             return function(*args, **kwargs)
         try:
             return function(*_each(lift_tensor, args), **_each(lift_tensor, kwargs))

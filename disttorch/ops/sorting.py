@@ -184,7 +184,7 @@ def _median_place(xp: Any, a: Any, dim: int, skips_nan: bool) -> Any:
     keys, size = _keys(a), a.shape[dim]
     lacks_nan = a.dtype in INTEGRAL
     if skips_nan and not lacks_nan:
-        there = xp.sum(~xp.isnan(keys), dim, True)
+        there = xp.sum(~xp.isnan(keys), axis=dim, keepdims=True)
         return xp.take_along_axis(_order(xp, a, dim, False), xp.maximum((there - 1) // 2, 0), axis=dim)
     k = (size - 1) // 2
     places = xp.argpartition(keys, k, axis=dim)[(slice(None),) * dim + (slice(k, k + 1),)]
@@ -251,7 +251,7 @@ def _quantile(name: str, skips_nan: bool) -> Any:
         nan = xp.isnan(x._array)
         size = x.shape[-1]
         # the rank of each quantile in each row: (..., number of quantiles)
-        last = xp.sum(~nan, -1, True) - 1 if skips_nan else xp.asarray(size - 1)
+        last = xp.sum(~nan, axis=-1, keepdims=True) - 1 if skips_nan else xp.asarray(size - 1)
         ranks = share.reshape(-1) * wrap(xp.maximum(last, 0).astype(x._array.dtype))
         if not skips_nan:
             spoiled = wrap(xp.any(nan, axis=-1, keepdims=True))

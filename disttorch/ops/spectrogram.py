@@ -104,7 +104,8 @@ def stft(
     if return_complex is None:
         if not is_complex:
             raise RuntimeError(
-                "stft requires the return_complex parameter be given for real inputs, and will further require that return_complex=True in a future release."
+                "stft requires the return_complex parameter be given for real inputs, and will further require that "
+                "return_complex=True in a future release."
             )
         return_complex = True
     if d.category < dt.FLOAT:
@@ -191,7 +192,8 @@ def istft(
     expected = n_fft // 2 + 1 if onesided else n_fft
     if bins != expected:
         raise RuntimeError(
-            f"{name}: expected the frequency dimension (3rd to the last) of the input tensor to match n_fft ({expected}) when onesided={onesided}, but got {bins}"
+            f"{name}: expected the frequency dimension (3rd to the last) of the input tensor to match n_fft ({expected}) "
+            f"when onesided={onesided}, but got {bins}"
         )
     if not 0 < hop_length <= win_length:
         raise RuntimeError(f"{name}: expected 0 < hop_length <= win_length, got {hop_length} and {win_length}")

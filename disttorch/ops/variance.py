@@ -20,9 +20,9 @@ OUT = "std var"
 
 def _var_forward(xp: Any, x: Any, *, dim: Any, keepdim: bool, correction: float) -> Any:
     values = wide(xp, x)
-    centred = values - xp.mean(values, dim, True)
+    centred = values - xp.mean(values, axis=dim, keepdims=True)
     squares = centred.real * centred.real + centred.imag * centred.imag if centred.dtype.kind == "c" else centred * centred
-    total = xp.sum(squares, axis_of(dim), keepdim)
+    total = xp.sum(squares, axis=axis_of(dim), keepdims=keepdim)
     variance = total / xp.asarray(_divisor(x.shape, dim, correction), dtype=total.dtype)
     return variance if x.dtype.kind == "c" else narrow(xp, variance, x.dtype)
 
@@ -33,7 +33,7 @@ def _divisor(shape: tuple[int, ...], dim: Any, correction: float) -> float:
 
 def _var_rule(g: Any, x: Any, dim: Any, keepdim: bool, correction: float, xp: Any) -> Any:
     divisor = _divisor(x.shape, dim, correction)
-    centred = x - xp.mean(x, dim, True)
+    centred = x - xp.mean(x, axis=dim, keepdims=True)
     return spread(xp, g, x.shape, dim, keepdim) * (2 / divisor if divisor else float("nan")) * centred
 
 

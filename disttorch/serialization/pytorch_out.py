@@ -252,7 +252,7 @@ class _Writer:
                 w.write(part)
             w.out += b"tQ"
 
-        arguments = (storage, offset, tuple(a.shape), steps, requires_grad, OrderedDict())
+        arguments: tuple[Any, ...] = (storage, offset, tuple(a.shape), steps, requires_grad, OrderedDict())
         if placed.storage is None:
             self.call("torch._utils._rebuild_tensor_v3", *arguments, lambda w: w.dtype(obj.dtype))
         else:

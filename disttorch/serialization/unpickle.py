@@ -77,6 +77,7 @@ class _Machine:
 
     def run(self, file: Any) -> Any:
         stack, memo = self.stack, self.memo
+        arg: Any
         for opcode, arg, _ in pickletools.genops(file):
             name = opcode.name
             if name in _LITERALS:

@@ -38,7 +38,7 @@ def _preserving(function: Callable[..., Any], cls: type) -> Callable[..., Any]:
             return _as_class(value, cls)
         if isinstance(value, tuple) and any(v.__class__ is Tensor for v in value):
             converted = [convert(v) for v in value]
-            return value._make(converted) if hasattr(value, "_make") else tuple(converted)  # type: ignore[attr-defined]
+            return value._make(converted) if hasattr(value, "_make") else tuple(converted)
         return value
 
     @functools.wraps(function)
@@ -59,11 +59,11 @@ def _init_subclass(cls: Any, **options: Any) -> None:
     # our own subclasses, such as Parameter, give plain tensors
     if any(c is not Tensor and c.__module__.partition(".")[0] == "disttorch" for c in cls.__mro__):
         return
-    inherited = {name: value for c in reversed(cls.__mro__[1:]) for name, value in vars(c).items()}
+    inherited: dict[str, Any] = {name: value for c in reversed(cls.__mro__[1:]) for name, value in vars(c).items()}
     for name, value in inherited.items():
         if name in _AS_THEY_ARE or name in vars(cls) or not callable(value) or isinstance(value, (staticmethod, type)):
             continue
-        if getattr(Tensor, name, None) is value:
+        if getattr(Tensor, name, None) is value and value is not None:
             setattr(cls, name, _preserving(value, cls))
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from itertools import zip_longest
 from typing import Any
 from weakref import WeakKeyDictionary, ref
 
@@ -172,7 +173,7 @@ class _RandomState:
 # --- what is saved, computed again ------------------------------------------------------------------------------------------
 
 
-class _Enough(Exception):  # noqa: N818 - it is no error
+class _Enough(Exception):
     """The second call has computed all that was saved in the first."""
 
 
@@ -258,10 +259,8 @@ class _Frame:
             stack.enter_context(enable_grad())
             stack.enter_context(saved_tensors_hooks(pack, lambda tensor: tensor))
             stack.enter_context(self.recompute_context)
-            try:
-                self.function(*args, **kwargs)
-            except _Enough:
-                pass
+            stack.enter_context(suppress(_Enough))
+            self.function(*args, **kwargs)
         if self.check and len(meanings) != len(self.places):
             raise CheckpointError(
                 "disttorch.utils.checkpoint: A different number of tensors was saved during the original forward and recomputation.\n"
@@ -281,12 +280,10 @@ class _Frame:
     def _listing(self, meanings: list[tuple]) -> str:
         if not self.debug:
             return ""
-        first = [p().meaning if p() is not None else None for p in self.places]
-        lines = [
-            f"  {i}: {_in_words(first[i]) if i < len(first) and first[i] else '(not kept)' if i < len(first) else '-'}  |  "
-            f"{_in_words(meanings[i]) if i < len(meanings) else '-'}"
-            for i in range(max(len(first), len(meanings)))
-        ]
+        places = [p() for p in self.places]
+        first = ["(not kept)" if p is None else _in_words(p.meaning) for p in places]
+        second = [_in_words(m) for m in meanings]
+        lines = [f"  {i}: {one}  |  {other}" for i, (one, other) in enumerate(zip_longest(first, second, fillvalue="-"))]
         return "\nsaved during forward  |  during recomputation:\n" + "\n".join(lines)
 
 

@@ -282,3 +282,39 @@ def marked(function):
         if function is None:
             return False
     return True
+
+
+ON_A_GPU = """
+import importlib.util as util
+found = util.find_spec
+util.find_spec = lambda name, *more: object() if name == "cupy" else found(name, *more)
+import disttorch as torch, disttorch.nn.functional as F
+from disttorch.amp import autocast_mode
+util.find_spec = found
+from disttorch.ops import autocast
+half, x = torch.ones(2, 2, dtype=torch.float16), torch.ones(2, 2)
+assert (torch.exp(half).dtype, (half**2).dtype) == (torch.float16, torch.float16)
+autocast._device_type = lambda values: "cuda"  # the tensors of this process pass for a GPU's
+autocast_mode.cuda_is_available = lambda: True
+with torch.autocast("cuda"):
+    low = [x @ x, F.linear(x, x), torch.mm(x, half)]
+    high = [torch.exp(half), half.log(), half**2, torch.pow(half, 2), half.sum(), F.softmax(half, 1), F.layer_norm(half, (2,)), half.prod(),
+            F.mse_loss(half, x), half.norm(), half.cumsum(0)]
+    same = [half + 1, torch.relu(half), torch.sigmoid(half), half.amax()]
+    try:
+        F.binary_cross_entropy(half / 2, half)
+    except RuntimeError as error:
+        print(error)
+print({t.dtype for t in low}, {t.dtype for t in high}, {t.dtype for t in same})
+"""
+
+
+def test_the_list_of_gpus():
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    refused, dtypes = done.stdout.splitlines()
+    assert "unsafe to autocast" in refused
+    assert dtypes == "{disttorch.float16} {disttorch.float32} {disttorch.float16}"

@@ -115,7 +115,7 @@ def test_nothing_is_kept():
         y = checkpoint(function, x, use_reentrant=False)
         assert all(w() is None for w in alive) and len(alive) == 3
         y.sum().backward()
-        assert len(alive) == 6 and all(w() is None for w in alive)
+        assert len(alive) == 5 and all(w() is None for w in alive)
         # nested: what the outer one computes is not kept by the inner one
         alive.clear()
         y = checkpoint(lambda x: checkpoint(function, x.sin(), use_reentrant=False).cos(), x, use_reentrant=False)
@@ -164,7 +164,7 @@ class Changing:
 @pytest.mark.parametrize(
     ("second", "message"),
     [
-        (lambda x: (x[:1].exp() * x[:1].sin()).sum(), r"position 0:\nsaved metadata: {'shape': \[3\].*\nrecomputed metadata: {'shape': \[1\]"),
+        (lambda x: (x[:1].exp() * x[:1].sin()).sum(), r"position 0:\nsaved .*'shape': \[3\].*\nrecomputed .*'shape': \[1\]"),
         (lambda x: (x.double().exp() * x.sin()).sum(), r"recomputed metadata: .*float64"),
         (lambda x: x.exp().sum(), "different number of tensors.*\n.*forward: 4\n.*recomputation: 1"),
     ],
@@ -177,7 +177,7 @@ def test_what_differs_is_named(second, message):
         y.backward()
     with set_checkpoint_debug_enabled(True):
         y = checkpoint(Changing(first, second), x, use_reentrant=False)
-    with pytest.raises(CheckpointError, match="saved during forward  |  during recomputation"):
+    with pytest.raises(CheckpointError, match=r"saved during forward  \|  during recomputation"):
         y.backward()
 
 

@@ -233,3 +233,130 @@ def test_threads_share_a_graph_that_is_kept():
     for t in threads:
         t.join()
     assert len(found) == 6 and all(np.allclose(f, 2 * np.e) for f in found)
+
+
+def test_a_deep_graph_of_gradients(without_gc):
+    """Derivatives of a chain with create_graph: used, and forgotten."""
+    x = disttorch.tensor([1.0], dtype=disttorch.float64, requires_grad=True)
+    y = x
+    for _ in range(DEPTH // 5):
+        y = y * 1.00001
+    y = y * y
+    (g,) = disttorch.autograd.grad(y, x, create_graph=True)
+    node = weakref.ref(g.grad_fn)
+    (h,) = disttorch.autograd.grad(g, x, create_graph=True)
+    scale = 1.00001 ** (DEPTH // 5)
+    assert g.item() == pytest.approx(2 * scale**2) and h.item() == pytest.approx(2 * scale**2)
+    del g, h, y
+    assert node() is None
+
+
+def test_a_deep_graph_in_which_hooks_saved(without_gc):
+    x = disttorch.tensor([1.0], dtype=disttorch.float64, requires_grad=True)
+    y = x
+    with disttorch.autograd.graph.saved_tensors_hooks(lambda t: t.numpy(), disttorch.from_numpy):
+        for _ in range(DEPTH // 10):
+            y = y.sin()
+    node = weakref.ref(y.grad_fn)
+    y.backward()
+    assert 0 < x.grad.item() < 1
+    del y
+    assert node() is None
+
+
+def run_in_threads(work, count=6):
+    errors = []
+
+    def guarded(k):
+        try:
+            work(k)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(k,)) for k in range(count)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    if errors:
+        raise errors[0]
+
+
+def test_hooks_and_shared_leaves_in_several_threads():
+    w = disttorch.ones(50, dtype=disttorch.float64, requires_grad=True)
+    shared = w * 2
+    seen, post = [], []
+    w.register_hook(lambda g: seen.append(1))
+    w.register_post_accumulate_grad_hook(lambda p: post.append(1))
+    both = []
+    disttorch.autograd.graph.register_multi_grad_hook([w, shared], lambda gs: both.append([g is not None for g in gs]))
+
+    def work(k):
+        for _ in range(30):
+            (shared * shared + w).sum().backward(retain_graph=True)
+
+    run_in_threads(work)
+    assert len(seen) == len(post) == len(both) == 180 and all(b == [True, True] for b in both)
+    np.testing.assert_allclose(w.grad.numpy(), 180 * (8 + 1))
+
+
+def test_views_and_modes_in_several_threads():
+    base = disttorch.zeros(6, 100)
+    before = weakref.ref(base)
+
+    def work(k, base=base):
+        rows = []
+        for i in range(100):
+            with disttorch.no_grad():
+                row = base[k]
+                rows.append(row[i : i + 1])
+                row[i] += k + 1
+        assert all(r.item() == k + 1 for r in rows)
+        with disttorch.autograd.detect_anomaly() if k % 2 else disttorch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t):
+            x = disttorch.ones(3, requires_grad=True)
+            x.exp().sum().backward()
+
+    run_in_threads(work)
+    assert (base == disttorch.arange(1.0, 7)[:, None]).all()
+    assert len(base._version) < 1500
+    del base, work
+    gc.collect()
+    assert before() is None
+
+
+def test_transforms_in_several_threads():
+    from disttorch.func import grad, vmap
+
+    def work(k):
+        x = disttorch.ones(4, 3, dtype=disttorch.float64) * (k + 1)
+        for _ in range(20):
+            found = vmap(grad(lambda x: (x**3).sum()))(x)
+            np.testing.assert_allclose(found.numpy(), 3 * (k + 1) ** 2)
+
+    run_in_threads(work)
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
+def test_10_000_steps_take_no_more_memory():
+    disttorch.manual_seed(0)
+    model = disttorch.nn.Sequential(disttorch.nn.Linear(8, 16), disttorch.nn.Tanh(), disttorch.nn.Linear(16, 1))
+    optimizer = disttorch.optim.Adam(model.parameters(), 1e-3)
+    x = disttorch.randn(32, 8)
+    y = x[:, :1] * 0.5
+
+    def steps(count):
+        for _ in range(count):
+            optimizer.zero_grad()
+            disttorch.nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+
+    steps(500)
+    gc.collect()
+    start = resident()
+    steps(9500)
+    gc.collect()
+    assert resident() - start < 2**20

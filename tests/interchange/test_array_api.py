@@ -99,7 +99,7 @@ def test_of_two_arrays(name, dtypes):
     for dtype in dtypes:
         x, y = array(dtype), array(dtype, (3, 1))
         if dtype in UNSIGNED and name == "subtract":
-            x, y = x + x.dtype.type(9), y
+            x = x + x.dtype.type(9)
         check(name, dtype, x, y)
         check(name, dtype, x, y[0, 0].reshape(()))
 
@@ -179,8 +179,9 @@ def test_reductions(axis, keepdims):
             check("mean", dtype, x, axis=axis, keepdims=keepdims)
         if dtype in REAL and axis != ():
             for correction in (0.0, 1.0):
-                same(xp.var(ours(x), axis=axis, correction=correction, keepdims=keepdims), x.var(axis=axis, ddof=correction, keepdims=keepdims))
-                same(xp.std(ours(x), axis=axis, correction=correction, keepdims=keepdims), x.std(axis=axis, ddof=correction, keepdims=keepdims))
+                for name in ("var", "std"):
+                    got = getattr(xp, name)(ours(x), axis=axis, correction=correction, keepdims=keepdims)
+                    same(got, getattr(x, name)(axis=axis, ddof=correction, keepdims=keepdims))
 
 
 def test_reductions_with_a_dtype_and_of_nothing():
@@ -216,12 +217,20 @@ def test_searching_and_sorting():
             for descending in (False, True):
                 order = np.argsort(np.flip(x, axis), axis=axis, stable=True)
                 down = np.flip(x.shape[axis] - 1 - order, axis)  # stable from the top, too
-                same(xp.sort(ours(x), axis=axis, descending=descending), np.flip(np.sort(x, axis), axis) if descending else np.sort(x, axis))
+                ordered = np.sort(x, axis)
+                same(xp.sort(ours(x), axis=axis, descending=descending), np.flip(ordered, axis) if descending else ordered)
                 same(xp.argsort(ours(x), axis=axis, descending=descending), down if descending else np.argsort(x, axis=axis, stable=True))
         check("searchsorted", dtype, np.sort(x[0]), x[1])
         check("searchsorted", dtype, x[0], x[1], side="right", sorter=np.argsort(x[0]))
     for dtype in ALL:
         check("nonzero", dtype, array(dtype, (3, 4)))
+
+
+def test_isin():
+    for dtype in INTEGRAL + REAL:
+        x = array(dtype)
+        for invert in (False, True):
+            check("isin", dtype, x, x[0, 0], invert=invert)
 
 
 def test_taking():
@@ -256,10 +265,13 @@ def test_shapes():
     ):  # fmt: skip
         check(call[0], "", *call[1:])
     for name, options in (
-        ("expand_dims", {"axis": 0}), ("expand_dims", {"axis": 1}), ("expand_dims", {"axis": -1}), ("flip", {"axis": 1}), ("flip", {"axis": (0, 2)}),
+        ("expand_dims", {"axis": 0}), ("expand_dims", {"axis": 1}), ("expand_dims", {"axis": -1}),
+        ("flip", {"axis": 1}), ("flip", {"axis": (0, 2)}),
         ("unstack", {"axis": 1}), ("unstack", {"axis": -1}), ("tril", {"k": -1}), ("triu", {"k": 2}),
     ):  # fmt: skip
         check(name, "", x, **options)
+    check("expand_dims", "", x, axis=(0, -1))
+    assert xp.broadcast_shapes((2, 1), (3,)) == (2, 3)
     check("roll", "", x, (1, 2), axis=(0, 1))
     check("repeat", "", x, np.array([1, 2, 0]), axis=1)
     check("repeat", "", x, 3, axis=0)
@@ -267,8 +279,12 @@ def test_shapes():
     check("concat", "", (x, x), axis=1)
     check("meshgrid", "", x[0, 0], x[0, 1, :2], indexing="ij")
     check("squeeze", "", x[:1, :, :1], (0, 2))
-    for call in (lambda: xp.squeeze(ours(x), 0), lambda: xp.concat([ours(x), ours(x)[:0, 0]]), lambda: xp.reshape(ours(x).mT, (-1,), copy=False)):
-        with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
+    for call in (
+        lambda: xp.squeeze(ours(x), 0),
+        lambda: xp.concat([ours(x), ours(x)[:0, 0]]),
+        lambda: xp.reshape(ours(x).mT, (-1,), copy=False),
+    ):
+        with pytest.raises(ValueError):
             call()
     t = ours(x)
     assert xp.reshape(t, (-1,), copy=True).data_ptr() != t.data_ptr()
@@ -280,7 +296,8 @@ def test_creation():
         ("arange", (5,), {}), ("arange", (1, 2, 0.25), {}), ("arange", (5, 1, -2), {}), ("arange", (3, 3), {}), ("arange", (2, 1), {}),
         ("eye", (3,), {}), ("eye", (2, 4), {"k": 1}), ("eye", (3, 2), {"k": -1}), ("eye", (2, 2), {"k": 5}),
         ("zeros", (3,), {}), ("ones", ((2, 3),), {}), ("full", ((2,), 3), {}), ("full", (2, True), {}),
-        ("linspace", (0, 1, 5), {}), ("linspace", (0, 1, 5), {"endpoint": False}), ("linspace", (1, -1, 1), {}), ("linspace", (1, -1, 0), {}),
+        ("linspace", (0, 1, 5), {}), ("linspace", (0, 1, 5), {"endpoint": False}), ("linspace", (1, -1, 1), {}),
+        ("linspace", (1, -1, 0), {}),
     ):  # fmt: skip
         got, want = getattr(xp, name)(*args, **options), getattr(np, name)(*args, **options)
         wanted = want.astype("float32") if want.dtype == np.float64 else want  # the default type is float32 here
@@ -390,8 +407,8 @@ def test_linear_algebra(dtype):
     for mode in ("reduced", "complete"):
         q, r = xp.linalg.qr(ours(x[:, :, :2]), mode=mode)
         same(q @ r, x[:, :, :2])
-    for name, fields in (("eigh", ("eigenvalues", "eigenvectors")), ("qr", ("Q", "R")), ("svd", ("U", "S", "Vh")), ("slogdet", ("sign", "logabsdet"))):
-        assert getattr(xp.linalg, name)(ours(hermitian))._fields == fields
+    for name, fields in {"eigh": "eigenvalues eigenvectors", "qr": "Q R", "svd": "U S Vh", "slogdet": "sign logabsdet"}.items():
+        assert getattr(xp.linalg, name)(ours(hermitian))._fields == tuple(fields.split())
 
 
 @pytest.mark.parametrize("dtype", REAL + COMPLEX)
@@ -432,7 +449,7 @@ def test_signatures_are_the_standards():
     for space, place in ((strict, xp), (strict.linalg, xp.linalg), (strict.fft, xp.fft)):
         for name in getattr(space, "__all__", dir(space)):
             theirs = getattr(space, name, None)
-            if not inspect.isfunction(theirs) or name.startswith("_") or "flags" in name or name in ("get_array_api_strict_flags", "ArrayAPIStrictFlags"):
+            if not inspect.isfunction(theirs) or name.startswith("_") or "flags" in name:
                 continue
             mine = getattr(place, name, None)
             if mine is None:

@@ -17,8 +17,9 @@ def run(tmp_path, text, *arguments, expect=0, command=("-m", "disttorch.as_torch
     (tmp_path / "job" / name).write_text(text)
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, *command, f"job/{name}", *arguments], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120
-    )
+        [sys.executable, *command, f"job/{name}", *arguments],
+        cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
     assert done.returncode == expect, done.stderr
     return done.stdout, done.stderr
 
@@ -182,7 +183,7 @@ def test_errors_show_as_python_shows_them(tmp_path, text):
     plain = text.replace("import torch\n", "import math\n")
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "train.py").write_text(plain)
-    as_python = subprocess.run([sys.executable, "job/train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    as_python = subprocess.run([sys.executable, "job/train.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     _, err = run(tmp_path, text, expect=as_python.returncode)
     assert err == as_python.stderr
 
@@ -199,7 +200,7 @@ def test_modules_and_usage(tmp_path):
         (["--help"], 0, "usage:"),
         (["not_there.py"], 2, "there is no script not_there.py"),
     ):
-        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, *arguments], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=60, check=False)
         assert done.returncode == code
         assert said in done.stdout + done.stderr
 

@@ -142,7 +142,7 @@ def test_what_pytorch_reads(tmp_path):
     more["both"] = [both, both.view(torch.int32)]  # one memory, two types
     torch.save(more, tmp_path / "f.pt", format="torch")
     found = theirs.load(tmp_path / "f.pt")
-    assert {k: str(v.dtype) for k, v in found.items() if k != "both"} == {k: str(v.dtype).replace("dist", "") for k, v in more.items() if k != "both"}
+    assert [str(found[k].dtype) for k in ("u16", "flipped", "int32")] == ["torch.uint16", "torch.int64", "torch.int32"]
     assert found["flipped"].tolist() == [2, 1, 0]
     assert found["both"][1].tolist() == both.view(torch.int32).tolist()
     assert found["both"][0].data_ptr() == found["both"][1].data_ptr()
@@ -154,7 +154,8 @@ def test_live_files_of_pytorch(tmp_path):
         theirs.save(contents(theirs), tmp_path / "f.pt", **options)
         same(torch.load(tmp_path / "f.pt"), contents(theirs))
     x = theirs.ones(2, dtype=theirs.complex64)
-    theirs.save([x.conj(), x.imag.neg(), theirs.ones(2).untyped_storage(), theirs.nn.Buffer(theirs.ones(2), persistent=False)], tmp_path / "f.pt")
+    buffer = theirs.nn.Buffer(theirs.ones(2), persistent=False)
+    theirs.save([x.conj(), x.imag.neg(), theirs.ones(2).untyped_storage(), buffer], tmp_path / "f.pt")
     conj, negative, storage, buffer = torch.load(tmp_path / "f.pt")
     assert conj.tolist() == [1 - 0j, 1 - 0j]
     assert negative.tolist() == [0, 0]
@@ -297,7 +298,7 @@ def test_damaged_archives(tmp_path, members, message):
 def test_archives_of_others(tmp_path):
     with zipfile.ZipFile(tmp_path / "f", "w") as z:
         z.writestr("a.npy", b"x" * 100)
-    with pytest.raises(RuntimeError, match="torch.save did not write it"):
+    with pytest.raises(RuntimeError, match=r"torch\.save did not write it"):
         torch.load(tmp_path / "f")
 
 
@@ -309,7 +310,7 @@ def test_a_file_that_ends_anywhere(tmp_path, kind, mmap):
     raw = (FILES / f"{kind}.pt").read_bytes()
     for end in range(8, len(raw) - 1, 97):
         (tmp_path / "f").write_bytes(raw[:end])
-        with pytest.raises(RuntimeError, match="truncated|damaged"):
+        with pytest.raises(RuntimeError, match=r"truncated|damaged"):
             torch.load(tmp_path / "f", mmap=mmap)
 
 

@@ -57,6 +57,13 @@ def test_the_program_ends_with_the_code_of_main(session):
     assert job.stderr == "dlaunch: argument -n/--nproc: must be a whole number, at least 1; got '0'\n"
 
 
+@pytest.mark.parametrize("target", [["train.py", "--as-torch"], ["-m", "package.train", "-n"]])
+def test_a_script_for_pytorch_is_run_by_the_module_for_it(target):
+    request = command_line.parse(["-n", "2", "--as-torch", *target])
+    assert (request.target, request.program) == (target, ["-m", "disttorch.as_torch", *target])
+    assert command_line.parse(["-n", "2", *target]).program == target
+
+
 @pytest.mark.parametrize("name", ["package.inner", "runnable", "single", "runnable.deep"])
 def test_modules_are_found_without_importing_them(monkeypatch, tmp_path, name):
     for directory in ("package", "runnable", "runnable/deep"):

@@ -93,7 +93,7 @@ def test_read_only_arrays_can_be_read_and_not_written():
     [
         (lambda: disttorch.tensor("text"), (TypeError, ValueError), "text|str|<U"),
         (lambda: disttorch.tensor([[1, 2], [3]]), ValueError, "rectangular"),
-        (lambda: disttorch.tensor(None), (TypeError, RuntimeError), "'O'"),
+        (lambda: disttorch.tensor(None), RuntimeError, "NoneType"),
         (lambda: disttorch.tensor(["a"]), (TypeError, ValueError), "U1"),
         (lambda: disttorch.from_numpy([1]), TypeError, "list"),
         (lambda: disttorch.from_numpy(np.array(["a"])), TypeError, "U1"),
@@ -113,7 +113,7 @@ def test_read_only_arrays_can_be_read_and_not_written():
         (lambda: disttorch.normal(0, 1), TypeError, "size"),
         (lambda: disttorch.multinomial(disttorch.tensor([-1.0, 1.0]), 1), RuntimeError, "< 0"),
         (lambda: disttorch.multinomial(disttorch.tensor([0.0, 0.0]), 1), RuntimeError, "sums to 0"),
-        (lambda: disttorch.multinomial(disttorch.tensor([0.0, 1.0]), 2), RuntimeError, "2 samples"),
+        (lambda: disttorch.multinomial(disttorch.tensor([0.0, 1.0]), 3), RuntimeError, "3 > 2"),
         (lambda: disttorch.multinomial(disttorch.ones(2, 2, 2), 1), RuntimeError, r"\[2, 2, 2\]"),
         (lambda: disttorch.manual_seed(2**65), RuntimeError, "64 bits"),
         (lambda: disttorch.empty(3).uniform_(2, 1), RuntimeError, "from=2 > to=1"),

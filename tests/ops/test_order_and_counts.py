@@ -65,7 +65,12 @@ SMOOTH = [
     ("prod of all with one zero", lambda x: x.prod(), lambda a: a.prod(), np.array([[1.5, 0.0], [2.0, -3.0]])),
     ("logcumsumexp", lambda x: x.logcumsumexp(1), lambda a: np.log(np.cumsum(np.exp(a), 1)), A / 4),
     ("diff", lambda x: x.diff(2, dim=1), lambda a: np.diff(a, 2, 1), A),
-    ("diff with ends", lambda x: x.diff(prepend=x[..., :1], append=x[..., :2]), lambda a: np.diff(a, prepend=a[..., :1], append=a[..., :2]), A),
+    (
+        "diff with ends",
+        lambda x: x.diff(prepend=x[..., :1], append=x[..., :2]),
+        lambda a: np.diff(a, prepend=a[..., :1], append=a[..., :2]),
+        A,
+    ),
     ("gradient", lambda x: disttorch.gradient(x, spacing=0.5)[1], lambda a: np.gradient(a, 0.5, axis=1), A),
     ("gradient edges", lambda x: disttorch.gradient(x, dim=2, edge_order=2)[0], lambda a: np.gradient(a, axis=2, edge_order=2), A),
     *[
@@ -80,7 +85,7 @@ SMOOTH = [
         for order in (1, 2)
     ],
     ("trapezoid", lambda x: disttorch.trapezoid(x, dx=0.5), lambda a: np.trapezoid(a, dx=0.5), A),
-    ("trapz along x", lambda x: disttorch.trapz(x, x.detach() ** 2, dim=1), lambda a: np.trapezoid(a, a**2, axis=1), A),
+    ("trapz along x", lambda x: disttorch.trapz(x, disttorch.tensor(A**2), dim=1), lambda a: np.trapezoid(a, A**2, axis=1), A),
     (
         "cumulative_trapezoid",
         lambda x: disttorch.cumulative_trapezoid(x, dim=0),
@@ -115,13 +120,22 @@ def test_values_and_derivatives(name, call, formula, array):
         assert gradgradcheck(call, x)
 
 
+def last_maxima(a):
+    """For each element the last place up to there where the maximum up to there stands."""
+    return [[max(j for j in range(i + 1) if r[j] == r[: i + 1].max()) for i in range(len(r))] for r in a]
+
+
+def last_modes(a):
+    return [np.nonzero(r == np.bincount(r.astype(int)).argmax())[0][-1] for r in a]
+
+
 WHOLE = [
     ("sort indices", lambda x: x.sort(1, stable=True).indices, lambda a: a.argsort(1, kind="stable")),
     ("argsort descending", lambda x: x.argsort(1, descending=True), lambda a: (-a).argsort(1, kind="stable")),
     ("count_nonzero", lambda x: x.count_nonzero(1), lambda a: np.count_nonzero(a, 1)),
-    ("cummax indices", lambda x: x.cummax(1).indices, lambda a: np.array([[max(j for j in range(i + 1) if r[j] == r[: i + 1].max()) for i in range(len(r))] for r in a])),
+    ("cummax indices", lambda x: x.cummax(1).indices, last_maxima),
     ("mode", lambda x: x.mode(1).values, lambda a: np.array([np.bincount(r.astype(int)).argmax() for r in a], float)),
-    ("mode index", lambda x: x.mode(1).indices, lambda a: np.array([np.nonzero(r == np.bincount(r.astype(int)).argmax())[0][-1] for r in a])),
+    ("mode index", lambda x: x.mode(1).indices, last_modes),
     ("bincount", lambda x: x.long().reshape(-1).bincount(minlength=9), lambda a: np.bincount(a.astype(int).reshape(-1), minlength=9)),
     ("any", lambda x: (x > 2).any(0), lambda a: (a > 2).any(0)),
     ("all of several", lambda x: (x < 4).all((0, 1)), lambda a: np.True_),

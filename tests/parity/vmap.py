@@ -13,6 +13,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ import disttorch
 from disttorch.func import grad, vmap
 from disttorch.func.tree import flatten
 from tests.parity.exceptions import RANDOM
-from tests.parity.operations import Case, function_of, infos, samples, vocabulary
+from tests.parity.operations import TABLE_FIRST, Case, function_of, infos, samples, swapped
 from tests.parity.translate import Untranslatable
 
 #: how many samples of an operation are tried
@@ -121,8 +122,12 @@ def check(case: Case, which: str) -> bool:
 
 
 def cases(name: str) -> Iterator[Case]:
+    function = function_of(name)
+    if name == "where":  # its samples' input comes first
+        function = lambda x, condition, other: disttorch.where(condition, x, other)  # noqa: E731
+    if function is not None and name in TABLE_FIRST:
+        function = partial(swapped, function)
     for info in infos().get(name, ()):
-        function = function_of(name)
         if function is None or torch.float64 not in info.supported_dtypes("cpu"):
             continue
         for i, sample in enumerate(samples(info, torch.float64, False)):

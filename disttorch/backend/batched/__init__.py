@@ -12,7 +12,7 @@ from typing import Any
 
 from ..namespace import NAMESPACES
 from .array import BatchedArray, Level, RandomnessError, levels, new_level
-from .rules import sample_by_sample
+from .one_by_one import sample_by_sample
 from .world import Batched
 
 __all__ = ["BatchedArray", "Level", "RandomnessError", "batch", "levels", "lifted", "new_level", "samples_of", "unbatch", "world_for"]
@@ -32,12 +32,19 @@ def world_for(array: Any) -> Batched:
 
 def batch(array: Any, axis: int, level: int) -> BatchedArray:
     """The array with one of its dimensions hidden."""
+    if isinstance(array, BatchedArray):
+        if array.level > level:  # inner levels stay outside
+            return type(array)(batch(array.value, axis + 1, level), array.level)
+        if not array.level:
+            array = array.value
     xp = NAMESPACES[array.__class__]
     return world_for(array).ndarray(xp.moveaxis(array, axis, 0) if axis else array, level)
 
 
 def unbatch(array: Any, axis: int, level: int, size: int) -> Any:
     """The array with the samples of a level as a dimension again, all equal if there was none."""
+    if isinstance(array, BatchedArray) and array.level > level:
+        return type(array)(unbatch(array.value, axis + 1, level, size), array.level)
     if isinstance(array, BatchedArray) and array.level == level:
         value = array.value
     else:

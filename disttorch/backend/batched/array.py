@@ -130,7 +130,7 @@ class BatchedArray:
             raise TypeError("len() of unsized object")
         return self.shape[0]
 
-    def __iter__(self) -> Iterable[Any]:  # type: ignore[misc]
+    def __iter__(self) -> Iterable[Any]:
         return iter([self[i] for i in range(len(self))])
 
     def __repr__(self) -> str:

@@ -9,8 +9,10 @@ from typing import Any
 
 from ..kernels import PLAIN
 from ..namespace import NAMESPACES
-from . import indexing, rules
+from . import indexing
 from .array import BatchedArray
+from .one_by_one import Module, sample_by_sample
+from .rules import RULES
 
 __all__ = ["Batched"]
 
@@ -34,18 +36,19 @@ class Batched:
 
     def __getattr__(self, name: str) -> Any:
         """A function is made when it is first asked for, by the rule of its family."""
-        rule = rules.RULES.get(name)
+        function: Any
+        rule = RULES.get(name)
         if rule is not None:
             function = rule(self, name)
         elif name in PLAIN:
             function = partial(PLAIN[name], self)
         elif name in ("linalg", "fft"):
-            function = rules.Module(self, name)
+            function = Module(self, name)
         else:
             inner = getattr(self.base, name)  # raises what is to be said of names that no namespace has
             if not callable(inner) or isinstance(inner, type) or inspect.ismodule(inner):
                 return inner
-            function = rules.sample_by_sample(self, name)
+            function = sample_by_sample(self, name)
         self.__dict__[name] = function
         return function
 

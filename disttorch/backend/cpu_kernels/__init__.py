@@ -15,10 +15,11 @@ __all__ = ["CPU_KERNELS"]
 CPU_KERNELS: dict[str, Callable[..., Any]] = {}
 
 for _family in (
+    "activation",
     "attention",
     "clipping",
     "choosing",
-    "convolution",
+    "convolution", "indexing",
     "embedding",
     "folding",
     "normalization",

@@ -11,8 +11,12 @@ from typing import Any
 import numpy
 
 from ..dtypes import HALF
+from ..kernels.indexing import grid
 
-__all__ = ["accumulate_at"]
+__all__ = ["gather"]
+
+#: up to so many elements NumPy's own way is shorter
+FEW = 512
 
 
 def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
@@ -25,6 +29,9 @@ def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
         wide = a.astype(numpy.float32)
         accumulate_at(wide, index, values, how)
         a[...] = wide
+        return
+    if getattr(values, "size", 1) <= FEW and getattr(index, "size", FEW) <= FEW:
+        function.at(a, index, values)
         return
     parts = index if index.__class__ is tuple else (index,)
     if len(parts) == 1 and getattr(parts[0], "dtype", None) == numpy.bool_:  # no place comes twice
@@ -44,6 +51,18 @@ def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
     if trail != 1:
         number = (number[:, None] * trail + numpy.arange(trail)).reshape(-1)
     function.at(flat, number, numpy.ascontiguousarray(values, a.dtype).reshape(-1))
+
+
+def gather(x: Any, index: Any, axis: int) -> Any:
+    """``out[i, j] = x[index[i, j], j]`` for axis 0, and so on; the index may be smaller than x on other axes."""
+    if not x.flags.c_contiguous:
+        return x[grid(numpy, index, axis)]
+    number = index * (x.strides[axis] // x.itemsize) if axis != x.ndim - 1 else index
+    for d, n in enumerate(index.shape):
+        if d != axis and n > 1:
+            along = numpy.arange(n) * (x.strides[d] // x.itemsize)
+            number = number + along.reshape((n,) + (1,) * (x.ndim - 1 - d))
+    return x.reshape(-1)[number]
 
 
 def _places(a: Any, parts: tuple) -> tuple[int, int, Any, int, tuple[int, ...]] | None:
@@ -80,14 +99,23 @@ def _product(shape: tuple[int, ...]) -> int:
 
 
 def _add_rows(table: Any, numbers: Any, rows: Any) -> None:
-    """Rows that come once are added as a whole, which is faster than element by element; the others one by one."""
-    number_of = numpy.arange(len(numbers))
+    """In rounds: of each place one row is added as a whole, until few are left, which are added element by element."""
     last = numpy.empty(len(table), numpy.intp)
-    last[numbers] = number_of
-    once = last[numbers] == number_of
-    table[numbers[once]] += rows[once]
-    again = ~once
-    if again.any():
+    left = numpy.arange(len(numbers))
+    few = len(numbers) // 16
+    while len(left) > few:
+        places = numbers[left]
+        turn = numpy.arange(len(left))
+        last[places] = turn
+        is_last = last[places] == turn
+        now, left = left[is_last], left[~is_last]
+        places = numbers[now]
+        sums = table.take(places, 0)
+        sums += rows.take(now, 0)
+        table[places] = sums
+        if len(now) < few:  # many rows for few places
+            break
+    if len(left):
         trail = table.shape[1]
-        number = (numbers[again][:, None] * trail + numpy.arange(trail)).reshape(-1)
-        numpy.add.at(table.reshape(-1), number, numpy.ascontiguousarray(rows[again], table.dtype).reshape(-1))
+        number = (numbers[left][:, None] * trail + numpy.arange(trail)).reshape(-1)
+        numpy.add.at(table.reshape(-1), number, rows.take(left, 0).astype(table.dtype, copy=False).reshape(-1))

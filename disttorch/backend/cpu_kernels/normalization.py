@@ -26,6 +26,8 @@ __all__ = [
 
 #: Elements at a time: 128 KiB of float32.
 BLOCK = 32768
+#: Up to so many elements the interpreter is the cost.
+SMALL = 2048
 
 
 def batch_norm_stats(x: Any) -> tuple[Any, Any]:
@@ -87,6 +89,18 @@ def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[A
         return plain.layer_norm(np, x, weight, bias, ndim, eps)
     rows, kept = as_rows(x, ndim)
     count = x.dtype.type(rows.shape[1])
+    if x.size <= SMALL:
+        mean = np.add.reduce(rows, 1, None, None, True)
+        np.divide(mean, count, mean)
+        out = rows - mean
+        rstd = np.empty(mean.shape, x.dtype)
+        inverse_root(np.add.reduce(out * out, 1, None, None, True), count, eps, rstd)
+        np.multiply(out, rstd, out)
+        if weight is not None:
+            np.multiply(out, weight.reshape(-1), out)
+        if bias is not None:
+            np.add(out, bias.reshape(-1), out)
+        return out.reshape(x.shape), mean.reshape(kept), rstd.reshape(kept)
     out, ones = np.empty(rows.shape, x.dtype), np.ones(rows.shape[1], x.dtype)
     mean, rstd = np.empty((2, len(rows), 1), x.dtype)
     for r in row_blocks(rows):
@@ -135,6 +149,8 @@ def rows_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) 
     count = x.dtype.type(length)
     mean = None if mean is None else mean.reshape(-1, 1)
     rstd = rstd.reshape(-1, 1)
+    if x.size <= SMALL:
+        return small_rows_backward(above, rows, weight, mean, rstd, count, x.shape, ndim)
     factor = np.ones(length, x.dtype) if weight is None else weight.reshape(-1)
     gx, gw, gb = np.empty(rows.shape, x.dtype), np.zeros(length, x.dtype), np.zeros(length, x.dtype)
     scratch = np.empty((min(len(rows), max(1, BLOCK // length)), length), x.dtype)
@@ -161,6 +177,24 @@ def rows_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) 
     to = gw.dtype if weight is None else weight.dtype
     gw, gb = (a.reshape(shape).astype(to, copy=False) for a in (gw, gb))
     return gx.reshape(x.shape), gw, gb
+
+
+def small_rows_backward(
+    above: Any, rows: Any, weight: Any, mean: Any, rstd: Any, count: Any, shape: tuple[int, ...], ndim: int
+) -> tuple[Any, Any, Any]:
+    """`rows_backward` in as few calls as there are, where the interpreter is the cost."""
+    total = np.add.reduce
+    h = rows * rstd if mean is None else np.multiply(rows - mean, rstd)
+    tail = shape[len(shape) - ndim :]
+    to = rows.dtype if weight is None else weight.dtype
+    gw, gb = (total(a, 0).reshape(tail).astype(to, copy=False) for a in (above * h, above))
+    scaled = above if weight is None else above * weight.reshape(-1)
+    gx = scaled * h
+    np.multiply(h, total(gx, 1, None, None, True) / count, gx)
+    np.subtract(scaled, gx, gx)
+    if mean is not None:
+        np.subtract(gx, total(scaled, 1, None, None, True) / count, gx)
+    return np.multiply(gx, rstd, gx).reshape(shape), gw, gb
 
 
 def inverse_root(sums: Any, count: Any, eps: float, out: Any) -> None:

@@ -97,10 +97,13 @@ def cross_entropy(
     IndexError
         If a target is neither a class index nor `ignore_index`.
     """
-    check_targets(logits, target, ignore_index)
+    all_count = check_targets(logits, target, ignore_index)
     if logits.dtype.itemsize < 4 or weight is not None or label_smoothing:
         return plain.cross_entropy(np, logits, target, weight, ignore_index, label_smoothing)
     log_p = log_softmax(logits, 1)
+    if all_count:
+        losses = log_p[np.arange(len(target)), target]
+        return np.negative(losses, losses), log_p
     ignored = target == ignore_index
     losses = log_p[np.arange(len(target)), np.where(ignored, 0, target)] if logits.shape[1] else np.zeros_like(target)
     np.negative(losses, losses)
@@ -113,8 +116,18 @@ def cross_entropy_backward(
 ) -> Any:
     if log_probabilities.dtype.itemsize < 4 or weight is not None or label_smoothing:
         return plain.cross_entropy_backward(np, g, log_probabilities, target, weight, ignore_index, label_smoothing)
-    ignored = target == ignore_index
     g = g.astype(log_probabilities.dtype, copy=False)
+    if log_probabilities.size <= SMALL:
+        grad = np.exp(log_probabilities)
+        np.multiply(grad, g[:, None], grad)
+        if ignore_index < 0 and target.size and np.minimum.reduce(target) >= 0:
+            grad[np.arange(len(target)), target] -= g
+            return grad
+        ignored = target == ignore_index
+        grad[np.arange(len(target)), np.where(ignored, 0, target)] -= g
+        grad[ignored] = 0
+        return grad
+    ignored = target == ignore_index
     grad = np.empty(log_probabilities.shape, log_probabilities.dtype)
     for log_p, result, factor in blocks(log_probabilities, grad, g[:, None]):
         np.exp(log_p, result)
@@ -124,17 +137,20 @@ def cross_entropy_backward(
     return grad
 
 
-def check_targets(logits: Any, target: Any, ignore_index: int) -> None:
-    """Raise an IndexError if a target is neither a class index nor `ignore_index`."""
+def check_targets(logits: Any, target: Any, ignore_index: int) -> bool:
+    """Raise an IndexError if a target is neither a class index nor `ignore_index`; True if none can be the latter."""
     classes = logits.shape[1]
-    if target.size and (np.minimum.reduce(target) < 0 or np.maximum.reduce(target) >= classes):
-        wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            raise IndexError(
-                f"cross_entropy: target {int(target[at])} of sample {at} is out of bounds: with logits of shape "
-                f"{logits.shape} it must be from 0 to {classes - 1}, or ignore_index={ignore_index}"
-            )
+    inside = not target.size or bool(np.minimum.reduce(target) >= 0 and np.maximum.reduce(target) < classes)
+    if inside:
+        return classes > 0 and not 0 <= ignore_index < classes
+    wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise IndexError(
+            f"cross_entropy: target {int(target[at])} of sample {at} is out of bounds: with logits of shape "
+            f"{logits.shape} it must be from 0 to {classes - 1}, or ignore_index={ignore_index}"
+        )
+    return False
 
 
 def row_max(rows: Any) -> Any:

@@ -23,6 +23,11 @@ BLOCK = 32768
 _NUMPY = Namespace("cpu", np)
 
 
+def _flat(a: Any) -> Any:
+    """An array as a vector; one that is a single number broadcast, such as the gradient of a mean, as that number."""
+    return a[(0,) * a.ndim].reshape(()) if not any(a.strides) else a.reshape(-1)
+
+
 def elementwise(name: str, arrays: int = 1) -> Callable[..., Any]:
     """The plain kernel of that name, whose first arguments are `arrays` arrays of one shape, applied block by block."""
     plain = PLAIN[name]
@@ -32,10 +37,10 @@ def elementwise(name: str, arrays: int = 1) -> Callable[..., Any]:
         if x.size <= BLOCK:
             return plain(_NUMPY, *arguments)
         out = np.empty(x.shape, x.dtype)
-        flat_out, flat = out.reshape(-1), [a.reshape(-1) for a in arguments[:arrays]]
+        flat_out, flat = out.reshape(-1), [_flat(a) for a in arguments[:arrays]]
         for start in range(0, x.size, BLOCK):
             block = slice(start, start + BLOCK)
-            flat_out[block] = plain(_NUMPY, *(a[block] for a in flat), *parameters)
+            flat_out[block] = plain(_NUMPY, *(a[block] if a.ndim else a for a in flat), *parameters)
         return out
 
     blocked.__name__ = blocked.__qualname__ = name

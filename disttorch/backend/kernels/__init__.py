@@ -24,6 +24,7 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 for _family in (
+    "activation",
     "airy",
     "attention",
     "bessel",

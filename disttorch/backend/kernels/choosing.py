@@ -12,13 +12,13 @@ __all__ = ["max_with_index", "min_with_index", "put_chosen"]
 @kernel
 def max_with_index(xp: Any, x: Any, axis: int, keepdims: bool) -> tuple[Any, Any]:
     """The greatest along an axis, and where it is first; NaN is the greatest."""
-    return xp.max(x, axis, keepdims), xp.argmax(x, axis, keepdims=keepdims)
+    return xp.max(x, axis=axis, keepdims=keepdims), xp.argmax(x, axis=axis, keepdims=keepdims)
 
 
 @kernel
 def min_with_index(xp: Any, x: Any, axis: int, keepdims: bool) -> tuple[Any, Any]:
     """The smallest along an axis, and where it is first; NaN is the smallest."""
-    return xp.min(x, axis, keepdims), xp.argmin(x, axis, keepdims=keepdims)
+    return xp.min(x, axis=axis, keepdims=keepdims), xp.argmin(x, axis=axis, keepdims=keepdims)
 
 
 @kernel

@@ -31,7 +31,7 @@ PATHS = {
     "padding": "padding",
     "pixelshuffle": "upsampling",
     "pooling": "pooling",
-    "rnn": "rnn",
+    "rnn": "rnn rnn_cell",
     "sparse": "sparse",
     "transformer": "transformer",
     "upsampling": "upsampling",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...autograd.variable import Tensor
-from ...ops import reduction
+from ...ops.linalg.norms import vector_norm
 from ...ops.linear import matmul
 from ...ops.nn.distance import normalize
 
@@ -13,10 +13,10 @@ __all__ = ["norm_except_dim", "power_iteration", "singular_value", "start_vector
 def norm_except_dim(v: Tensor, dim: int) -> Tensor:
     """The norms along all dimensions but one, which are kept with size 1; with -1 the norm of all, without dimensions."""
     if dim == -1:
-        return reduction.norm(v)
+        return vector_norm(v)
     dim = dim % v.ndim
     others = tuple(d for d in range(v.ndim) if d != dim)
-    return reduction.norm(v, 2.0, others, True) if others else v.abs()
+    return vector_norm(v, 2.0, others, True) if others else v.abs()
 
 
 def start_vectors(matrix: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -8,8 +8,8 @@ from ...autograd.grad_mode import no_grad
 from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
 from ...ops import FUNCTIONS
-from ...ops.linalg.factorizations import geqrf, householder_product, qr
 from ...ops.linalg.functions import matrix_exp
+from ...ops.linalg.orthogonal import geqrf, householder_product, qr
 from ...ops.linalg.solves import solve
 from ...ops.nn.distance import normalize
 from ..convolution import ConvTranspose1d, ConvTranspose2d, ConvTranspose3d

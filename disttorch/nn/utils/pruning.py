@@ -9,6 +9,7 @@ from typing import Any
 from ...autograd.grad_mode import no_grad
 from ...autograd.variable import Tensor
 from ...ops import FUNCTIONS, reduction
+from ...ops.linalg.norms import torch_norm
 from ..module import Module
 
 __all__ = [
@@ -282,7 +283,7 @@ class LnStructured(_Structured):
     def keep(self, t: Tensor, count: int) -> Tensor:
         """Those of largest norm."""
         others = tuple(d for d in range(t.ndim) if d != self.dim % t.ndim)
-        return reduction.norm(t, self.n, others).topk(t.shape[self.dim] - count)[1]
+        return torch_norm(t, self.n, others).topk(t.shape[self.dim] - count)[1]
 
 
 class CustomFromMask(BasePruningMethod):

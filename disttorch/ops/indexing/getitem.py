@@ -7,31 +7,20 @@ from typing import Any
 
 from ...autograd.batching import lift_tensor
 from ...autograd.grad_mode import recording
-from ...autograd.operation import Operation, apply, check_in_place
+from ...autograd.operation import apply, check_in_place
 from ...autograd.variable import Tensor, bump_version, wrap
 from ...autograd.views import AssignedView, set_history, view_of
 from ...backend import NAMESPACES, namespace
 from ...backend import dtypes as dt
 from ...backend.batched import BatchedArray
 from ...backend.dtypes import DIFFERENTIABLE, DTYPES
+from ..taking import index_op, select_op, slice_op
 
 # These two are Tensor's operators (tensor/operators.py); index_put and its kin read an index as they do.
 __all__ = ["advanced_index", "getitem", "setitem"]
 
 WHOLE = slice(None)
 BOOL, UINT8, INT32, INT64 = dt.bool_.numpy, dt.uint8.numpy, dt.PUBLIC_DTYPES["int32"].numpy, dt.int64.numpy
-
-_slice = Operation(
-    "slice",
-    lambda xp, x, *, index: x[index],
-    is_view=True,
-    x=lambda g, x_shape, index, xp: xp.put_slice(g, x_shape, index),
-)
-_select = Operation("select", _slice.forward, is_view=True, x=lambda g, x_shape, index, xp: xp.put_slice(g, x_shape, index))
-advanced = Operation(
-    "index", lambda xp, x, *, index: x[index], x=lambda g, x_shape, index, xp: xp.put_index(g, x_shape, index)
-)
-
 
 def getitem(input: Tensor, index: Any) -> Tensor:
     """``input[index]`` with integers, slices, ``...``, None (views), integer and bool tensors, lists (copies).
@@ -45,32 +34,37 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     if kind is int:
         try:
             # a view also where only one element is left
-            return view_of(_select, input, input._array[index, ...], {"index": (index, ...)})
+            return view_of(select_op, input, input._array[index, ...], {"index": (index, ...)})
         except IndexError as error:
             raise _refused(input, error) from None
     if kind is slice and _is_plain(index):
         try:
-            return view_of(_slice, input, input._array[index], {"index": index})
+            return view_of(slice_op, input, input._array[index], {"index": index})
         except IndexError as error:
             raise _refused(input, error) from None
     if kind is tuple:
+        ellipses = 0
         for part in index:
-            if part.__class__ is not int and not (part.__class__ is slice and _is_plain(part)) and part is not None:
+            if part is Ellipsis:
+                ellipses += 1
+            elif part.__class__ is not int and part is not None and not (part.__class__ is slice and _is_plain(part)):
+                ellipses = 2  # as good as: the index must be read part by part
                 break
-        else:
+        if ellipses < 2:  # NumPy refuses two
             try:
-                index = (*index, ...)
-                return view_of(_slice, input, input._array[index], {"index": index})
+                if not ellipses:
+                    index = (*index, ...)
+                return view_of(slice_op, input, input._array[index], {"index": index})
             except IndexError as error:
                 raise _refused(input, error) from None
     basic, special = _read(input, index)
     try:
         if not special:
-            return view_of(_slice, input, input._array[basic], {"index": basic})
-        taken = input if _takes_all(basic) else view_of(_slice, input, input._array[basic], {"index": basic})
+            return view_of(slice_op, input, input._array[basic], {"index": basic})
+        taken = input if _takes_all(basic) else view_of(slice_op, input, input._array[basic], {"index": basic})
         if any(isinstance(array, BatchedArray) for _, array in special):
             taken = lift_tensor(taken)
-        return apply(advanced, taken, index=advanced_index(taken, special))
+        return apply(index_op, taken, index=advanced_index(taken, special))
     except IndexError as error:
         raise _refused(input, error) from None
 
@@ -144,15 +138,15 @@ def _is_number_for_mask(source: Tensor, special: list) -> bool:
 
 
 def _record_assignment(input: Tensor, basic: Any, where: Any, source: Tensor) -> None:
-    path: tuple = () if where is not None and _takes_all(basic) else ((_slice, {"index": basic}),)
+    path: tuple = () if where is not None and _takes_all(basic) else ((slice_op, {"index": basic}),)
     part = input._array if not path else input._array[basic]
     if where is not None:
-        path, part = (*path, (advanced, {"index": where})), part[where]
+        path, part = (*path, (index_op, {"index": where})), part[where]
     value = source.to(dtype=DTYPES[input._array.dtype])
     extra = value.ndim - part.ndim
     if extra > 0:  # leading dimensions of size 1 may be more than there are
         value = value.reshape(value.shape[extra:])
-    set_history(input, AssignedView(input, path, value.expand(part.shape)._node))  # type: ignore[arg-type]
+    set_history(input, AssignedView(input, path, value.expand(part.shape)._node))
 
 
 # --- an index read --------------------------------------------------------------------------------------------------

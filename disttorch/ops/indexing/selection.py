@@ -12,7 +12,8 @@ from ..dims import as_shape, normal_dim
 from ..operands import write_out
 from ..outputs import put_out
 from ..shape.views import broadcast_tensors
-from .getitem import advanced, getitem
+from ..taking import index_op
+from .getitem import getitem
 from .scattering import INDEX_DTYPES, gather
 
 # What users find of this family, and where: see ops/public.py.
@@ -72,7 +73,7 @@ def take(input: Tensor, index: Tensor, *, out: Tensor | None = None) -> Tensor:
     flat = input.reshape(-1)
     if array.__class__ is not flat._array.__class__:
         raise RuntimeError(f"take(): expected all tensors to be on the same device, got {input.device} and {index.device}")
-    return put_out("take", apply(advanced, flat, index=array), out, (input, index))
+    return put_out("take", apply(index_op, flat, index=array), out, (input, index))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None, *, out: Tensor | None = None) -> Tensor:

@@ -7,7 +7,6 @@ from typing import Any
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
 from ...backend import NAMESPACES
-from ...backend import dtypes as dt
 from ...backend.dtypes import DIFFERENTIABLE, DTYPES, HALF
 
 __all__ = [
@@ -95,16 +94,6 @@ def check_fit(name: str, A: Tensor, B: Tensor, left: bool) -> None:
             f"{name}: Incompatible shapes of A and B for the equation {'AX = B' if left else 'XA = B'} "
             f"({A.shape[-2]}x{A.shape[-1]} and {B.shape[-2]}x{B.shape[-1]})"
         )
-
-
-def real_dtype(a: Tensor) -> Any:
-    """The dtype of absolute values."""
-    return a.dtype.to_real()
-
-
-def to_floating(input: Tensor) -> Tensor:
-    """Integers in the default floating-point dtype."""
-    return input.to(dtype=dt.get_default_dtype()) if input._array.dtype in dt.INTEGRAL else input
 
 
 def raise_for(name: str, info: Tensor, message: str) -> None:

@@ -82,5 +82,5 @@ def matrix_power(A: Tensor, n: int) -> Tensor:
             result = A if result is None else matmul(result, A)
         n >>= 1
         if not n:
-            return result.clone() if result is A else result  # type: ignore[union-attr, return-value]
+            return result.clone() if result is A else result  # type: ignore[return-value]
         A = matmul(A, A)

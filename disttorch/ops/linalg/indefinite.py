@@ -72,7 +72,8 @@ def ldl_solve(LD: Tensor, pivots: Tensor, B: Tensor, *, hermitian: bool = False)
         raise RuntimeError(f"{name}: Expected pivots to be integers. Got {pivots.dtype}")
     if pivots.shape != LD.shape[:-1]:
         raise RuntimeError(
-            f"{name}: Expected LD.shape[:-1] and pivots.shape to be the same, but got pivots with shape {list(pivots.shape)} and LD with shape {list(LD.shape)}"
+            f"{name}: Expected LD.shape[:-1] and pivots.shape to be the same, "
+            f"but got pivots with shape {list(pivots.shape)} and LD with shape {list(LD.shape)}"
         )
     check_same_dtype(name, LD, B)
     if LD.shape[-1] != B.shape[-2]:

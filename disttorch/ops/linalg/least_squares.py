@@ -71,7 +71,7 @@ def tolerances(name: str, A: Tensor, atol: Any, rtol: Any, rcond: Any = None) ->
         else:
             rtol = 0.0 if atol is not None and atol > 0 else default
     atol = 0.0 if atol is None else atol
-    return tuple(t._array if isinstance(t, Tensor) else t for t in (atol, rtol))  # type: ignore[return-value]
+    return tuple(t._array if isinstance(t, Tensor) else t for t in (atol, rtol))
 
 
 @with_out

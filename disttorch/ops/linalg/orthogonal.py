@@ -192,7 +192,8 @@ def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpos
         )
     if input.ndim - tau.ndim != 1:
         raise RuntimeError(
-            f"torch.ormqr: Expected tau to have one dimension less than input, but got tau.ndim equal to {tau.ndim} and input.ndim {input.ndim}"
+            f"torch.ormqr: Expected tau to have one dimension less than input, "
+            f"but got tau.ndim equal to {tau.ndim} and input.ndim {input.ndim}"
         )
     if input.ndim != other.ndim:
         raise RuntimeError(
@@ -200,7 +201,8 @@ def ormqr(input: Tensor, tau: Tensor, other: Tensor, left: bool = True, transpos
         )
     if tau.shape[:-1] != input.shape[:-2] or other.shape[:-2] != input.shape[:-2]:
         raise RuntimeError(
-            f"torch.ormqr: Expected batch dimensions of tau and other to be equal to input.shape[:-2], but got {list(tau.shape[:-1])} and {list(other.shape[:-2])}"
+            f"torch.ormqr: Expected batch dimensions of tau and other to be equal to input.shape[:-2], "
+            f"but got {list(tau.shape[:-1])} and {list(other.shape[:-2])}"
         )
     v, t = _compact(input, tau)
     if transpose:

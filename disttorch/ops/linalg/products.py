@@ -109,8 +109,8 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1, alpha: Any
     if wanted is dt.bool_:
         if isinstance(beta, float) or isinstance(alpha, float):
             raise RuntimeError(f"addr: Boolean beta only supported for Boolean results, got {beta} and {alpha}")
-        product = product & bool(alpha)
-        return product | (input & bool(beta)) if beta else product | input.new_zeros(()).expand(product.shape)
+        product = product if alpha else product.new_zeros(product.shape)
+        return product.logical_or(input) if beta else product
     if wanted.category < dt.FLOAT and (isinstance(beta, float) or isinstance(alpha, float)):
         raise RuntimeError(
             f"addr: For integral input tensors, argument beta and alpha must not be floating point numbers, got {beta} and {alpha}"
@@ -221,7 +221,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
         if a.shape[d] != b.shape[e]:
             if 1 not in (a.shape[d], b.shape[e]):
                 raise RuntimeError(
-                    f"contracted dimensions need to match, but first has size {a.shape[d]} in dim {d} and second has size {b.shape[e]} in dim {e}"
+                    f"contracted dimensions need to match, but first has size {a.shape[d]} in dim {d} "
+                    f"and second has size {b.shape[e]} in dim {e}"
                 )
             if b.shape[e] == 1:
                 a = a.sum(d, keepdim=True, dtype=a.dtype)

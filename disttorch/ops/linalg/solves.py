@@ -72,7 +72,8 @@ def _solve_with_info(name: str, A: Tensor, B: Tensor, left: bool) -> tuple[Tenso
     is_vector = B.ndim == 1 or (B.ndim == A.ndim - 1 and B.shape == A.shape[:-1])
     if is_vector and not left:
         raise RuntimeError(
-            f"{name}: Vector broadcasting of the left hand side is not supported for left=False. In this case linalg.solve is equivalent to B / A.squeeze(-1)"
+            f"{name}: Vector broadcasting of the left hand side is not supported for left=False. "
+            f"In this case linalg.solve is equivalent to B / A.squeeze(-1)"
         )
     if is_vector:
         B = B.unsqueeze(-1)
@@ -134,7 +135,8 @@ def tensorinv(A: Tensor, ind: int = 2) -> Tensor:
     rows, columns = A.shape[:ind], A.shape[ind:]
     if prod(rows) != prod(columns):
         raise RuntimeError(
-            f"Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), but got {prod(columns)} != {prod(rows)}"
+            f"Expected self to satisfy the requirement prod(self.shape[ind:]) == prod(self.shape[:ind]), "
+            f"but got {prod(columns)} != {prod(rows)}"
         )
     return inv(A.reshape(prod(rows), prod(columns))).reshape(*columns, *rows)
 
@@ -156,6 +158,7 @@ def tensorsolve(A: Tensor, B: Tensor, dims: Any = None) -> Tensor:
     shape = A.shape[B.ndim :]
     if prod(shape) != prod(B.shape):
         raise RuntimeError(
-            f"Expected self to satisfy the requirement prod(self.shape[other.ndim:]) == prod(self.shape[:other.ndim]), but got {prod(shape)} != {prod(B.shape)}"
+            f"Expected self to satisfy the requirement prod(self.shape[other.ndim:]) == prod(self.shape[:other.ndim]), "
+            f"but got {prod(shape)} != {prod(B.shape)}"
         )
     return solve(A.reshape(prod(shape), -1) if prod(shape) else A.reshape(0, 0), B.reshape(-1)).reshape(*shape)

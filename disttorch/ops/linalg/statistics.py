@@ -103,7 +103,7 @@ def cdist(
         raise RuntimeError(f"X1 and X2 must have the same number of columns. X1: {x1.shape[-1]} X2: {x2.shape[-1]}")
     if not p >= 0:
         raise RuntimeError(f"cdist only supports non-negative p values, got {p}")
-    mode = MODES.get(compute_mode, compute_mode)  # type: ignore[call-overload]
+    mode: Any = compute_mode if isinstance(compute_mode, str) else MODES.get(compute_mode)
     if mode not in MODES.values():
         raise ValueError(f"{compute_mode} is not a valid value for compute_mode")
     if x1.dtype != x2.dtype:

@@ -139,7 +139,8 @@ def lu_solve(LU: Tensor, pivots: Tensor, B: Tensor, *, left: bool = True, adjoin
     check_fit(name, LU, B, left)
     if pivots.shape[-1:] != LU.shape[-1:]:
         raise RuntimeError(
-            f"{name}: Number of pivots per batch should be same as the dimension of the matrix, got {list(pivots.shape)} and {list(LU.shape)}"
+            f"{name}: Number of pivots per batch should be same as the dimension of the matrix, "
+            f"got {list(pivots.shape)} and {list(LU.shape)}"
         )
     if pivots.shape[:-1] != LU.shape[:-2]:
         raise RuntimeError(

@@ -1,12 +1,11 @@
 """Activation functions: the formula on one array, its derivative, and what users call.
 
-Formulas are computed in float32 for half types and rounded once. Where a function has pieces, a rule selects between
-gradients (``xp.where(condition, g, ...)``); where pieces meet, the derivative is the one that PyTorch takes.
+What is more than a call or two is a kernel; see backend/kernels/activation.py. Where pieces of a function meet, the derivative is
+the one that PyTorch takes.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,6 @@ from ...autograd.grad_mode import is_grad_enabled
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
-from ...backend.kernels.precision import narrow, wide
 from .. import pointwise
 from ..conversion import overwrite
 from ..dims import normal_dim
@@ -42,104 +40,57 @@ SOFTPLUS_IS_LINEAR = 40.0
 # --- formulas and derivatives -----------------------------------------------------------------------------------------
 
 
-def _operation(name: str, formula: Callable[..., Any], rule: Callable[..., Any]) -> Operation:
-    """An operation on one array, whose formula ``formula(xp, x, **parameters)`` is computed in float32 or wider."""
-
-    @functools.wraps(formula)
-    def forward(xp: Any, x: Any, **parameters: Any) -> Any:
-        return narrow(xp, formula(xp, wide(xp, x), **parameters), x.dtype)
-
-    return Operation(name, forward, x=rule)
-
-
-def _elu_formula(xp: Any, x: Any, *, alpha: float, scale: float, rate: float) -> Any:
-    return xp.where(x > 0, x if scale == 1 else x * scale, xp.expm1(x if rate == 1 else x * rate) * (alpha * scale))
-
-
-def _elu_rule(g: Any, x: Any, alpha: float, scale: float, rate: float, xp: Any) -> Any:
-    # bounded, as exp(x) would overflow where it is not used, and 0 * inf in a second derivative is nan
-    slope = xp.exp(xp.minimum(wide(xp, x), xp.zeros_like(wide(xp, x))) * rate) * (alpha * scale * rate)
-    return xp.where(x > 0, wide(xp, g) * scale, wide(xp, g) * slope)
-
-
-def _mish_rule(g: Any, x: Any, xp: Any) -> Any:
-    x = wide(xp, x)
-    t = xp.tanh(xp.softplus(x, 1.0, SOFTPLUS_IS_LINEAR))
-    return wide(xp, g) * (t + x * (1 - t * t) * xp.sigmoid(x))
-
-
-def _silu_rule(g: Any, x: Any, xp: Any) -> Any:
-    x = wide(xp, x)
-    s = xp.sigmoid(x)
-    return wide(xp, g) * s * (x * (1 - s) + 1)
-
-
-def _between(xp: Any, g: Any, inside: Any) -> Any:
-    return xp.where(inside, g, xp.zeros_like(g))
-
-
 _gelu = Operation(
     "gelu",
     lambda xp, x, *, approximate: xp.gelu(x, approximate),
     x=lambda g, x, approximate, xp: xp.gelu_backward(g, x, approximate),
 )
-_silu = Operation("silu", lambda xp, x: xp.silu(x), x=_silu_rule)
+_silu = Operation("silu", lambda xp, x: xp.silu(x), x=lambda g, x, xp: xp.silu_backward(g, x))
+_mish = Operation("mish", lambda xp, x: xp.mish(x), x=lambda g, x, xp: xp.mish_backward(g, x))
+_logsigmoid = Operation("log_sigmoid", lambda xp, x: xp.logsigmoid(x), x=lambda g, x, xp: g * xp.sigmoid(-x))
 _softplus = Operation(
     "softplus",
     lambda xp, x, *, beta, threshold: xp.softplus(x, beta, threshold),
-    x=lambda g, x, beta, threshold, xp: xp.where(x * beta > threshold, g, g * xp.sigmoid(x * beta)),
+    x=lambda g, x, beta, threshold, xp: xp.softplus_backward(g, x, beta, threshold),
 )
-_logsigmoid = _operation(
-    "log_sigmoid",
-    lambda xp, x: -xp.softplus(-x, 1.0, SOFTPLUS_IS_LINEAR),
-    lambda g, x, xp: g * xp.sigmoid(-x),
+_elu = Operation(
+    "elu",
+    lambda xp, x, *, alpha, scale, rate: xp.elu(x, alpha, scale, rate),
+    x=lambda g, x, alpha, scale, rate, xp: xp.elu_backward(g, x, alpha, scale, rate),
 )
-_mish = _operation("mish", lambda xp, x: x * xp.tanh(xp.softplus(x, 1.0, SOFTPLUS_IS_LINEAR)), _mish_rule)
-_elu = _operation("elu", _elu_formula, _elu_rule)
-_leaky_relu = _operation(
+_leaky_relu = Operation(
     "leaky_relu",
-    # up to a slope of 1 the larger of both is the right one, and one call less
-    lambda xp, x, *, slope: xp.maximum(x, x * slope) if 0 <= slope <= 1 else xp.where(x > 0, x, x * slope),
-    lambda g, x, slope, xp: xp.where(x > 0, g, g * slope),
+    lambda xp, x, *, slope: xp.leaky_relu(x, slope),
+    x=lambda g, x, slope, xp: xp.leaky_relu_backward(g, x, slope),
 )
 _prelu = Operation(
     "prelu",
-    lambda xp, x, weight: xp.where(x > 0, x, weight * x),
-    x=lambda g, x, weight, xp: xp.where(x > 0, g, g * weight),
-    weight=lambda g, x, xp: xp.where(x > 0, xp.zeros_like(g), g * x),
+    lambda xp, x, weight: xp.maximum(x, xp.zeros_like(x)) + weight * xp.minimum(x, xp.zeros_like(x)),
+    x=lambda g, x, weight, xp: g * (xp.astype(x > 0, g.dtype) * (1 - weight) + weight),
+    weight=lambda g, x, xp: g * (x * xp.astype(x <= 0, g.dtype)),
 )
+_hardsigmoid = Operation("hardsigmoid", lambda xp, x: xp.hardsigmoid(x), x=lambda g, x, xp: xp.hardsigmoid_backward(g, x))
+_hardswish = Operation("hardswish", lambda xp, x: xp.hardswish(x), x=lambda g, x, xp: xp.hardswish_backward(g, x))
 _hardtanh = Operation(
     "hardtanh",
     lambda xp, x, *, low, high: xp.minimum(xp.maximum(x, xp.scalar(low, x.dtype)), xp.scalar(high, x.dtype)),
     # unlike clamp's, the gradient at the ends is 0
-    x=lambda g, x, low, high, xp: _between(xp, g, xp.logical_and(x > low, x < high)),
-)
-_hardsigmoid = _operation(
-    "hardsigmoid",
-    lambda xp, x: xp.clip(x + 3, 0, 6) / 6,
-    lambda g, x, xp: _between(xp, g * (1 / 6), xp.logical_and(x > -3, x < 3)),
-)
-_hardswish = _operation(
-    "hardswish",
-    lambda xp, x: x * xp.clip(x + 3, 0, 6) / 6,
-    lambda g, x, xp: xp.where(x >= 3, g, _between(xp, g * (x / 3 + 0.5), x > -3)),
+    x=lambda g, x, low, high, xp: g * xp.astype(xp.logical_and(x > low, x < high), g.dtype),
 )
 _hardshrink = Operation(
     "hardshrink",
     lambda xp, x, *, lambd: xp.where(_is_small(xp, x, lambd), xp.scalar(0, x.dtype), x),
-    x=lambda g, x, lambd, xp: xp.where(_is_small(xp, x, lambd), xp.zeros_like(g), g),
+    x=lambda g, x, lambd, xp: g * xp.astype(xp.logical_not(_is_small(xp, x, lambd)), g.dtype),
 )
 _softshrink = Operation(
     "softshrink",
-    lambda xp, x, *, lambd: xp.where(
-        _is_small(xp, x, lambd), x * xp.scalar(0, x.dtype), x - xp.copysign(xp.scalar(lambd, x.dtype), x)
-    ),
-    x=lambda g, x, lambd, xp: xp.where(_is_small(xp, x, lambd), xp.zeros_like(g), g),
+    lambda xp, x, *, lambd: x - xp.clip(x, xp.scalar(-lambd, x.dtype), xp.scalar(lambd, x.dtype)),
+    x=lambda g, x, lambd, xp: g * xp.astype(xp.logical_not(_is_small(xp, x, lambd)), g.dtype),
 )
 _threshold = Operation(
     "threshold",
     lambda xp, x, *, threshold, value: xp.where(x <= threshold, xp.scalar(value, x.dtype), x),
-    x=lambda g, x, threshold, xp: xp.where(x <= threshold, xp.zeros_like(g), g),
+    x=lambda g, x, threshold, xp: g * xp.astype(xp.logical_not(x <= threshold), g.dtype),
 )
 
 

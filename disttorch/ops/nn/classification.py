@@ -12,7 +12,6 @@ from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
-from ...backend.kernels.precision import narrow, wide
 from .. import pointwise, reduction
 from ..shape import expand
 from .activation import SOFTPLUS_IS_LINEAR, softplus
@@ -59,12 +58,15 @@ _nll = Operation(
     extras=("at", "factor"),
     x=lambda g, at, factor, x_shape, xp: xp.scatter_add(-(g[:, None] * factor), at, x_shape, 1),
 )
+_mean_of_counted = Operation(
+    "mean_of_counted",
+    lambda xp, x, *, counts: xp.sum(x) / counts,
+    x=lambda g, x_shape, counts, xp: xp.broadcast_to(g / counts, x_shape),
+)
 _bce_with_logits = Operation(
     "binary_cross_entropy_with_logits",
-    lambda xp, x, target: narrow(
-        xp, xp.softplus(wide(xp, x), 1.0, SOFTPLUS_IS_LINEAR) - wide(xp, x) * wide(xp, target), x.dtype
-    ),
-    x=lambda g, x, target, xp: g * (xp.sigmoid(x) - target),
+    lambda xp, x, target: xp.bce_with_logits(x, target),
+    x=lambda g, x, target, xp: xp.bce_with_logits_backward(g, x, target),
     target=lambda g, x: -g * x,
 )
 _bce = Operation(
@@ -140,15 +142,14 @@ def _reduce(losses: Tensor, target: Tensor, weight: Tensor | None, ignore_index:
     """Losses (samples,) of class indices: a mean is one by the weights of the classes, without what is ignored."""
     if how == "none":
         return losses.reshape(target._array.shape)
-    total = reduction.sum(losses)
     if how == "sum":
-        return total
+        return reduction.sum(losses)
     xp = namespace(losses._array)
     if weight is None:
         counts = xp.sum(target._array != ignore_index)
     else:
         counts = xp.sum(counted(xp, target._array, weight._array, ignore_index, losses._array.dtype)[1])
-    return total / wrap(xp.asarray(counts, dtype=losses._array.dtype))
+    return apply(_mean_of_counted, losses, counts=xp.asarray(counts, dtype=losses._array.dtype))
 
 
 def nll_loss(

@@ -11,6 +11,7 @@ from ...backend import dtypes as dt
 from ...backend import namespace
 from .. import pointwise, reduction
 from ..arithmetic import clamp
+from ..linalg.norms import vector_norm
 from ..shape import broadcast_tensors
 from .arguments import check_floating
 
@@ -32,7 +33,7 @@ def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, o
     eps : float
         The least number to divide by.
     """
-    result = input / clamp(reduction.norm(input, p, dim, True), min=eps)
+    result = input / clamp(vector_norm(input, p, dim, True), min=eps)
     return result if out is None else out.copy_(result)
 
 
@@ -56,7 +57,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     half = x1.dtype if x1.dtype.itemsize < 4 else None
     if half is not None:  # squares of half types leave their range
         x1, x2 = x1.to(dtype=dt.float32), x2.to(dtype=dt.float32)
-    lengths = (clamp(reduction.norm(x, 2.0, dim, True), min=eps) for x in (x1, x2))
+    lengths = (clamp(vector_norm(x, 2.0, dim, True), min=eps) for x in (x1, x2))
     unit1, unit2 = (x / n for x, n in zip((x1, x2), lengths))
     result = reduction.sum(unit1 * unit2, dim)
     return result if half is None else result.to(dtype=half)
@@ -75,7 +76,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
         Added to each difference, against an infinite gradient at 0.
     keepdim : bool
     """
-    return reduction.norm(pointwise.sub(x1, x2) + eps, p, -1, keepdim)
+    return vector_norm(pointwise.sub(x1, x2) + eps, p, -1, keepdim)
 
 
 def _distance(xp: Any, d: Any, *, p: float) -> Any:

@@ -8,6 +8,7 @@ from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, bump_version, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
+from ...backend.batched import BatchedArray
 from ...backend.dtypes import DTYPES
 
 __all__ = ["check_rows", "embedding", "one_hot", "renormalize", "row_factors"]
@@ -116,9 +117,9 @@ def embedding(
 
 def renormalize(weight: Tensor, at: Any, max_norm: float, norm_type: float) -> None:
     """Scale down, in place, those of a table's rows that are looked up and have a larger norm."""
-    xp = namespace(at)
-    at = xp.unique(at)
+    at = at.reshape(-1) if isinstance(at, BatchedArray) else namespace(at).unique(at)  # samples look up different rows
     table = weight._array[at]
+    xp = namespace(table)
     size = xp.abs(table)
     if norm_type == float("inf"):
         norms = xp.max(size, axis=1, keepdims=True)

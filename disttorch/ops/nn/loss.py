@@ -26,10 +26,8 @@ __all__ = [
 
 _smooth_l1 = Operation(
     "smooth_l1_loss",
-    lambda xp, x, *, beta: xp.where(
-        xp.abs(x) < beta, x * x * xp.scalar(0.5 / beta, x.dtype), xp.abs(x) - xp.scalar(0.5 * beta, x.dtype)
-    ),
-    x=lambda g, x, beta, xp: g * xp.clip(x / beta, -1, 1),
+    lambda xp, x, *, beta: xp.smooth_l1(x, beta),
+    x=lambda g, x, beta, xp: xp.smooth_l1_backward(g, x, beta),
 )
 
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
-from ...autograd.operation import Operation, apply
+from ...autograd.operation import Operation, apply, as_array
 from ...autograd.variable import Tensor, bump_version, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
+from ...backend.batched import BatchedArray
 from .. import pointwise
 from .arguments import check_floating
 from .padding import pad
@@ -133,11 +134,10 @@ def batch_norm(
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, *spatial), but got size {list(shape)}")
     _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
-    xp = namespace(input._array)
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: expected running_mean and running_var to be defined when training=False")
-        rstd = wrap(xp.asarray(_rstd(xp, running_var._array, eps)))
+        rstd = wrap(as_array(_rstd(namespace(running_var._array), running_var._array, eps)))
         return apply(_batch_affine, input, weight, bias, running_mean.detach(), rstd)
     count = shape[0] * prod(shape[2:])
     if count == 1:
@@ -165,6 +165,11 @@ def batch_statistics(
 def move_running(running: Tensor | None, batch: Any, momentum: float) -> None:
     """Move a running statistic towards a batch's, in place."""
     if running is not None:
+        if isinstance(batch, BatchedArray) and not isinstance(running._array, BatchedArray):
+            raise RuntimeError(
+                "vmap: the running statistics are the same for all samples, so they cannot be changed in place to values that differ "
+                "between them. Give each sample its own, or track none: func.replace_all_batch_norm_modules_(model)"
+            )
         running._array[...] = running._array * (1 - momentum) + batch * momentum
         bump_version(running)
 

@@ -173,7 +173,7 @@ def _tap(position: Tensor, share: Tensor, length: int, padding: str) -> tuple[An
     xp = namespace(p)
     inside = (p >= 0) & (p <= length - 1) if padding == "zeros" else None
     # clipped before, since large numbers are no integers, and after, since nan is none
-    whole = xp.clip(xp.astype(xp.clip(p, -1, length), dt.int64.numpy), 0, length - 1)
+    whole = xp.clip(xp.asarray(xp.clip(p, -1, length), dtype=dt.int64.numpy), 0, length - 1)
     return whole, share, inside
 
 

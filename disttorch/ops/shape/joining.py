@@ -34,18 +34,26 @@ def _cat_rule(g: Any, dim: int, sizes: tuple[int, ...], xp: Any) -> tuple:
 _cat = Operation("cat", lambda xp, *arrays, dim, sizes: xp.concatenate(arrays, axis=dim), gradients=_cat_rule)
 _stack = Operation(
     "stack",
-    lambda xp, *arrays, dim: xp.concatenate([xp.expand_dims(a, dim) for a in arrays], axis=dim),
+    lambda xp, *arrays, dim: _stacked(xp, arrays, dim),
     gradients=lambda g, dim, xp: tuple(g[(slice(None),) * dim + (i,)] for i in range(g.shape[dim])),
 )
+
+
+def _stacked(xp: Any, arrays: Sequence[Any], dim: int) -> Any:
+    shape = tuple(arrays[0].shape)
+    if dim == 0 and shape:  # one behind the other, without a view of each
+        return xp.reshape(xp.concatenate(arrays, axis=0), (len(arrays), *shape))
+    wanted = (*shape[:dim], 1, *shape[dim:])
+    return xp.concatenate([xp.reshape(a, wanted) for a in arrays], axis=dim)
 
 
 def _as_tensors(name: str, tensors: Any) -> tuple[Tensor, ...]:
     if isinstance(tensors, Tensor):
         raise TypeError(f"{name}(): argument 'tensors' must be tuple of Tensors, not Tensor")
     tensors = tuple(tensors)
-    for i, x in enumerate(tensors):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"expected Tensor as element {i} in argument 0 of {name}(), but got {type(x).__name__}")
+    if not all(isinstance(x, Tensor) for x in tensors):
+        i, x = next((i, x) for i, x in enumerate(tensors) if not isinstance(x, Tensor))
+        raise TypeError(f"expected Tensor as element {i} in argument 0 of {name}(), but got {type(x).__name__}")
     return tensors
 
 
@@ -82,6 +90,11 @@ def cat(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None, a
     tensors = _as_tensors("cat", tensors)
     if not tensors:
         raise ValueError("cat(): expected a non-empty list of Tensors")
+    shapes = {x._array.shape for x in tensors}
+    if len(shapes) == 1 and (shape := tensors[0]._array.shape) and shape != (0,):  # the common case
+        dim = normal_dim(dim if axis is None else axis, len(shape), "cat")
+        result = _joined(_cat, _in_one_dtype(tensors, out), dim=dim, sizes=(shape[dim],) * len(tensors))
+        return put_out("cat", result, out, tensors, exact=False)
     # PyTorch lets a one-dimensional empty tensor join anything
     some = [x for x in tensors if x._array.shape != (0,)] or list(tensors[:1])
     b = some[0]._array.shape
@@ -133,7 +146,7 @@ def stack(tensors: Sequence[Tensor], dim: int = 0, *, out: Tensor | None = None,
     if not tensors:
         raise RuntimeError("stack expects a non-empty TensorList")
     first = tensors[0]._array.shape
-    for i, x in enumerate(tensors):
+    for i, x in enumerate(tensors) if len({x._array.shape for x in tensors}) > 1 else ():
         if x._array.shape != first:
             raise RuntimeError(
                 f"stack expects each tensor to be equal size, but got {list(first)} at entry 0 and {list(x.shape)} at entry {i}"

@@ -166,7 +166,11 @@ def _interleaved(input: Tensor, repeats: Any, dim: int, output_size: int | None)
         counts = int(repeats)
         if counts < 0:
             raise RuntimeError("Repeats must be non-negative")
-    index = xp.repeat(xp.arange(size), counts)
+    if isinstance(counts, int):
+        index = xp.repeat(xp.arange(size), counts)
+    else:  # the place of each result among the ends of what is repeated
+        ends = xp.cumsum(counts)
+        index = xp.searchsorted(ends, xp.arange(int(ends[-1]) if size else 0), side="right")
     if output_size is not None and len(index) != output_size:
         raise RuntimeError(f"repeat_interleave: output_size is {output_size}, but the repeats add up to {len(index)}")
     return apply(_repeat_interleave, input, index=index, dim=dim)

@@ -8,8 +8,10 @@ from itertools import pairwise
 from typing import Any
 
 from ...autograd.variable import Tensor
+from ...autograd.views import view_of
 from ...backend import dtypes as dt
 from ..dims import normal_dim
+from ..taking import select_op, slice_op
 
 # What users find of this family, and where: see ops/public.py.
 BOTH = """
@@ -18,8 +20,9 @@ BOTH = """
 """
 
 
-def _part(input: Tensor, dim: int, start: int, stop: int, step: int | None = None) -> Tensor:
-    return input[(slice(None),) * dim + (slice(start, stop, step),)]
+def _part(input: Tensor, dim: int, start: int, stop: int) -> Tensor:
+    index = (slice(None),) * dim + (slice(start, stop),)
+    return view_of(slice_op, input, input._array[index], {"index": index})
 
 
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
@@ -58,7 +61,9 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     dim = normal_dim(dim, input.ndim, "unbind")
     if not input.ndim:
         raise IndexError("unbind: dimension specified as 0 but tensor has no dimensions")
-    return tuple(select(input, dim, i) for i in builtins.range(input.shape[dim]))
+    before, a = (slice(None),) * dim, input._array
+    indices = [(*before, i, ...) for i in builtins.range(a.shape[dim])]  # a view also where only one element is left
+    return tuple([view_of(select_op, input, a[i], {"index": i}) for i in indices])
 
 
 def split(tensor: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Tensor, ...]:

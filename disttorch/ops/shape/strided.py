@@ -46,7 +46,16 @@ def view(input: Tensor, *sizes: Any, size: Any = None, dtype: Any = None) -> Ten
         sizes = (dtype,)
     if len(sizes) == 1 and not isinstance(sizes[0], (tuple, list)) and not hasattr(sizes[0], "__index__"):
         return _view_as_dtype(input, as_dtype(sizes[0]))
-    wanted = infer_shape(as_shape(sizes, "view"), input._array.size, "view")
+    a = input._array
+    if sizes and (a.flags.c_contiguous or sizes[0].__class__ is int):
+        try:
+            given = sizes[0] if len(sizes) == 1 else sizes
+            out = a.reshape(given)
+            if out.base is a and (given.__class__ is int or min(given, default=0) >= -1):
+                return view_of(_reshape, input, out, {"shape": out.shape})
+        except (TypeError, ValueError):
+            pass  # said in PyTorch's words below
+    wanted = infer_shape(as_shape(sizes, "view"), a.size, "view")
     result = apply(_reshape, input, shape=wanted)
     if result._view is None and input._array.size:
         raise RuntimeError(

@@ -203,7 +203,14 @@ def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     RuntimeError
         If a dimension is missing, or there twice.
     """
-    wanted = as_shape(order if dims is None else (tuple(dims),), "permute")
+    a = input._array
+    given = order if dims is None else (dims,)
+    try:
+        out = a.transpose(*given)
+        return view_of(_permute, input, out, {"dims": tuple([d % a.ndim for d in (given[0] if len(given) == 1 < a.ndim else given)])})
+    except (TypeError, ValueError, IndexError):
+        pass  # said in PyTorch's words below
+    wanted = as_shape(given, "permute")
     if len(wanted) != input.ndim:
         raise RuntimeError(f"permute: {len(wanted)} dims given, {list(wanted)}, for a tensor with {input.ndim} dimensions")
     return apply(_permute, input, dims=normal_dims(wanted, input.ndim, "permute") or ())
@@ -296,7 +303,8 @@ def expand(input: Tensor, *sizes: Any, size: Any = None, implicit: bool = False)
                 f"Target sizes: {list(wanted)}. Tensor sizes: {list(shape)}"
             )
         full.append(n)
-    return apply(_expand, input, shape=tuple(full))
+    a = input._array
+    return view_of(_expand, input, namespace(a).broadcast_to(a, tuple(full)), {"shape": tuple(full)})
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
