@@ -80,8 +80,8 @@ newaxis = None
 #: Subpackages, imported when they are first used,
 _LATER = frozenset(
     """
-    __config__ amp array_api as_torch backends compiler cpu cuda distributed fft func jit linalg masked metrics multiprocessing nn optim random
-    profiler serialization signal special transforms utils
+    __config__ amp array_api as_torch backends compiler cpu cuda distributed fft func jit linalg masked metrics multiprocessing nn optim
+    profiler random serialization signal special transforms utils
     """.split()
 )
 #: and functions that stand in one.

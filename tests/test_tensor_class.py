@@ -116,7 +116,8 @@ def test_storage():
 
 def test_dtypes_of_mixed_data():
     assert disttorch.tensor([disttorch.tensor(1), 2.5]).dtype is disttorch.float32
-    assert disttorch.tensor([disttorch.tensor(1, dtype=disttorch.int8), disttorch.tensor(2, dtype=disttorch.int16)]).dtype is disttorch.int16
+    small = [disttorch.tensor(1, dtype=disttorch.int8), disttorch.tensor(2, dtype=disttorch.int16)]
+    assert disttorch.tensor(small).dtype is disttorch.int16
     assert disttorch.tensor(-1, dtype=disttorch.uint8).item() == 255
     for wrong in (300, [300]):
         with pytest.raises(RuntimeError, match="overflow"):

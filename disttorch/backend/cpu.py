@@ -257,6 +257,16 @@ class CPU(Namespace):
         """Start NumPy's own global stream, from which users' code may draw, from a seed of 64 bits."""
         numpy.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002 - it is that stream that is meant
 
+    def library_state(self) -> tuple[bytes, int, int, float]:
+        """Where NumPy's own global stream is."""
+        _, key, position, has_gauss, gauss = numpy.random.get_state(legacy=True)  # type: ignore[misc]  # noqa: NPY002
+        return key.tobytes(), int(position), int(has_gauss), float(gauss)
+
+    def set_library_state(self, state: tuple[bytes, int, int, float]) -> None:
+        """Let it go on from there."""
+        key, *rest = state
+        numpy.random.set_state(("MT19937", numpy.frombuffer(key, numpy.uint32), *rest))  # noqa: NPY002
+
     def add_at(self, a: Any, index: Any, values: Any, how: str = "add") -> None:
         """``a[index] += values`` with repeated indices added up; or multiply, maximum, minimum."""
         accumulate_at(a, index, values, how)

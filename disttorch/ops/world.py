@@ -182,9 +182,9 @@ tensors.__dict__.update(
     scatter_add=lambda a, index, size, axis: apply(_scatter_add, a, index, shape=tuple(size), axis=axis),
     add_rows=lambda g, index, rows: apply(_add_rows, g, at=index, rows=rows),
     scatter=lambda a, index, source, axis: indexing.scatter(a, axis, index, source),
-    put_at=lambda a, index, source: apply(indexing.scattering.put_at_op, a, _as_tensor(source, a), index=index),
+    put_at=lambda a, index, source: apply(indexing.places.put_at_op, a, _as_tensor(source, a), index=index),
     reduce_at=lambda a, index, source, how, include_self=True: apply(
-        indexing.scattering.BY_KERNEL[how], a, _as_tensor(source, a), index=index, include_self=include_self
+        indexing.places.BY_KERNEL[how], a, _as_tensor(source, a), index=index, include_self=include_self
     ),
     take=lambda a, index, axis: a[(slice(None),) * axis + (index,)],
     in_layout=lambda a, strides: apply(_in_layout, a, strides=strides),

@@ -90,11 +90,11 @@ def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[A
     rows, kept = as_rows(x, ndim)
     count = x.dtype.type(rows.shape[1])
     if x.size <= SMALL:
-        mean = np.add.reduce(rows, 1, None, None, True)
+        mean = np.add.reduce(rows, 1, keepdims=True)
         np.divide(mean, count, mean)
         out = rows - mean
         rstd = np.empty(mean.shape, x.dtype)
-        inverse_root(np.add.reduce(out * out, 1, None, None, True), count, eps, rstd)
+        inverse_root(np.add.reduce(out * out, 1, keepdims=True), count, eps, rstd)
         np.multiply(out, rstd, out)
         if weight is not None:
             np.multiply(out, weight.reshape(-1), out)
@@ -190,10 +190,10 @@ def small_rows_backward(
     gw, gb = (total(a, 0).reshape(tail).astype(to, copy=False) for a in (above * h, above))
     scaled = above if weight is None else above * weight.reshape(-1)
     gx = scaled * h
-    np.multiply(h, total(gx, 1, None, None, True) / count, gx)
+    np.multiply(h, total(gx, 1, keepdims=True) / count, gx)
     np.subtract(scaled, gx, gx)
     if mean is not None:
-        np.subtract(gx, total(scaled, 1, None, None, True) / count, gx)
+        np.subtract(gx, total(scaled, 1, keepdims=True) / count, gx)
     return np.multiply(gx, rstd, gx).reshape(shape), gw, gb
 
 

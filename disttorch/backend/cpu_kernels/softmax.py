@@ -33,9 +33,9 @@ def softmax(x: Any, axis: int) -> Any:
     if not rowwise(x, axis):
         return plain.softmax(np, x, axis)
     if x.size <= SMALL:
-        out = x - np.maximum.reduce(x, axis, None, None, True)
+        out = x - np.maximum.reduce(x, axis, keepdims=True)
         np.exp(out, out)
-        return np.divide(out, np.add.reduce(out, axis, None, None, True), out)
+        return np.divide(out, np.add.reduce(out, axis, keepdims=True), out)
     out = np.empty(x.shape, x.dtype)
     for rows, o in blocks(x, out):
         np.subtract(rows, row_max(rows), o)
@@ -49,7 +49,7 @@ def softmax_backward(g: Any, out: Any, axis: int) -> Any:
         return plain.softmax_backward(np, g, out, axis)
     if out.size <= SMALL:
         grad = g * out
-        return np.subtract(grad, out * np.add.reduce(grad, axis, None, None, True), grad)
+        return np.subtract(grad, out * np.add.reduce(grad, axis, keepdims=True), grad)
     grad = np.empty(out.shape, out.dtype)
     for from_above, o, result in blocks(g, out, grad):
         np.subtract(from_above, np.vecdot(from_above, o)[:, None], result)
@@ -61,8 +61,8 @@ def log_softmax(x: Any, axis: int) -> Any:
     if not rowwise(x, axis):
         return plain.log_softmax(np, x, axis)
     if x.size <= SMALL:
-        out = x - np.maximum.reduce(x, axis, None, None, True)
-        total = np.add.reduce(np.exp(out), axis, None, None, True)
+        out = x - np.maximum.reduce(x, axis, keepdims=True)
+        total = np.add.reduce(np.exp(out), axis, keepdims=True)
         return np.subtract(out, np.log(total, total), out)
     out = np.empty(x.shape, x.dtype)
     for rows, o in blocks(x, out):
@@ -77,7 +77,7 @@ def log_softmax_backward(g: Any, out: Any, axis: int) -> Any:
         return plain.log_softmax_backward(np, g, out, axis)
     if out.size <= SMALL:
         grad = np.exp(out)
-        np.multiply(grad, np.add.reduce(g, axis, None, None, True), grad)
+        np.multiply(grad, np.add.reduce(g, axis, keepdims=True), grad)
         return np.subtract(g, grad, grad)
     grad = np.empty(out.shape, out.dtype)
     for from_above, o, result in blocks(g, out, grad):

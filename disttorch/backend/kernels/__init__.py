@@ -38,6 +38,7 @@ for _family in (
     "folding",
     "fourier", "indefinite",
     "gamma",
+    "gamma_draws",
     "indexing",
     "irregular_pooling",
     "modified_bessel",

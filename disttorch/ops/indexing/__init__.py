@@ -1,6 +1,6 @@
 """Indexing: elements taken by their places, and values put there."""
 
-from . import masks, scattering, selection
+from . import masks, places, scattering, selection
 from .getitem import getitem, setitem
 from .masks import fill, masked_fill, masked_scatter, where
 from .scattering import (
@@ -28,6 +28,6 @@ from .selection import (
 
 __all__ = [
     "argwhere", "fill", "gather", "getitem", "index_add", "index_copy", "index_fill", "index_put", "index_reduce", "index_select",
-    "masked_fill", "masked_scatter", "masked_select", "masks", "nonzero", "nonzero_static", "put", "scatter", "scatter_add",
+    "masked_fill", "masked_scatter", "masked_select", "masks", "nonzero", "nonzero_static", "places", "put", "scatter", "scatter_add",
     "scatter_reduce", "scattering", "selection", "setitem", "take", "take_along_dim", "unravel_index", "where",
 ]  # fmt: skip

@@ -14,7 +14,8 @@ from ..outputs import put_out
 from ..shape.views import broadcast_tensors
 from ..taking import index_op
 from .getitem import getitem
-from .scattering import INDEX_DTYPES, gather
+from .places import INDEX_DTYPES
+from .scattering import gather
 
 # What users find of this family, and where: see ops/public.py.
 BOTH = "argwhere index_select masked_select nonzero nonzero_static take take_along_dim"

@@ -14,9 +14,10 @@ from ...backend import cuda_is_available
 from ...ops.random import Generator
 from .collate import default_collate, default_convert, pinned
 from .dataset import IterableDataset
-from .fetch import Exhausted, Source, fetcher
-from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler, draw_seed
+from .fetch import Exhausted, Fetch, Source
+from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from .starting import context_for
+from .state import Position, begin, load_state, state_of
 
 __all__ = ["DataLoader"]
 
@@ -59,6 +60,10 @@ class DataLoader:
         How many batches each worker fetches ahead; 2 unless given.
     persistent_workers : bool
         Keep the workers from one epoch to the next.
+    pin_memory_device : str
+        Accepted as in PyTorch: page-locked memory is good for every GPU.
+    in_order : bool
+        Give the batches in the order of the sampler; otherwise as workers have them ready, so that a slow one holds up nobody.
 
     Raises
     ------
@@ -68,7 +73,12 @@ class DataLoader:
     Notes
     -----
     The order of batches does not depend on `num_workers`. A worker seeds disttorch's default generator, `random` and
-    `numpy.random` with the base seed, drawn anew each epoch, plus its number. See `get_worker_info`.
+    `numpy.random` with the base seed, drawn anew each epoch, plus its number. See `get_worker_info`. In a process group every
+    rank has another base seed, also where all ranks have called ``manual_seed`` with the same number.
+
+    `state_dict` and `load_state_dict` let a new process go on in the middle of an epoch. With a dataset whose samples are all
+    that is random in an epoch the batches are those of the run that was not interrupted, to the bit: order, samples, and with
+    as many workers also what the samples draw.
 
     Workers take one thread each for matrix products (OpenMP, OpenBLAS, MKL): there are usually as many as cores.
     They are no part of an MPI job that this process is in, and end without touching MPI. The MPI libraries allow a
@@ -108,6 +118,8 @@ class DataLoader:
         *,
         prefetch_factor: int | None = None,
         persistent_workers: bool = False,
+        pin_memory_device: str = "",
+        in_order: bool = True,
     ) -> None:
         self._check_workers(num_workers, timeout, prefetch_factor, persistent_workers, multiprocessing_context)
         if multiprocessing_context is not None:
@@ -117,6 +129,8 @@ class DataLoader:
         self.num_workers = num_workers
         self.prefetch_factor = prefetch_factor if prefetch_factor is not None or not num_workers else 2
         self.pin_memory = pin_memory
+        self.pin_memory_device = pin_memory_device
+        self.in_order = in_order
         self.timeout = timeout
         self.worker_init_fn = worker_init_fn
         self.multiprocessing_context = multiprocessing_context
@@ -144,6 +158,8 @@ class DataLoader:
             warnings.warn("DataLoader: pin_memory=True has no effect, for there is no CUDA device here", stacklevel=2)
         self._pin = pin_memory and cuda_is_available()
         self._pool: Any = None
+        self._position: Position | None = None
+        self._resumed: dict[str, Any] | None = None
         self._complete = True
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -189,6 +205,47 @@ class DataLoader:
         if self.batch_size is None:
             return length
         return length // self.batch_size if self.drop_last else -(-length // self.batch_size)
+
+    @property
+    def batches_given(self) -> int:
+        """How many batches of the present epoch have been given, those before a resumption included."""
+        if self._position is not None:
+            return self._position.count
+        return 0 if self._resumed is None else self._resumed["given"] + len(self._resumed["beyond"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the latest iteration is, for `load_state_dict` in this or another process.
+
+        Batches that workers have fetched ahead, and that the loop was not given, are still to come. After the last batch
+        it is the beginning of the next epoch. The state has tensors, numbers and lists, and the states of a dataset, of its
+        iterator and of a sampler where they have ``state_dict`` and ``load_state_dict`` themselves; of other iterable
+        datasets the samples that were given are taken once more and dropped. With several ranks each has its own state.
+
+        Examples
+        --------
+        >>> from disttorch.utils.data import DataLoader
+        >>> loader = DataLoader(range(10), batch_size=4, shuffle=True)
+        >>> first = next(iter(loader))
+        >>> other = DataLoader(range(10), batch_size=4, shuffle=True)
+        >>> other.load_state_dict(loader.state_dict())
+        >>> sorted(sum([batch.tolist() for batch in [first, *other]], []))
+        [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+        """
+        return state_of(self)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Let the next iteration go on where a state was taken; those after it are whole epochs again.
+
+        The default generator is left alone: a program that restores it itself (`set_rng_state`) continues with the same
+        orders in later epochs, too.
+
+        Raises
+        ------
+        ValueError
+            If the loader is not made like the one of the state. The number of workers may differ for datasets with
+            indices and no state of their own.
+        """
+        load_state(self, state_dict)
 
     @staticmethod
     def _check_workers(number: int, timeout: float, prefetch: int | None, persistent: bool, context: Any) -> None:
@@ -236,21 +293,25 @@ class _Here:
     """One epoch of batches fetched in this process, when asked for."""
 
     def __init__(self, loader: DataLoader) -> None:
-        # The workers' base seed would be drawn here: so the samples have the same order with workers and without.
-        draw_seed(loader.generator)
         self._loader = loader
-        self._indices = iter(loader._order)
-        self._fetch = fetcher(loader._source)
+        # The workers' base seed is drawn here too: so the samples have the same order with workers and without.
+        self._position, _, self._batches, _ = begin(loader)
+        self._fetch = Fetch(loader._source, self._position.notes[0])
+        self._position.here = self._fetch.note
+        loader._position = self._position
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         try:
-            batch = self._fetch(next(self._indices))
-        except Exhausted:
-            self._indices = iter(())
+            number, indices = next(self._batches)
+            batch = self._fetch(indices)
+        except (Exhausted, StopIteration):
+            self._batches = iter(())
+            self._position.ended = True
             raise StopIteration from None
+        self._position.took(number)
         return pinned(batch) if self._loader._pin else batch
 
     def __len__(self) -> int:

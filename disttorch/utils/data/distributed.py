@@ -98,6 +98,13 @@ class DistributedSampler(Sampler[int]):
         self.epoch = epoch
 
 
+def own_rank() -> int:
+    """This process's rank in the default process group; 0 where there is none."""
+    from ... import distributed
+
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
 def _default_group() -> tuple[int, int]:
     from ... import distributed
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from .collate import default_collate
 from .dataset import IterableDataset, several, whole_batches
 
-__all__ = ["Exhausted", "Source", "fetcher"]
+__all__ = ["Exhausted", "Fetch", "Source"]
 
 
 class Source(NamedTuple):
@@ -33,18 +33,66 @@ class Exhausted(Exception):
     """An iterable dataset has no more samples."""
 
 
-def fetcher(source: Source) -> Callable[[Any], Any]:
-    """A function from what the sampler gives to the batch; at the end of an iterable dataset it raises `Exhausted`."""
-    fetch = _fetch_next(source) if isinstance(source.dataset, IterableDataset) else _fetch_at(source)
+class Fetch:
+    """From what the sampler gives to the batch; at the end of an iterable dataset it raises `Exhausted`.
 
-    def guarded(indices: Any) -> Any:
+    Parameters
+    ----------
+    source : Source
+    note : dict, optional
+        What `note` returned, to go on from there.
+    """
+
+    def __init__(self, source: Source, note: dict[str, Any] | None = None) -> None:
+        note = note or {}
+        self._dataset = source.dataset
+        if "dataset" in note:
+            source.dataset.load_state_dict(note["dataset"])
+        self._samples: _Samples | None = None
+        if isinstance(source.dataset, IterableDataset):
+            self._samples = _Samples(source.dataset, note)
+            self._fetch = _fetch_next(source, self._samples)
+        else:
+            self._fetch = _fetch_at(source)
+
+    def __call__(self, indices: Any) -> Any:
         try:
-            return fetch(indices)
+            return self._fetch(indices)
         except StopIteration as error:
             # escaping from a dataset or collate_fn it would end the epoch without a word
             raise RuntimeError(f"StopIteration was raised for the samples {indices}") from error
 
-    return guarded
+    def note(self) -> dict[str, Any]:
+        """Where the dataset is: its own state if it has one, its iterator's, and how many samples it has given."""
+        note = {"dataset": self._dataset.state_dict()} if _has_state(self._dataset) else {}
+        if self._samples is not None:
+            note["samples"] = self._samples.taken
+            if self._samples.has_state:
+                note["iterator"] = self._samples.iterator.state_dict()
+        return note
+
+
+class _Samples:
+    """The samples of an iterable dataset, counted."""
+
+    def __init__(self, dataset: Any, note: dict[str, Any]) -> None:
+        self.taken = note.get("samples", 0)
+        self.iterator = iter(dataset)
+        self.has_state = self.iterator is not dataset and _has_state(self.iterator)
+        if "iterator" in note:
+            self.iterator.load_state_dict(note["iterator"])
+        elif "dataset" not in note:
+            for _ in itertools.islice(self.iterator, self.taken):
+                pass
+
+    def take(self, count: int) -> list[Any]:
+        batch = list(itertools.islice(self.iterator, count))
+        self.taken += len(batch)
+        return batch
+
+
+def _has_state(obj: Any) -> bool:
+    return callable(getattr(obj, "state_dict", None)) and callable(getattr(obj, "load_state_dict", None))
 
 
 def _fetch_at(source: Source) -> Callable[[Any], Any]:
@@ -55,13 +103,12 @@ def _fetch_at(source: Source) -> Callable[[Any], Any]:
     return whole or (lambda indices: collate(several(dataset, indices)))
 
 
-def _fetch_next(source: Source) -> Callable[[Any], Any]:
-    dataset, collate, batched, drop_last = source
-    samples = iter(dataset)
+def _fetch_next(source: Source, samples: _Samples) -> Callable[[Any], Any]:
+    _, collate, batched, drop_last = source
 
     def take(places: Any) -> Any:
         count = len(places) if batched else 1
-        batch = list(itertools.islice(samples, count))
+        batch = samples.take(count)
         if not batch or (drop_last and len(batch) < count):
             raise Exhausted
         return collate(batch if batched else batch[0])

@@ -13,15 +13,15 @@ import signal
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .collate import pinned
-from .sampler import draw_seed
 from .shared import Segment
 from .starting import context_for, surroundings
+from .state import begin
 from .worker import BATCH, EXHAUSTED, FAILED, MESSAGE, Failure, Setup, run
 
 if TYPE_CHECKING:
@@ -113,13 +113,13 @@ class Pool:
         taken = set(self.under_way.values())
         return next((i for i, s in enumerate(self.segments) if i not in taken and not s.held), None)
 
-    def give(self, worker: int, base_seed: int, indices: Any) -> int:
+    def give(self, worker: int, base_seed: int, indices: Any, note: dict[str, Any]) -> int:
         """Give a worker a task, and return its number."""
         segment = self.free()
         if segment is None:
             raise RuntimeError("DataLoader: every segment is in use; this is a mistake in disttorch")
         task, self.tasks = self.tasks, self.tasks + 1
-        place = self.segments[segment].write((self.epoch, base_seed, indices))
+        place = self.segments[segment].write_plain((self.epoch, base_seed, indices, note))
         try:
             self.connections[worker].send_bytes(MESSAGE.pack(task, segment, BATCH, *place))
         except ConnectionError:
@@ -127,16 +127,19 @@ class Pool:
         self.under_way[task] = segment
         return task
 
-    def reply(self, task: int, worker: int) -> Reply:
-        """Wait for a worker's reply to a task."""
+    def first(self, tasks: Sequence[tuple[int, int, int]]) -> int:
+        """Wait until one of some tasks, given as (task, worker, ...), is done; which of them."""
         limit = time.monotonic() + self.timeout if self.timeout else None
-        while task not in self.replies:
+        while True:
+            for i, (task, *_) in enumerate(tasks):
+                if task in self.replies:
+                    return i
             if not self._wait(None if limit is None else max(0.0, limit - time.monotonic())):
+                worker = tasks[0][1]
                 raise RuntimeError(
                     f"DataLoader timed out after {self.timeout} seconds: worker {worker} "
                     f"(pid {self.processes[worker].pid}) has not fetched its batch"
                 )
-        return self.replies.pop(task)
 
     def drain(self) -> None:
         """Wait for what is under way from an epoch that was left, and forget it."""
@@ -187,21 +190,23 @@ class Epoch:
     """One epoch of batches from a pool, in the order of the sampler.
 
     The batches go round the workers: whichever gave one gets the next task. So which worker fetches which batch does
-    not depend on how fast they are.
+    not depend on how fast they are, unless batches are given as they come (``in_order=False``).
     """
 
     def __init__(self, loader: DataLoader, pool: Pool) -> None:
         self._loader = loader
         self._pool = pool
-        self._pending: deque[tuple[int, int]] = deque()  # (task, worker)
+        self._pending: deque[tuple[int, int, int]] = deque()  # (task, worker, number of the batch)
         pool.epoch += 1
         self._number = pool.epoch
-        self._seed = draw_seed(loader.generator)
-        self._indices = iter(loader._order)
+        self._position, self._seed, self._batches, turn = begin(loader)
+        loader._position = self._position
+        self._position.turn = self._pending
+        self._informed: set[int] = set()  # workers that know from where they go on
         try:
             pool.drain()
             for _ in range(pool.ahead):
-                for worker in range(pool.size):
+                for worker in turn:
                     self._give(worker)
         except BaseException:
             self._leave()
@@ -214,35 +219,42 @@ class Epoch:
         return len(self._loader)
 
     def __next__(self) -> Any:
-        pool = self._pool
+        pool, pending, position = self._pool, self._pending, self._position
         if self._number != pool.epoch:
             raise RuntimeError(
                 "a new iteration over this DataLoader has begun, and its persistent workers serve one at a time"
             )
-        if pool.ended and self._pending:
+        if pool.ended and pending:
             raise RuntimeError("the workers of this DataLoader have ended; begin a new iteration")
-        while self._pending:
-            task, worker = self._pending[0]
-            reply = pool.reply(task, worker)
-            self._pending.popleft()
+        while pending:
+            place = pool.first([pending[0]] if self._loader.in_order else pending)
+            task, worker, number = pending[place]
+            del pending[place]
+            reply = pool.replies.pop(task)
+            segment = pool.segments[reply.segment]
             if reply.status == EXHAUSTED:
+                position.heard(worker, segment.receive(reply.begin, reply.length)[1])
                 del pool.under_way[task]
                 continue
             try:
-                result = pool.segments[reply.segment].read(reply.begin, reply.length, copy=pool.free() is None)
+                result, note = segment.read(reply.begin, reply.length, copy=pool.free() is None)
             finally:
                 del pool.under_way[task]
                 self._give(worker)
+            position.took(number, worker, note)
             if reply.status == FAILED:
                 self._raise(worker, result)
             return pinned(result) if self._loader._pin else result
+        position.ended = True
         self._leave()
         raise StopIteration
 
     def _give(self, worker: int) -> None:
-        indices = next(self._indices, _NONE)
-        if indices is not _NONE:
-            self._pending.append((self._pool.give(worker, self._seed, indices), worker))
+        number, indices = next(self._batches, (_NONE, None))
+        if isinstance(number, int):
+            note = {} if worker in self._informed else self._position.notes[worker]
+            self._informed.add(worker)
+            self._pending.append((self._pool.give(worker, self._seed, indices, note), worker, number))
 
     def _leave(self) -> None:
         if not self._loader.persistent_workers:

@@ -64,6 +64,12 @@ class Segment:
         self._put(description, end)
         return end, len(description)
 
+    def write_plain(self, obj: Any) -> tuple[int, int]:
+        """Write an object for `receive`, with its arrays in the pickle."""
+        description = pickle.dumps(([], pickle.dumps(obj)))
+        self._put(description, 0)
+        return 0, len(description)
+
     def read(self, begin: int, length: int, copy: bool = False) -> Any:
         """The object that was written, with its arrays on the shared memory, or on their own."""
         if self._memory is None or len(self._memory) < begin + length:
@@ -83,7 +89,7 @@ class Segment:
         return pickle.loads(data, buffers=parts)
 
     def receive(self, begin: int, length: int) -> Any:
-        """The object that was written, without mapping the memory; it has no arrays."""
+        """The object that was written, without mapping the memory; it has no arrays, or was written by `write_plain`."""
         return pickle.loads(pickle.loads(os.pread(self.descriptor, length, begin))[1])
 
     def close(self) -> None:

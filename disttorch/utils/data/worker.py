@@ -23,8 +23,9 @@ from typing import Any, NamedTuple
 
 from ...backend import cpu
 from ...ops.random import manual_seed
-from .fetch import Exhausted, Source, fetcher
+from .fetch import Exhausted, Fetch, Source
 from .shared import Segment
+from .state import Streams
 
 __all__ = ["MESSAGE", "Failure", "Setup", "WorkerInfo", "get_worker_info", "run"]
 
@@ -115,14 +116,14 @@ def _work(setup: Setup, segments: list[Segment]) -> None:
     state = _State(setup)
     while True:
         task, segment, _, begin, length = MESSAGE.unpack(setup.connection.recv_bytes())
-        epoch, base_seed, indices = segments[segment].receive(begin, length)
+        epoch, base_seed, indices, note = segments[segment].receive(begin, length)
         try:
-            result, status = state.fetch(epoch, base_seed, indices), BATCH
-            place = segments[segment].write(result)
+            result, status = state.fetch(epoch, base_seed, indices, note), BATCH
+            place = segments[segment].write((result, state.note()))
         except Exhausted:
-            place, status = segments[segment].write(None), EXHAUSTED
+            place, status = segments[segment].write((None, state.note())), EXHAUSTED
         except BaseException as error:
-            place, status = segments[segment].write(_failure(error)), FAILED
+            place, status = segments[segment].write((_failure(error), None)), FAILED
         result = None
         setup.connection.send_bytes(MESSAGE.pack(task, segment, status, *place))
 
@@ -134,16 +135,26 @@ class _State:
         self.setup = setup
         self.started = False
         self.epoch = -1
-        self.next: Callable[[Any], Any] | None = None
+        self.next: Fetch | None = None
+        self.streams = Streams()
 
-    def fetch(self, epoch: int, base_seed: int, indices: Any) -> Any:
+    def fetch(self, epoch: int, base_seed: int, indices: Any, note: dict[str, Any]) -> Any:
         if epoch != self.epoch:
             self.epoch, self.next = epoch, None
             self._begin(base_seed)
-            self.next = fetcher(self.setup.source)
+            self.next = Fetch(self.setup.source, note)
+            self.streams = Streams()
+            if "streams" in note:
+                self.streams.restore(note["streams"])
         if self.next is None:
             raise RuntimeError("this worker could not begin the epoch; its first error says why")
         return self.next(indices)
+
+    def note(self) -> dict[str, bytes]:
+        """Where the dataset and the random streams are now, as far as they have changed."""
+        note = {} if self.next is None else {name: pickle.dumps(value) for name, value in self.next.note().items()}
+        streams = self.streams.changed()
+        return note if streams is None else note | {"streams": streams}
 
     def _begin(self, base_seed: int) -> None:
         global _info
