@@ -65,7 +65,10 @@ def forms_of(package: Any, name: str) -> set[str]:
 def takes_out(function: Any) -> bool:
     """Whether a function has the argument ``out=``; PyTorch's own say so in their first lines only."""
     try:
-        return "out" in inspect.signature(function, follow_wrapped=False).parameters
+        layers = [function]
+        while hasattr(layers[-1], "__wrapped__"):
+            layers.append(layers[-1].__wrapped__)
+        return any("out" in inspect.signature(layer, follow_wrapped=False).parameters for layer in layers)
     except (TypeError, ValueError):
         head = (function.__doc__ or "").strip().split("\n\n")[0]
         return "out=" in head or "out:" in head

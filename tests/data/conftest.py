@@ -36,6 +36,7 @@ def files() -> set[str]:
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
     """No process, descriptor, mapping or file in /dev/shm is left by the test."""
+    gc.collect()  # nor does what an earlier test left disturb
     before = children(), descriptors(), shared_memory(), files()
     yield
     gc.collect()  # a caught exception is in a cycle with its frames, and those have the loader

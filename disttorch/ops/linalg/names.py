@@ -34,10 +34,9 @@ from .triangular import cholesky_inverse, cholesky_solve, triangular_solve
 # What users find of this family, and where: see ops/public.py.
 BOTH = """
     addbmm addmm addmv addr baddbmm cholesky cholesky_inverse cholesky_solve corrcoef cov cross det dist geqrf inner inverse kron
-    logdet lu_solve matrix_exp matrix_power norm orgqr ormqr outer pinverse qr renorm slogdet svd trace triangular_solve
+    logdet lu lu_solve matrix_exp matrix_power norm orgqr ormqr outer pinverse qr renorm slogdet svd trace triangular_solve
 """
 FUNCTIONS = "cdist chain_matmul lu_unpack nuclear_norm pca_lowrank svd_lowrank tensordot"
-METHODS = "lu"
 TWINS = "addbmm addmm addmv addr baddbmm renorm"
 OUT = "renorm"
 ALIASES = {"ger": "outer"}
