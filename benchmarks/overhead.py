@@ -1,6 +1,6 @@
 """What one operation costs beside its arithmetic: microseconds a call on tiny arrays.
 
-    python benchmarks/overhead.py [--repetitions N] [--json FILE]
+    python benchmarks/overhead.py [--repetitions N] [-k PART] [--json FILE]
 
 Each line is one expression on arrays of a few elements, so what is measured is the way from the user's line to the array
 library and back. The columns are NumPy (the floor: what the arithmetic costs us anyway), disttorch and, where it is
@@ -149,9 +149,11 @@ def main() -> None:
     parser.add_argument(
         "--repetitions", type=int, default=60, help="how often each line is measured; the best counts (60)"
     )
+    parser.add_argument("-k", default="", metavar="PART", help="only lines that contain this")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     arguments = parser.parse_args()
-    figures = measure(cases(load_torch()), arguments.repetitions)
+    table = {name: line for name, line in cases(load_torch()).items() if arguments.k in name}
+    figures = measure(table, arguments.repetitions)
     print(f"{'microseconds a call':<40} {'numpy':>8} {'disttorch':>10} {'torch':>8} {'ratio':>6}")
     for name, row in figures.items():
         texts = [f"{row[library]:.2f}" if library in row else "" for library in ("numpy", "disttorch", "torch")]

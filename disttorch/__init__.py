@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import sys
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import autograd, ops
 from .autograd.grad_mode import (
@@ -66,6 +66,9 @@ from .tensor.memory import UntypedStorage
 from .tensor.types import TENSOR_TYPES
 from .version import __version__
 
+if TYPE_CHECKING:
+    from .functions import *  # noqa: F403 - what the tables hold
+
 globals().update(FUNCTIONS)
 globals().update(PUBLIC_DTYPES)
 globals().update(MEMORY_FORMATS)
@@ -80,8 +83,9 @@ newaxis = None
 #: Subpackages, imported when they are first used,
 _LATER = frozenset(
     """
-    __config__ amp array_api as_torch backends compiler cpu cuda distributed fft func jit linalg masked metrics multiprocessing nn optim
-    profiler random serialization signal special transforms utils
+    __config__ amp array_api as_torch backends compiler cpu cuda distributed distributions
+    fft func jit linalg masked metrics multiprocessing
+    nn optim profiler random serialization signal special transforms utils
     """.split()
 )
 #: and functions that stand in one.

@@ -15,6 +15,7 @@ from .ops.linalg.solves import inv, inv_ex, solve, solve_ex, tensorinv, tensorso
 from .ops.linalg.spectral import eig, eigh, eigvals, eigvalsh, svd, svdvals
 from .ops.linalg.triangular import lu_solve, solve_triangular
 from .ops.linear import matmul
+from .ops.spelling import spelled_in
 
 __all__ = [
     "LinAlgError", "cholesky", "cholesky_ex", "cond", "cross", "det", "diagonal", "eig", "eigh", "eigvals", "eigvalsh",
@@ -23,3 +24,4 @@ __all__ = [
     "matrix_norm", "matrix_power", "matrix_rank", "multi_dot", "norm", "pinv", "qr", "slogdet", "solve", "solve_ex",
     "solve_triangular", "svd", "svdvals", "tensorinv", "tensorsolve", "vander", "vecdot", "vector_norm",
 ]  # fmt: skip
+spelled_in(globals(), __all__)

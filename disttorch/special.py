@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .ops.arithmetic import xlogy
-from .ops.nn.softmax import log_softmax, softmax
+from .ops.nn.names import log_softmax, softmax
 from .ops.pointwise import erf, erfc, exp2, expm1, log1p, logit, sinc
 from .ops.pointwise import sigmoid as expit
 from .ops.reduction import logsumexp
@@ -42,6 +42,7 @@ from .ops.special import digamma as psi
 from .ops.special import igamma as gammainc
 from .ops.special import igammac as gammaincc
 from .ops.special import lgamma as gammaln
+from .ops.spelling import spelled_in
 
 __all__ = [
     "airy_ai", "bessel_j0", "bessel_j1", "bessel_y0", "bessel_y1", "digamma", "entr", "erf", "erfc", "erfcx", "erfinv", "exp2",
@@ -52,3 +53,5 @@ __all__ = [
 ]  # fmt: skip
 globals().update(POLYNOMIAL_FUNCTIONS)
 __all__ += list(POLYNOMIAL_FUNCTIONS)
+_OF_X = ["airy_ai", "scaled_modified_bessel_k0", "scaled_modified_bessel_k1", "spherical_bessel_j0", *POLYNOMIAL_FUNCTIONS]
+spelled_in(globals(), __all__, {name: {"x": "input", "n": "other"} for name in _OF_X})

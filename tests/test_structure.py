@@ -20,7 +20,10 @@ STOREYS = [
     {"ops"},
     {"printing"},
     {"tensor", "settings", "amp", "random"},
-    {"nn", "optim", "utils", "cpu", "cuda", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__"},
+    {
+        "nn", "optim", "utils", "cpu", "cuda", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
+        "distributions",
+    },
     {"serialization", "multiprocessing", "array_api", "transforms"},
     {"func", "profiler"},
     {"distributed", "as_torch"},

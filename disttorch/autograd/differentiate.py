@@ -10,6 +10,7 @@ from .batching import batch_tensor, unbatch_tensor
 from .engine import run_backward
 from .graph import GradientEdge
 from .node import AccumulateGrad, Node, Pick
+from .saved import memory_of
 from .variable import Tensor, wrap
 
 __all__ = ["backward", "grad"]
@@ -111,6 +112,7 @@ def backward(
     grad_tensors: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    grad_variables: Any = None,
     inputs: Any = None,
 ) -> None:
     """Add the gradients of tensors to the ``.grad`` of the leaves; as ``torch.autograd.backward``.
@@ -125,6 +127,8 @@ def backward(
         Keep the graph for another backward; the value of `create_graph` unless given.
     create_graph : bool
         Record the computation of the gradients, for derivatives of higher order.
+    grad_variables : Tensor or sequence of Tensor or None, optional
+        The older name of `grad_tensors`.
     inputs : Tensor or sequence of Tensor, optional
         The only leaves whose ``.grad`` shall change.
 
@@ -143,6 +147,10 @@ def backward(
     """
     if levels.get():
         raise RuntimeError("backward() called inside vmap: .grad cannot be added up sample by sample; use func.grad or func.vjp")
+    if grad_variables is not None:
+        if grad_tensors is not None:
+            raise RuntimeError("`grad_tensors` and `grad_variables` (its older name) were both given; please only use `grad_tensors`.")
+        grad_tensors = grad_variables
     keep = create_graph if retain_graph is None else retain_graph
     targets: tuple = ()
     if inputs is not None:
@@ -163,6 +171,7 @@ def grad(
     grad_outputs: Any = None,
     retain_graph: bool | None = None,
     create_graph: bool = False,
+    only_inputs: bool = True,
     allow_unused: bool | None = None,
     is_grads_batched: bool = False,
     materialize_grads: bool = False,
@@ -178,6 +187,8 @@ def grad(
         The gradients of `outputs`; may be absent for those of one element.
     retain_graph, create_graph : bool
         As in `backward`.
+    only_inputs : bool
+        Accepted as in PyTorch, where it has no effect either.
     is_grads_batched : bool
         Whether each of `grad_outputs` has many gradients side by side, in a first dimension; so have the results then.
     allow_unused : bool, optional
@@ -227,7 +238,7 @@ def grad(
         finally:
             levels.reset(outer)
     results: list[Tensor | None] = []
-    taken = set() if create_graph else {_owner(start) for _, start in roots}
+    taken = set() if create_graph else {memory_of(start) for _, start in roots}
     for i, (t, node) in enumerate(zip(sources, nodes)):
         g = captured.get(node)
         if g is None and not (allow_unused or materialize_grads):
@@ -244,17 +255,10 @@ def grad(
     return tuple(results)
 
 
-def _owner(array: Any) -> int:
-    """What two arrays have in common if they are views of the same memory."""
-    while getattr(array, "base", None) is not None:
-        array = array.base
-    return id(array)
-
-
 def _own(array: Any, taken: set[int]) -> Tensor:
     """A gradient of the engine as a tensor whose memory no other result has."""
     xp = NAMESPACES[array.__class__]
-    owner = _owner(array)
+    owner = memory_of(array)
     if array.__class__ is not xp.ndarray or owner in taken or not array.flags.writeable:
         return wrap(xp.array(array))
     taken.add(owner)

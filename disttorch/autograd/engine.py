@@ -15,13 +15,11 @@ from typing import Any
 from ..backend import NAMESPACES
 from ..backend.batched import BatchedArray
 from .batching import in_current_levels
-from .grad_mode import enable_grad, is_anomaly_check_nan_enabled, is_anomaly_enabled, no_grad
+from .grad_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled, mode_of, recording
 from .node import AccumulateGrad, Node, Pick
 from .variable import Tensor, wrap
 
 __all__ = ["OBSERVERS", "Pass", "current_pass", "queue_callback", "run_backward"]
-
-_callbacks: ContextVar[list[Callable[[], None]] | None] = ContextVar("disttorch.backward_callbacks", default=None)
 
 #: Around each node's rules while there are any: ``observer(node, propagate)`` returns what ``propagate()`` returns.
 OBSERVERS: list[Callable[[Node, Callable[[], Sequence[Any]]], Sequence[Any]]] = []
@@ -34,12 +32,14 @@ class Pass:
     ----------
     nodes : collection of Node
         Those that gradients may reach.
+    callbacks : list of callable
+        What is called when it has ended.
     """
 
-    __slots__ = ("__weakref__", "nodes")
+    __slots__ = ("__weakref__", "callbacks", "nodes")
 
-    def __init__(self, nodes: Collection[Node]):
-        self.nodes = nodes
+    nodes: Collection[Node]
+    callbacks: list[Callable[[], None]]
 
 
 _pass: ContextVar[Pass | None] = ContextVar("disttorch.backward_pass", default=None)
@@ -67,10 +67,10 @@ def queue_callback(callback: Callable[[], None]) -> None:
     RuntimeError
         If none is running.
     """
-    callbacks = _callbacks.get()
-    if callbacks is None:
+    running = _pass.get()
+    if running is None:
         raise RuntimeError("queue_callback: no backward pass is running in this thread")
-    callbacks.append(callback)
+    running.callbacks.append(callback)
 
 
 def run_backward(
@@ -101,29 +101,36 @@ def run_backward(
     dict of Node to gradient
         Of those captured nodes that any gradient reached.
     """
-    outer = _callbacks.get(), _pass.get()
-    callbacks: list[Callable[[], None]] = []
-    _callbacks.set(callbacks)
+    outer, before = _pass.get(), recording.get()
+    running = Pass()
+    running.callbacks = []
+    _pass.set(running)
+    # what no_grad and enable_grad do, without the price of a with-block
+    recording.set(mode_of(True) if create_graph else 0)
     try:
-        with enable_grad() if create_graph else no_grad():
-            captured = _walk(roots, keep_graph, create_graph, capture, accumulate)
-            for node, gradient in captured.items():
-                if isinstance(gradient._array if create_graph else gradient, BatchedArray):
-                    captured[node] = in_current_levels(gradient)
-            for callback in callbacks:
-                callback()
+        captured = _walk(running, roots, keep_graph, create_graph, capture, accumulate)
+        for node, gradient in captured.items():
+            if isinstance(gradient._array if create_graph else gradient, BatchedArray):
+                captured[node] = in_current_levels(gradient)
+        for callback in running.callbacks:
+            callback()
         return captured
     finally:
-        _callbacks.set(outer[0])
-        _pass.set(outer[1])
+        _pass.set(outer)
+        recording.set(before)
 
 
 def _walk(
-    roots: Sequence[tuple[Node, Any]], keep_graph: bool, create_graph: bool, capture: Sequence[Node], accumulate: bool
+    running: Pass,
+    roots: Sequence[tuple[Node, Any]],
+    keep_graph: bool,
+    create_graph: bool,
+    capture: Sequence[Node],
+    accumulate: bool,
 ) -> dict[Node, Any]:
-    waiting_for = _count_consumers(node for node, _ in roots)
+    waiting_for = _count_consumers([node for node, _ in roots])
     needed = _nodes_towards(capture, waiting_for) if capture else None
-    _pass.set(Pass(waiting_for if needed is None else needed))
+    running.nodes = waiting_for if needed is None else needed
     observed = is_anomaly_enabled() or OBSERVERS
     captured: dict[Node, Any] = {}
     gradients: dict[Node, Any] = {}

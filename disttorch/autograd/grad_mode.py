@@ -61,7 +61,8 @@ def is_inference_mode_enabled() -> bool:
     return _inference.get()
 
 
-def _mode(enabled: bool) -> int:
+def mode_of(enabled: bool) -> int:
+    """What `recording` is set to, in this thread's anomaly mode and with its hooks, to record or not."""
     if not enabled:
         return 0
     return 1 | (ANOMALY if _anomaly.get() else 0) | (SAVED_HOOKS if saved_hooks.get() else 0)
@@ -71,7 +72,7 @@ def use_saved_hooks(hooks: tuple) -> tuple:
     """Set all (pack, unpack) hooks of this thread; returns those before, for `use_saved_hooks` again."""
     before = saved_hooks.get()
     saved_hooks.set(hooks)
-    recording.set(_mode(recording.get() > 0))
+    recording.set(mode_of(recording.get() > 0))
     return before
 
 
@@ -159,7 +160,7 @@ class enable_grad(_PlainBlock):
     """Record operations, inside a `no_grad` block too."""
 
     def _enter(self) -> Any:
-        recording.set(_mode(True))
+        recording.set(mode_of(True))
 
 
 class inference_mode(_Block):
@@ -189,11 +190,11 @@ class set_grad_enabled(_Block):
     def __init__(self, mode: bool):
         self.mode = bool(mode)
         self._outer = (recording.get(), _anomaly.get(), _inference.get())
-        recording.set(_mode(self.mode))
+        recording.set(mode_of(self.mode))
 
     def __enter__(self) -> None:
         self._before.append(self._outer)
-        recording.set(_mode(self.mode))
+        recording.set(mode_of(self.mode))
 
     def __call__(self, function: Callable) -> Callable:
         recording.set(self._outer[0])  # as a decorator it only applies during calls
@@ -213,7 +214,7 @@ class set_detect_anomaly(_Block):
     def __init__(self, mode: bool, check_nan: bool = True):
         self._outer = (recording.get(), _anomaly.get(), _inference.get())
         _anomaly.set((2 if check_nan else 1) if mode else 0)
-        recording.set(_mode(recording.get() > 0))
+        recording.set(mode_of(recording.get() > 0))
 
     def __enter__(self) -> None:
         self._before.append(self._outer)
@@ -238,4 +239,4 @@ class detect_anomaly(_Block):
 
     def _enter(self) -> Any:
         _anomaly.set(2 if self.check_nan else 1)
-        recording.set(_mode(recording.get() > 0))
+        recording.set(mode_of(recording.get() > 0))

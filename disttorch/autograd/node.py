@@ -35,6 +35,15 @@ class RemovableHandle:
         self._hooks = hooks
         self.id = next(self._ids)
 
+    @classmethod
+    def of(cls, hooks: OrderedDict, entry: Any, first: bool = False) -> RemovableHandle:
+        """Put a hook among others, behind or before them, and return its handle."""
+        handle = cls(hooks)
+        hooks[handle.id] = entry
+        if first:
+            hooks.move_to_end(handle.id, last=False)
+        return handle
+
     def remove(self) -> None:
         """Take the hook away; a second time does nothing."""
         self._hooks.pop(self.id, None)
@@ -98,9 +107,7 @@ class Node:
         if hooks is None:
             hooks = OrderedDict()
             setattr(self, which, hooks)
-        handle = RemovableHandle(hooks)
-        hooks[handle.id] = hook
-        return handle
+        return RemovableHandle.of(hooks, hook)
 
     def register_hook(self, fn: Callable) -> RemovableHandle:
         """Call ``fn(grad_inputs, grad_outputs)`` after this node in every backward pass."""

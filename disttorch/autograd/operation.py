@@ -283,6 +283,7 @@ def _is_view_of(out: Any, a: Any) -> bool:
 
 _new = object.__new__
 UNKNOWN: Any = object()
+ALONE = (True,)
 
 
 def record(
@@ -312,6 +313,9 @@ def record(
     if len(inputs) == 2 and inputs[0] is not None and inputs[1] is not None:  # the most frequent case, without loops
         node.edges = edges = (inputs[0]._node, inputs[1]._node)
         asking = (edges[0] is not None, edges[1] is not None)
+    elif len(inputs) == 1:
+        node.edges = edges = (inputs[0]._node,)  # type: ignore[union-attr]
+        asking = ALONE
     else:
         node.edges = edges = tuple([None if t is None else t._node for t in inputs])
         asking = tuple([e is not None for e in edges])

@@ -207,14 +207,14 @@ class _Copies:
 
     def pack(self, tensor: Tensor) -> _Kept:
         kept = _Kept(tensor._array)
-        self._by_memory.setdefault(_memory(tensor._array), []).append(ref(kept))
+        self._by_memory.setdefault(memory_of(tensor._array), []).append(ref(kept))
         return kept
 
     def unpack(self, kept: _Kept) -> Tensor:
         return wrap(kept.array)
 
     def before_writing(self, tensor: Tensor) -> None:
-        for weak in self._by_memory.pop(_memory(tensor._array), ()):
+        for weak in self._by_memory.pop(memory_of(tensor._array), ()):
             kept = weak()
             if kept is not None:
                 kept.array = NAMESPACES[kept.array.__class__].array(kept.array)
@@ -224,7 +224,7 @@ class _Copies:
         self._by_memory.clear()
 
 
-def _memory(array: Any) -> int:
+def memory_of(array: Any) -> int:
     """What all views of one memory have in common."""
     while getattr(array, "base", None) is not None:
         array = array.base

@@ -67,7 +67,7 @@ def get_default_device() -> device:
     return _default_device.get()
 
 
-def set_default_device(where: Any) -> None:
+def set_default_device(device: Any) -> None:
     """Set the device of tensors made without ``device=`` in this thread; None stands for the CPU. For a block of lines there is
     ``with disttorch.device(...)``.
 
@@ -76,4 +76,4 @@ def set_default_device(where: Any) -> None:
     RuntimeError
         If the device is not there.
     """
-    _default_device.set(_CPU if where is None else for_device(where)[1])
+    _default_device.set(_CPU if device is None else for_device(device)[1])

@@ -184,8 +184,3 @@ def push_range(message: str) -> None:
 def pop_range() -> None:
     """End it."""
     cupy.cuda.nvtx.RangePop()
-
-
-def runtime_version() -> int:
-    """The CUDA runtime's version, such as 12080."""
-    return cupy.cuda.runtime.runtimeGetVersion()

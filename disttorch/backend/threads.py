@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy
 
-__all__ = ["get_num_threads", "libraries", "set_num_threads"]
+__all__ = ["VARIABLES", "get_num_threads", "libraries", "loaded", "set_num_threads"]
 
 #: parts of the libraries' file names, and the functions that ask for and set the number of threads
 FUNCTIONS = (
@@ -29,7 +29,7 @@ VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 def get_num_threads() -> int:
     """How many threads a matrix product on the CPU may use; as ``torch.get_num_threads``."""
-    found = _loaded()
+    found = loaded()
     if found:
         return found[0][0]()
     for name in VARIABLES:  # NumPy with a BLAS that cannot be asked
@@ -55,7 +55,7 @@ def set_num_threads(count: int, /) -> None:
         raise TypeError(f"set_num_threads expects an int, but got {type(count).__name__}")
     if count < 1:
         raise RuntimeError("set_num_threads expects a positive integer")
-    found = _loaded()
+    found = loaded()
     for _, set_threads in found:
         set_threads(count)
     os.environ.update(dict.fromkeys(VARIABLES, str(count)))
@@ -64,8 +64,8 @@ def set_num_threads(count: int, /) -> None:
         raise RuntimeError(f"set_num_threads: NumPy's BLAS here ({blas}) cannot be told; set OMP_NUM_THREADS before Python starts")
 
 
-def _loaded() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
-    """The functions of those libraries of `FUNCTIONS` that this process has loaded."""
+def loaded() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """The functions that ask and tell, of those libraries of `FUNCTIONS` that this process has loaded."""
     with open("/proc/self/maps") as file:
         paths = {line.split(maxsplit=5)[5].rstrip() for line in file if ".so" in line}
     found = []

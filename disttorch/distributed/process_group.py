@@ -183,13 +183,20 @@ def destroy_process_group(group: ProcessGroup | None = None) -> None:
 _groups: list[ProcessGroup] = []
 
 
-def new_group(ranks: list[int] | None = None, timeout: Any = None, backend: str | None = None, **options: Any) -> Any:
+def new_group(
+    ranks: list[int] | None = None, timeout: Any = None, backend: str | None = None, pg_options: Any = None,
+    use_local_synchronization: bool = False, group_desc: str | None = None, device_id: Any = None, sort_ranks: bool = True,
+) -> Any:  # fmt: skip
     """A group of some ranks; every rank of the world calls it with the same ranks. As ``torch.distributed.new_group``.
 
     Parameters
     ----------
     ranks : list of int, optional
         Numbers in the world; all unless given.
+    timeout, backend, pg_options, use_local_synchronization, group_desc, device_id
+        Accepted as in PyTorch; the group is the world's, with fewer ranks.
+    sort_ranks : bool
+        Whether the group counts its ranks in the order of the world, or as they are given.
 
     Returns
     -------
@@ -201,11 +208,13 @@ def new_group(ranks: list[int] | None = None, timeout: Any = None, backend: str 
         If a number is no rank's, or stands twice.
     """
     world = _world()
-    members = sorted(world.ranks if ranks is None else ranks)
+    members = list(world.ranks if ranks is None else ranks)
+    if sort_ranks:
+        members.sort()
     if len(set(members)) != len(members) or any(not 0 <= r < world.size() for r in members):
         raise ValueError(f"new_group: ranks {ranks} must be different numbers from 0 to {world.size() - 1}")
     mine = world.rank()
-    made = world.communicator.split(0 if mine in members else None, mine)
+    made = world.communicator.split(0 if mine in members else None, members.index(mine) if mine in members else 0)
     if made is None:
         return GroupMember.NON_GROUP_MEMBER
     _groups.append(ProcessGroup(made, members))

@@ -12,7 +12,7 @@ import disttorch as torch
 from ..autograd.grad_mode import enable_grad, no_grad
 from ..autograd.variable import Tensor
 from ..ops.dims import Size
-from .constraints import Constraint, is_dependent
+from .constraints import is_dependent
 
 __all__ = ["Distribution", "ExponentialFamily", "broadcast_all", "lazy_property"]
 
@@ -216,7 +216,7 @@ def broadcast_all(*values: Any) -> tuple[Tensor, ...]:
         options: dict[str, Any] = {"dtype": torch.get_default_dtype()}
     else:
         options = {"dtype": like.dtype if like.is_floating_point() else torch.get_default_dtype(), "device": like.device}
-    tensors = [v if isinstance(v, Tensor) else torch.tensor(v, **options) for v in values]
+    tensors = [v if isinstance(v, Tensor) else torch.as_tensor(v, **options) for v in values]
     return tuple(torch.broadcast_tensors(*tensors))
 
 

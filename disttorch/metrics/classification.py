@@ -66,6 +66,7 @@ class Accuracy(Metric):
     @no_grad()
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Count a batch: scores (N, C, ...) or classes (N, ...), and the right classes (N, ...)."""
+        right: Any
         if pred.ndim == target.ndim:
             if self.top_k > 1:
                 raise ValueError(
@@ -76,7 +77,7 @@ class Accuracy(Metric):
             right = _among_highest(*_rows("Accuracy", pred, target), self.top_k)
             target = target.reshape(-1)
         if self.ignore_index is not None:
-            counted = target != self.ignore_index
+            counted: Any = target != self.ignore_index
             self._add(right=(right & counted).sum(), count=counted.sum())
         else:
             self._add(right=right.sum(), count=target.numel())
@@ -180,7 +181,7 @@ class _ByClass(ConfusionMatrix):
         raise NotImplementedError
 
 
-_DESCRIPTION = """{what}
+_ARGUMENTS = """
 
     Parameters
     ----------
@@ -202,24 +203,28 @@ _DESCRIPTION = """{what}
 
 
 class Precision(_ByClass):
-    __doc__ = _DESCRIPTION.format(what="Of the samples taken for a class, the part that is of it.")
+    """Of the samples taken for a class, the part that is of it."""
 
     def _ratio(self, right: Tensor, taken: Tensor, there: Tensor) -> Tensor:
         return _ratio(right, taken)
 
 
 class Recall(_ByClass):
-    __doc__ = _DESCRIPTION.format(what="Of the samples of a class, the part that was taken for it.")
+    """Of the samples of a class, the part that was taken for it."""
 
     def _ratio(self, right: Tensor, taken: Tensor, there: Tensor) -> Tensor:
         return _ratio(right, there)
 
 
 class F1Score(_ByClass):
-    __doc__ = _DESCRIPTION.format(what="The harmonic mean of precision and recall.")
+    """The harmonic mean of precision and recall."""
 
     def _ratio(self, right: Tensor, taken: Tensor, there: Tensor) -> Tensor:
         return _ratio(2 * right, taken + there)
+
+
+for _metric in (Precision, Recall, F1Score):
+    _metric.__doc__ = f"{_metric.__doc__}{_ARGUMENTS}"
 
 
 def classes_of(name: str, pred: Tensor, target: Tensor, threshold: float) -> Tensor:

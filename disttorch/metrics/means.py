@@ -74,9 +74,10 @@ class Perplexity(Metric):
                 f"Perplexity: logits of shape {list(logits.shape)} for targets of shape {list(target.shape)}; expected (..., C) and (...)"
             )
         target = target.reshape(-1)
+        counted: Any = target != self.ignore_index
         rows = logits.detach().reshape(-1, logits.shape[-1])
         nll = cross_entropy(rows, target, ignore_index=self.ignore_index, reduction="none")
-        self._add(nll=nll.to(dt.float64).sum(), count=(target != self.ignore_index).sum())
+        self._add(nll=nll.to(dt.float64).sum(), count=counted.sum())
 
     def _result(self, totals: dict[str, Tensor]) -> Tensor:
         return (totals["nll"] / totals["count"]).exp()

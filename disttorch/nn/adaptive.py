@@ -85,14 +85,14 @@ class AdaptiveLogSoftmaxWithLoss(Module):
             first.reset_parameters()
             second.reset_parameters()
 
-    def forward(self, input: Tensor, target: Tensor) -> Any:
+    def forward(self, input_: Tensor, target_: Tensor) -> Any:
         """The log probabilities of the targets, and their negative mean.
 
         Parameters
         ----------
-        input : Tensor
+        input_ : Tensor
             (N, in_features) or (in_features,)
-        target : Tensor
+        target_ : Tensor
             Integer, (N,) or ().
 
         Returns
@@ -105,6 +105,7 @@ class AdaptiveLogSoftmaxWithLoss(Module):
         RuntimeError
             If shapes do not fit or a target is no class.
         """
+        input, target = input_, target_
         if target.ndim not in (0, 1):
             raise RuntimeError(f"0D or 1D target tensor expected, multi-target not supported, but got shape {list(target.shape)}")
         if target.ndim == 0 and input.ndim != 1:

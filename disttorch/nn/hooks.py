@@ -249,14 +249,6 @@ def _around_state(module: Module) -> StateHooks:
     return module._state_hooks
 
 
-def _add(hooks: OrderedDict, entry: tuple, prepend: bool = False) -> RemovableHandle:
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = entry
-    if prepend:
-        hooks.move_to_end(handle.id, last=False)
-    return handle
-
-
 def register_forward_pre_hook(
     self: Module, hook: Callable, *, prepend: bool = False, with_kwargs: bool = False
 ) -> RemovableHandle:
@@ -270,7 +262,7 @@ def register_forward_pre_hook(
     with_kwargs : bool
         Whether it is ``hook(module, args, kwargs)``, and returns None or both.
     """
-    return _add(_around_call(self).before, (hook, with_kwargs), prepend)
+    return RemovableHandle.of(_around_call(self).before, (hook, with_kwargs), prepend)
 
 
 def register_forward_hook(
@@ -288,7 +280,7 @@ def register_forward_hook(
     always_call : bool
         Whether it is also called, with None as the output, where forward raises.
     """
-    return _add(_around_call(self).after, (hook, with_kwargs, always_call), prepend)
+    return RemovableHandle.of(_around_call(self).after, (hook, with_kwargs, always_call), prepend)
 
 
 def register_full_backward_pre_hook(self: Module, hook: Callable, prepend: bool = False) -> RemovableHandle:
@@ -297,7 +289,7 @@ def register_full_backward_pre_hook(self: Module, hook: Callable, prepend: bool 
     `grad_output` is a tuple, with None for what is no tensor and zeros for what requires no gradient. What the hook
     returns, if not None, replaces it.
     """
-    return _add(_around_call(self).backward_before, (hook,), prepend)
+    return RemovableHandle.of(_around_call(self).backward_before, (hook,), prepend)
 
 
 def register_full_backward_hook(self: Module, hook: Callable, prepend: bool = False) -> RemovableHandle:
@@ -306,7 +298,7 @@ def register_full_backward_hook(self: Module, hook: Callable, prepend: bool = Fa
     Both are tuples, with None for what is no tensor and zeros for what requires no gradient; inputs are the positional
     arguments. What the hook returns, if not None, replaces `grad_input`.
     """
-    return _add(_around_call(self).backward_after, (hook,), prepend)
+    return RemovableHandle.of(_around_call(self).backward_after, (hook,), prepend)
 
 
 def register_backward_hook(self: Module, hook: Callable) -> RemovableHandle:
@@ -316,36 +308,36 @@ def register_backward_hook(self: Module, hook: Callable) -> RemovableHandle:
 
 def register_state_dict_pre_hook(self: Module, hook: Callable) -> RemovableHandle:
     """Call ``hook(module, prefix, keep_vars)`` before each `state_dict`."""
-    return _add(_around_state(self).before_save, (hook,))
+    return RemovableHandle.of(_around_state(self).before_save, (hook,))
 
 
 def register_state_dict_post_hook(self: Module, hook: Callable) -> RemovableHandle:
     """Call ``hook(module, state_dict, prefix, local_metadata)`` after each `state_dict`; it may change it in place."""
-    return _add(_around_state(self).after_save, (hook,))
+    return RemovableHandle.of(_around_state(self).after_save, (hook,))
 
 
 def register_load_state_dict_pre_hook(self: Module, hook: Callable) -> RemovableHandle:
     """Call ``hook(module, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)`` before
     each module's part of `load_state_dict`; it may change them in place.
     """
-    return _add(_around_state(self).before_load, (hook,))
+    return RemovableHandle.of(_around_state(self).before_load, (hook,))
 
 
 def register_load_state_dict_post_hook(self: Module, hook: Callable) -> RemovableHandle:
     """Call ``hook(module, incompatible_keys)`` after each module's part of `load_state_dict`; it may change the lists
     ``incompatible_keys.missing_keys`` and ``.unexpected_keys`` in place.
     """
-    return _add(_around_state(self).after_load, (hook,))
+    return RemovableHandle.of(_around_state(self).after_load, (hook,))
 
 
 def register_state_dict_hook(self: Module, hook: Callable) -> RemovableHandle:
     """`register_state_dict_post_hook`, under the name that libraries use; what the hook returns, if not None, replaces the dict."""
-    return _add(_around_state(self).after_save, (hook,))
+    return RemovableHandle.of(_around_state(self).after_save, (hook,))
 
 
 def register_load_hook_of_old(self: Module, hook: Callable, with_module: bool = False) -> RemovableHandle:
     """`register_load_state_dict_pre_hook` for hooks that do not take the module, under the name that libraries use."""
-    return _add(_around_state(self).before_load, (hook if with_module else _without_module(hook),))
+    return RemovableHandle.of(_around_state(self).before_load, (hook if with_module else _without_module(hook),))
 
 
 def _without_module(hook: Callable) -> Callable:
@@ -382,19 +374,19 @@ def _switch() -> None:
 
 def register_module_forward_pre_hook(hook: Callable) -> _GlobalHandle:
     """`Module.register_forward_pre_hook` for all modules; as ``torch.nn.modules.module.register_module_forward_pre_hook``."""
-    return _GlobalHandle(_add(FOR_ALL.before, (hook, False)))
+    return _GlobalHandle(RemovableHandle.of(FOR_ALL.before, (hook, False)))
 
 
 def register_module_forward_hook(hook: Callable, *, with_kwargs: bool = False, always_call: bool = False) -> _GlobalHandle:
     """`Module.register_forward_hook` for all modules; as ``torch.nn.modules.module.register_module_forward_hook``."""
-    return _GlobalHandle(_add(FOR_ALL.after, (hook, with_kwargs, always_call)))
+    return _GlobalHandle(RemovableHandle.of(FOR_ALL.after, (hook, with_kwargs, always_call)))
 
 
 def register_module_full_backward_pre_hook(hook: Callable) -> _GlobalHandle:
     """`Module.register_full_backward_pre_hook` for all modules; as PyTorch's function of that name."""
-    return _GlobalHandle(_add(FOR_ALL.backward_before, (hook,)))
+    return _GlobalHandle(RemovableHandle.of(FOR_ALL.backward_before, (hook,)))
 
 
 def register_module_full_backward_hook(hook: Callable) -> _GlobalHandle:
     """`Module.register_full_backward_hook` for all modules; as PyTorch's function of that name."""
-    return _GlobalHandle(_add(FOR_ALL.backward_after, (hook,)))
+    return _GlobalHandle(RemovableHandle.of(FOR_ALL.backward_after, (hook,)))

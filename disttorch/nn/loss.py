@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -212,9 +213,7 @@ class LinearCrossEntropyLoss(_WeightedLoss):
         self.in_features = in_features
         self.num_classes = num_classes
         self.out_features = tuple(out_features)
-        rows = num_classes
-        for n in self.out_features:
-            rows *= n
+        rows = math.prod(self.out_features, start=num_classes)
         self.linear = Linear(in_features, rows, bias=bias, device=device, dtype=dtype)
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing

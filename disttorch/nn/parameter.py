@@ -195,6 +195,6 @@ class UninitializedBuffer(_Uninitialized):
         return _nothing(cls, requires_grad, device, dtype)
 
 
-def is_lazy(value: Any) -> bool:
+def is_lazy(param: Any) -> bool:
     """Whether a parameter or buffer has no shape yet; as ``torch.nn.parameter.is_lazy``."""
-    return isinstance(value, _Uninitialized)
+    return isinstance(param, _Uninitialized)

@@ -80,6 +80,6 @@ def children(self: Module) -> Iterator[Module]:
     return (m for _, m in self.named_children())
 
 
-def modules(self: Module) -> Iterator[Module]:
-    """The module and all its parts, each once."""
-    return (m for _, m in self.named_modules())
+def modules(self: Module, remove_duplicate: bool = True) -> Iterator[Module]:
+    """The module and all its parts, each once, or as often as it has a name."""
+    return (m for _, m in self.named_modules(remove_duplicate=remove_duplicate))

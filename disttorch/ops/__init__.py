@@ -44,8 +44,8 @@ from .nn import (
     noise,
     pooling,
     sampling,
-    softmax,
 )
+from .nn import names as neural_networks
 from .public import collect
 
 __all__ = [
@@ -106,7 +106,7 @@ FAMILIES = (
     shape.splitting,
     shape.strided,
     shape.views,
-    softmax,
+    neural_networks,
     activation,
     noise,
     distance,

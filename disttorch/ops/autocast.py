@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
 from types import FunctionType, ModuleType
@@ -23,7 +24,7 @@ from ..backend.dtypes import FLOATING, bfloat16, float16, float32, float64
 from . import conversion
 from .elementwise import OPERATORS
 
-__all__ = ["Mode", "blocks", "install", "mode"]
+__all__ = ["Mode", "again", "blocks", "install", "mode"]
 
 #: in the low precision; "file.name" where other files have another function of the name
 LOW = set(
@@ -76,6 +77,18 @@ class _Blocks:
 
 blocks = _Blocks()
 mode: ContextVar[Mode | None] = ContextVar("disttorch.autocast", default=None)
+
+
+@contextmanager
+def again(before: Mode | None) -> Iterator[None]:
+    """For the length of a block what autocast was set to elsewhere: in a forward pass that is computed a second time."""
+    token = mode.set(before if before is None or before.cached is None else before._replace(cached={}))
+    blocks.count += before is not None
+    try:
+        yield
+    finally:
+        blocks.count -= before is not None
+        mode.reset(token)
 
 
 def install(modules: Iterable[ModuleType], for_cuda: bool) -> None:

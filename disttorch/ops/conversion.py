@@ -16,6 +16,7 @@ from ..backend.layout import memory_format as memory_format_type
 BOTH = "clone detach detach_ resolve_conj resolve_neg zero_"
 METHODS = "contiguous copy_ fill_ to"
 FUNCTIONS = "fill_"
+ARGUMENTS = {"copy_": {"other": "src"}}
 
 # the engine converts a gradient to the dtype of the input
 _cast = Operation("to_copy", lambda xp, x, *, dtype: x.astype(dtype), x=lambda g: g)
@@ -57,6 +58,7 @@ def to(
     non_blocking: bool = False,
     copy: bool = False,
     memory_format: Any = None,
+    tensor: Tensor | None = None,
     other: Tensor | None = None,
 ) -> Tensor:
     """The tensor in another dtype or on another device; itself if nothing changes. As ``torch.Tensor.to``.
@@ -83,7 +85,9 @@ def to(
     tensor([1, 1])
     """
     flags = []
-    for arg in (*args, other) if other is not None else args:
+    if tensor is None:
+        tensor = other
+    for arg in (*args, tensor) if tensor is not None else args:
         if isinstance(arg, Tensor):
             dtype, device = arg.dtype, arg.device
         elif isinstance(arg, dt.dtype) or (isinstance(arg, type) and not isinstance(arg, bool)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from ..autograd.variable import Tensor, wrap
@@ -43,6 +44,9 @@ def unique(
     """
     a, rows, dim = _rows(input, dim, "unique")
     xp = namespace(a)
+    if rows.ndim == 1 and not return_inverse:  # then it does not matter which of the equal ones is taken
+        a = xp.sort(a) if rows is a else a[xp.argsort(rows)]
+        return _distinct(xp, input, a, a.astype(rows.dtype, copy=False), None, dim, False, return_counts)
     order = xp.argsort(rows, kind="stable") if rows.ndim == 1 else xp.lexsort(xp.flip(rows.T, 0)) if rows.shape[1] else xp.arange(len(rows))
     return _distinct(xp, input, a, rows, order, dim, return_inverse, return_counts)
 
@@ -322,7 +326,7 @@ def histogram(
 
 
 def histogramdd(
-    input: Tensor, bins: Any, *, range: Any = None, weight: Tensor | None = None, density: bool = False
+    input: Tensor, bins: Any, range: Any = None, weight: Tensor | None = None, density: bool = False
 ) -> Histogram:
     """`histogram` of points with several coordinates, in the last dimension; as ``torch.histogramdd``.
 
@@ -385,9 +389,7 @@ def _histogram_nd(
         inside = inside & (column >= borders[0]) & (column <= borders[-1])
         place = place * (len(borders) - 1) + _places(xp, column, borders, even)
     shape = tuple(len(e) - 1 for e in edges)
-    count = 1
-    for n in shape:
-        count *= n
+    count = math.prod(shape)
     weights = xp.ones((a.shape[0],), "float64") if weight is None else xp.reshape(weight._array, (-1,)).astype("float64")
     hist = xp.bincount(xp.where(inside, place, count), xp.where(inside, weights, 0), count + 1)[:count]
     hist = xp.reshape(hist, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,10 +25,7 @@ class Size(tuple):
 
     def numel(self) -> int:
         """How many elements a tensor of this shape has."""
-        n = 1
-        for d in self:
-            n *= d
-        return n
+        return math.prod(self)
 
     def __repr__(self) -> str:
         return f"disttorch.Size({list(self)})"
@@ -68,6 +66,8 @@ def normal_dims(dim: Any, ndim: int, name: str = "") -> tuple[int, ...] | None:
         return None
     if isinstance(dim, int):
         return (normal_dim(dim, ndim, name),) if ndim else _check_scalar(dim, name)
+    if isinstance(dim, str):
+        raise TypeError(f"{name}(): dim must be a number or several, not the text {dim!r}")
     dims = tuple(normal_dim(int(d), ndim, name) for d in dim)
     if len(set(dims)) != len(dims):
         raise RuntimeError(f"{name}: dim {tuple(dim)} names a dimension more than once")
@@ -83,6 +83,8 @@ def as_shape(sizes: Sequence[Any], name: str = "") -> tuple[int, ...]:
     """A shape given as several integers or as one sequence of them."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
         sizes = sizes[0]
+    if set(map(type, sizes)) == {int}:
+        return tuple(sizes)
     shape = []
     for n in sizes:
         if isinstance(n, Tensor) or hasattr(n, "__index__"):

@@ -291,7 +291,7 @@ def _frequencies(
 
 def fftfreq(
     n: int, d: float = 1.0, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
-    requires_grad: bool = False,
+    pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """The frequencies that `fft` of n samples at distance `d` gives: [0, 1, ..., -2, -1] / (d n); as ``torch.fft.fftfreq``.
 
@@ -316,7 +316,7 @@ def fftfreq(
 
 def rfftfreq(
     n: int, d: float = 1.0, *, out: Tensor | None = None, dtype: Any = None, layout: Any = None, device: Any = None,
-    requires_grad: bool = False,
+    pin_memory: bool = False, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
     """The frequencies that `rfft` of n samples at distance `d` gives: [0, 1, ..., n // 2] / (d n); as ``torch.fft.rfftfreq``."""
     return _frequencies("rfftfreq", lambda xp: xp.arange(n // 2 + 1), n, d, out, dtype, device, requires_grad)

@@ -121,28 +121,42 @@ def _check_product(name: str, input: Tensor, other: Tensor) -> None:
         )
 
 
-def _of_dimensions(name: str, first: int, second: int) -> Any:
-    def function(input: Tensor, other: Tensor, *, out: Tensor | None = None) -> Tensor:
-        _check_product(name, input, other)
-        if (input.ndim, other.ndim) != (first, second):
-            raise RuntimeError(
-                f"{name}: expected a {first}D and a {second}D tensor, got {list(input.shape)} and {list(other.shape)}"
-            )
-        if name == "bmm" and input.shape[0] != other.shape[0]:
-            raise RuntimeError(f"bmm: batch sizes differ: {list(input.shape)} and {list(other.shape)}")
-        return matmul(input, other, out=out)
-
-    function.__name__ = function.__qualname__ = name
-    function.__doc__ = (
-        f"`matmul` of a tensor of {first} and one of {second} dimensions, without broadcasting; as ``torch.{name}``."
-    )
-    return function
+def _check_dimensions(name: str, input: Tensor, other: Tensor, first: int, second: int) -> None:
+    _check_product(name, input, other)
+    if (input.ndim, other.ndim) != (first, second):
+        raise RuntimeError(f"{name}: expected a {first}D and a {second}D tensor, got {list(input.shape)} and {list(other.shape)}")
 
 
-mm = _of_dimensions("mm", 2, 2)
-mv = _of_dimensions("mv", 2, 1)
-dot = _of_dimensions("dot", 1, 1)
-bmm = _of_dimensions("bmm", 3, 3)
+def mm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`matmul` of two matrices; as ``torch.mm``."""
+    _check_dimensions("mm", input, mat2, 2, 2)
+    return matmul(input, mat2, out=out)
+
+
+def mv(input: Tensor, vec: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`matmul` of a matrix and a vector; as ``torch.mv``."""
+    _check_dimensions("mv", input, vec, 2, 1)
+    return matmul(input, vec, out=out)
+
+
+def dot(input: Tensor, tensor: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`matmul` of two vectors; as ``torch.dot``."""
+    _check_dimensions("dot", input, tensor, 1, 1)
+    return matmul(input, tensor, out=out)
+
+
+def bmm(input: Tensor, mat2: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """`matmul` of two tensors of three dimensions, without broadcasting; as ``torch.bmm``.
+
+    Raises
+    ------
+    RuntimeError
+        If the sizes do not fit.
+    """
+    _check_dimensions("bmm", input, mat2, 3, 3)
+    if input.shape[0] != mat2.shape[0]:
+        raise RuntimeError(f"bmm: batch sizes differ: {list(input.shape)} and {list(mat2.shape)}")
+    return matmul(input, mat2, out=out)
 
 
 def outer(input: Tensor, vec2: Tensor) -> Tensor:

@@ -170,7 +170,11 @@ def write_out(name: str, result: Tensor, out: Tensor) -> Tensor:
     ------
     RuntimeError
         If it does not fit, or a gradient is asked for: PyTorch, too, only differentiates functions without out=.
+    TypeError
+        If it is no tensor.
     """
+    if not isinstance(out, Tensor):
+        raise TypeError(f"{name}(): argument 'out' must be Tensor, not {type(out).__name__}")
     if recording.get() and (result._node is not None or out._node is not None):
         raise RuntimeError(f"{name}(): functions with out=... arguments don't support automatic differentiation")
     if out._array.shape != result._array.shape:

@@ -293,7 +293,7 @@ def div(input: Any, other: Any, *, rounding_mode: str | None = None, out: Tensor
         return _div(input, other, out=out)
     if rounding_mode in _ROUNDED:
         return _ROUNDED[rounding_mode](input, other, out=out)
-    raise ValueError(f"div: rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
+    raise RuntimeError(f"div: rounding_mode must be None, 'trunc' or 'floor', not {rounding_mode!r}")
 
 
 def round(input: Tensor, *, decimals: int = 0, out: Tensor | None = None) -> Tensor:

@@ -6,6 +6,7 @@
     TWINS       those that also have a twin in place, ``name_``, made here: computed beside, then written
     OUT         those that get ``out=`` here: computed, then written into the tensor, or tuple of tensors, that was given
     ALIASES     {another name of PyTorch's: the name it means}
+    ARGUMENTS   {name: {another name of an argument: its own}}, beyond those of `spelling.py`
 
 Elementwise functions bring their twins and ``out=`` along (`elementwise.py`), without the copy. A new operation is a
 function in a family's file and its name in these tables; a new family is a line in ``FAMILIES`` of ``ops/__init__.py``.
@@ -22,6 +23,7 @@ from ..autograd.variable import Tensor
 from . import conversion
 from .elementwise import IN_PLACE
 from .operands import write_out
+from .spelling import expecting_tensors, no_tensor, other_names, renamed, spelled
 
 __all__ = ["TWINS_OF_THE_PACKAGE", "collect", "in_place_twin", "with_out"]
 
@@ -49,6 +51,9 @@ def collect(families: Iterable[ModuleType]) -> tuple[dict[str, Callable[..., Any
         aliases: dict[str, str] = getattr(family, "ALIASES", {})
         for name in tables["OUT"]:
             setattr(family, name, with_out(getattr(family, name)))
+        spellings: dict[str, dict[str, str]] = getattr(family, "ARGUMENTS", {})
+        for name in {*tables["BOTH"], *tables["FUNCTIONS"], *tables["METHODS"]}:
+            setattr(family, name, spelled(getattr(family, name), spellings.get(name)))
         for places, names in (
             ((functions, methods), tables["BOTH"]),
             ((functions,), tables["FUNCTIONS"]),
@@ -62,22 +67,25 @@ def collect(families: Iterable[ModuleType]) -> tuple[dict[str, Callable[..., Any
                     place[name] = getattr(family, meant)
         for name in tables["TWINS"]:
             twin = in_place_twin(name, getattr(family, name))
-            for spelled in (name, *(alias for alias, meant in aliases.items() if meant == name)):
-                methods[spelled + "_"] = twin
+            for called in (name, *(alias for alias, meant in aliases.items() if meant == name)):
+                methods[called + "_"] = twin
         for alias, meant in aliases.items():
             if meant + "_" in IN_PLACE:
                 methods[alias + "_"] = IN_PLACE[meant + "_"]
     methods = {**IN_PLACE, **methods}
     functions.update((name, methods[name]) for name in TWINS_OF_THE_PACKAGE if name in methods and name not in functions)
+    functions = {name: expecting_tensors(function) for name, function in functions.items()}
     return functions, methods
 
 
 def in_place_twin(name: str, function: Callable[..., Any]) -> Callable[..., Tensor]:
     """A method that puts a function's result into its first argument's memory."""
 
-    def in_place(self: Tensor, *args: Any, **options: Any) -> Tensor:
-        return conversion.overwrite(name, self, function(conversion.before_overwriting(self), *args, **options))
+    def in_place(input: Tensor, *args: Any, **options: Any) -> Tensor:
+        return conversion.overwrite(name, input, function(conversion.before_overwriting(input), *args, **options))
 
+    in_place.__wrapped__ = function  # type: ignore[attr-defined]
+    in_place.other_names = getattr(function, "other_names", {})  # type: ignore[attr-defined]
     in_place.__name__ = in_place.__qualname__ = name + "_"
     in_place.__doc__ = f"`{name}` in place."
     return in_place
@@ -86,9 +94,16 @@ def in_place_twin(name: str, function: Callable[..., Any]) -> Callable[..., Tens
 def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that also takes ``out=``, a tensor or as many tensors as it has results."""
 
+    others = other_names(function)
+
     @functools.wraps(function)
     def taking_out(*args: Any, out: Any = None, **options: Any) -> Any:
-        result = function(*args, **options)
+        if options and not others.keys().isdisjoint(options):
+            options = renamed(function, others, options)
+        try:
+            result = function(*args, **options)
+        except AttributeError as error:
+            raise no_tensor(function, error, args, options) from None
         if out is None:
             return result
         if isinstance(result, Tensor):
@@ -98,4 +113,5 @@ def with_out(function: Callable[..., Any]) -> Callable[..., Any]:
         written = [write_out(function.__name__, r, o) for r, o in zip(result, out)]
         return result._make(written) if hasattr(result, "_make") else tuple(written)
 
+    taking_out.other_names = others  # type: ignore[attr-defined]
     return taking_out

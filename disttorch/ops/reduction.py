@@ -32,8 +32,9 @@ _mean = Operation(
 
 
 def sum(
-    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Tensor | None = None, axis: Any = None
-) -> Tensor:
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Tensor | None = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Tensor:  # fmt: skip
     """The sum over some dimensions or all; as ``torch.sum``.
 
     Parameters
@@ -53,9 +54,15 @@ def sum(
     >>> disttorch.ones(2, 3).sum(dim=1)
     tensor([3., 3.])
     """
-    a = input._array
+    try:
+        a = input._array
+    except AttributeError:
+        raise TypeError(f"sum(): argument 'input' must be Tensor, not {type(input).__name__}") from None
     if axis is not None:
         dim = axis
+    keepdim = keepdim or keepdims
+    if keepdim is not False and keepdim is not True:
+        raise TypeError(f"sum(): argument 'keepdim' must be bool, not {type(keepdim).__name__}; several dimensions are one tuple")
     if dim is not None:
         dim = normal_dims(dim, a.ndim, "sum")
     if dtype is not None or a.dtype in INTEGRAL:
@@ -69,8 +76,9 @@ def sum(
 
 
 def mean(
-    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Tensor | None = None, axis: Any = None
-) -> Tensor:
+    input: Tensor, dim: Any = None, keepdim: bool = False, *, dtype: Any = None, out: Tensor | None = None, axis: Any = None,
+    keepdims: bool = False,
+) -> Tensor:  # fmt: skip
     """The mean over some dimensions or all; as ``torch.mean``.
 
     Parameters
@@ -96,6 +104,9 @@ def mean(
             f"mean(): could not infer output dtype. Input dtype must be either a floating point or complex dtype. Got: {input.dtype}"
         )
     dim = dim if axis is None else axis
+    keepdim = keepdim or keepdims
+    if keepdim is not False and keepdim is not True:
+        raise TypeError(f"mean(): argument 'keepdim' must be bool, not {type(keepdim).__name__}; several dimensions are one tuple")
     if dim is not None:
         dim = normal_dims(dim, input._array.ndim, "mean")
     a = input._array

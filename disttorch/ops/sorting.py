@@ -104,9 +104,10 @@ def topk(input: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: boo
     if not a.ndim:
         return pick(_topk, input, xp.zeros((), dt.int64.numpy), dim) if k else Extreme(input[None][:0], input[None][:0].long())
     part = (slice(None),) * dim + (slice(0, k),)
-    if k * 8 < size and xp.name == "cpu" and not (largest and a.dtype not in INTEGRAL):
-        # the k smallest in any order first
-        few = xp.argpartition(_keys(a), k, axis=dim)[part]
+    if 0 < k * 8 < size and xp.name == "cpu":
+        # those k in any order first; NaN is the largest there, too
+        first = size - k if largest else 0
+        few = xp.argpartition(_keys(a), first or k, axis=dim)[(slice(None),) * dim + (slice(first, first + k),)]
         among = xp.take_along_axis(a, few, axis=dim)
         return pick(_topk, input, xp.take_along_axis(few, _order(xp, among, dim, largest), axis=dim), dim)
     return pick(_topk, input, _order(xp, a, dim, largest)[part], dim)

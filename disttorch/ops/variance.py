@@ -48,6 +48,8 @@ _std = Operation("std", lambda xp, x, **options: xp.sqrt(_var_forward(xp, x, **o
 
 
 def _arguments(name: str, input: Tensor, dim: Any, unbiased: bool | None, keepdim: bool, correction: float | None) -> dict[str, Any]:
+    if unbiased is not None and correction is not None:
+        raise TypeError(f"{name}(): unbiased={unbiased} and correction={correction} say the same, only one of them can be given")
     if isinstance(dim, bool):  # var(x, unbiased)
         dim, unbiased = None, dim
     if input._array.dtype in dt.INTEGRAL:

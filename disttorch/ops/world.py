@@ -186,6 +186,7 @@ tensors.__dict__.update(
     reduce_at=lambda a, index, source, how, include_self=True: apply(
         indexing.places.BY_KERNEL[how], a, _as_tensor(source, a), index=index, include_self=include_self
     ),
+    log_gamma_slope=partial(apply, creation.drawn_gamma._slope),
     take=lambda a, index, axis: a[(slice(None),) * axis + (index,)],
     in_layout=lambda a, strides: apply(_in_layout, a, strides=strides),
     diagonal_backward=lambda g, size, offset, dim1, dim2: apply(

@@ -1,5 +1,10 @@
 """Optimizers; as ``torch.optim``."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
 from . import lr_scheduler
 from .adafactor import Adafactor, Muon
 from .adagrad import Adadelta, Adagrad, RMSprop
@@ -29,3 +34,10 @@ __all__ = [
     "SparseAdam",
     "lr_scheduler",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """swa_utils is imported when it is first used, as its models are modules; other names are said to be absent."""
+    if name == "swa_utils":
+        return import_module(f"{__name__}.swa_utils")
+    raise AttributeError(f"disttorch.optim has no {name!r}: it is not built (yet) or no name of PyTorch's; see docs/api-coverage.md")

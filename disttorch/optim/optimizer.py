@@ -314,27 +314,27 @@ class Optimizer:
 
     def register_step_pre_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` before each step."""
-        return _register(self._pre_hooks, hook)
+        return RemovableHandle.of(self._pre_hooks, hook)
 
     def register_step_post_hook(self, hook: Callable) -> RemovableHandle:
         """Call ``hook(optimizer, args, kwargs)`` after each step."""
-        return _register(self._post_hooks, hook)
+        return RemovableHandle.of(self._post_hooks, hook)
 
     def register_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer)`` before its state is saved."""
-        return _register(self._saving["before saving"], hook, prepend)
+        return RemovableHandle.of(self._saving["before saving"], hook, prepend)
 
     def register_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer, state_dict)`` on what is saved; what it returns, if not None, is saved instead."""
-        return _register(self._saving["after saving"], hook, prepend)
+        return RemovableHandle.of(self._saving["after saving"], hook, prepend)
 
     def register_load_state_dict_pre_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer, state_dict)`` before loading; what it returns, if not None, is loaded instead."""
-        return _register(self._saving["before loading"], hook, prepend)
+        return RemovableHandle.of(self._saving["before loading"], hook, prepend)
 
     def register_load_state_dict_post_hook(self, hook: Callable, prepend: bool = False) -> RemovableHandle:
         """Call ``hook(optimizer)`` after loading."""
-        return _register(self._saving["after loading"], hook, prepend)
+        return RemovableHandle.of(self._saving["after loading"], hook, prepend)
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]
@@ -351,20 +351,12 @@ GLOBAL_POST_HOOKS: OrderedDict[int, Callable] = OrderedDict()
 
 def register_optimizer_step_pre_hook(hook: Callable) -> RemovableHandle:
     """Call ``hook(optimizer, args, kwargs)`` before each step of any optimizer."""
-    return _register(GLOBAL_PRE_HOOKS, hook)
+    return RemovableHandle.of(GLOBAL_PRE_HOOKS, hook)
 
 
 def register_optimizer_step_post_hook(hook: Callable) -> RemovableHandle:
     """Call ``hook(optimizer, args, kwargs)`` after each step of any optimizer."""
-    return _register(GLOBAL_POST_HOOKS, hook)
-
-
-def _register(hooks: OrderedDict[int, Callable], hook: Callable, prepend: bool = False) -> RemovableHandle:
-    handle = RemovableHandle(hooks)
-    hooks[handle.id] = hook
-    if prepend:
-        hooks.move_to_end(handle.id, last=False)
-    return handle
+    return RemovableHandle.of(GLOBAL_POST_HOOKS, hook)
 
 
 def _as_numbers(group: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,6 @@ def method(function: Any) -> Any:
     return function
 
 
-def add_property(name: str, get: Callable[[Tensor], Any], doc: str, put: Callable[[Tensor, Any], None] | None = None) -> None:
+def add_property(name: str, get: Callable[[Tensor], Any], doc: str, put: Callable[[Tensor, Any], Any] | None = None) -> None:
     """Attach a property to Tensor."""
     setattr(Tensor, name, property(get, put, doc=doc))

@@ -7,6 +7,7 @@ from typing import Any
 from ..autograd.variable import Tensor
 from ..backend import dtypes as dt
 from ..ops import conversion, creation, indexing
+from ..ops.linalg import norms
 from .attach import method
 
 
@@ -49,6 +50,12 @@ def new_tensor(self: Tensor, data: Any, *, dtype: Any = None, device: Any = None
         device=self.device if device is None else device,
         requires_grad=requires_grad,
     )
+
+
+@method
+def norm(self: Tensor, p: Any = "fro", dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Tensor:
+    """The p-norm of the elements over some dimensions or all; as ``torch.Tensor.norm``."""
+    return norms.torch_norm(self, p, dim, keepdim, dtype=dtype)
 
 
 @method

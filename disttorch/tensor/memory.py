@@ -168,7 +168,7 @@ def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     if namespace(self._array).name != "cpu" or is_pinned(self) or not cuda_is_available():
         return self
     pinned = wrap(for_device("cuda")[0].pinned(self._array))
-    pinned._pinned = True
+    pinned.__dict__["_pinned"] = True
     return pinned
 
 

@@ -40,7 +40,7 @@ for _name, _function in _OPERATORS.items():
     setattr(Tensor, _name, _operator)
     setattr(Tensor, f"__r{_name[2:]}", _swapped(_operator))
     if _name == "__truediv__":  # PyTorch still has the name of old
-        Tensor.__rdiv__ = Tensor.__rtruediv__  # type: ignore[attr-defined]
+        Tensor.__rdiv__ = Tensor.__rtruediv__  # type: ignore[method-assign]
     _in_place = {"__matmul__": None, "__floordiv__": "floor_divide_", "__mod__": "remainder_", "__truediv__": "div_"}.get(
         _name, f"{getattr(_function, '__name__', '')}_"
     )

@@ -1,4 +1,4 @@
-"""What surrounds the training itself: data loading."""
+"""What surrounds the training itself: data loading, recomputation of activations, exchange of memory with other libraries."""
 
 from __future__ import annotations
 

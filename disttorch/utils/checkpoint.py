@@ -19,6 +19,7 @@ from ..autograd.function import Function
 from ..autograd.grad_mode import enable_grad, is_grad_enabled, no_grad, saved_hooks
 from ..autograd.saved import pack_one, saved_tensors_hooks, unpack_one
 from ..autograd.variable import Tensor, wrap
+from ..ops import autocast
 from ..ops.creation import require_grad
 from ..ops.random import default_generator
 
@@ -211,6 +212,7 @@ class _Frame:
         self.debug = debug if debugging is None else debugging
         self.early_stop = early_stop if stopping is None else stopping
         self.random = _RandomState((*args, *kwargs.values())) if preserve_rng_state else None
+        self.autocast = autocast.mode.get()
         self.places: list[Any] = []  # weak: what backward does not need any more is not kept
         self.complete = False
         # of each backward pass that is running: the tensors of the second call
@@ -256,6 +258,7 @@ class _Frame:
         with ExitStack() as stack:
             if self.random is not None:
                 stack.enter_context(self.random.again())
+            stack.enter_context(autocast.again(self.autocast))
             stack.enter_context(enable_grad())
             stack.enter_context(saved_tensors_hooks(pack, lambda tensor: tensor))
             stack.enter_context(self.recompute_context)
@@ -310,7 +313,7 @@ def _kept(value: Any) -> Callable[[], Any]:
 class _Reentrant(Function):
     @staticmethod
     def forward(ctx: Any, function: Callable, preserve_rng_state: bool, *args: Any) -> Any:
-        ctx.function = function
+        ctx.function, ctx.autocast = function, autocast.mode.get()
         ctx.random = _RandomState(args) if preserve_rng_state else None
         ctx.arguments = [None if isinstance(a, Tensor) else a for a in args]
         ctx.at = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
@@ -323,7 +326,7 @@ class _Reentrant(Function):
         arguments = list(ctx.arguments)
         for i, t in zip(ctx.at, ctx.saved_tensors):
             arguments[i] = require_grad(wrap(t._array), True) if t._node is not None else wrap(t._array)
-        with enable_grad(), ctx.random.again() if ctx.random is not None else nullcontext():
+        with enable_grad(), autocast.again(ctx.autocast), ctx.random.again() if ctx.random is not None else nullcontext():
             returned = ctx.function(*arguments)
         outputs = returned if isinstance(returned, tuple) else (returned,)
         pairs = [(o, g) for o, g in zip(outputs, gradients) if isinstance(o, Tensor) and o._node is not None]

@@ -228,3 +228,22 @@ def test_wrong_options(options, error, message):
         checkpoint(lambda x: x * 2, disttorch.ones(1, requires_grad=True), **options)
     with pytest.warns(UserWarning, match="None of the inputs"):
         checkpoint(lambda x: x * 2, disttorch.ones(1), use_reentrant=True)
+
+
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_the_second_call_has_the_precision_of_the_first(use_reentrant):
+    model = disttorch.nn.Sequential(disttorch.nn.LayerNorm(8), disttorch.nn.Linear(8, 8), disttorch.nn.GELU(), disttorch.nn.Linear(8, 3))
+    x = disttorch.randn(4, 8, requires_grad=True)
+    found = []
+    for checkpointed in (False, True):
+        seen = []
+        handle = model[1].register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+        with disttorch.autocast("cpu", dtype=disttorch.bfloat16):
+            y = checkpoint(model, x, use_reentrant=use_reentrant) if checkpointed else model(x)
+        y.float().sum().backward()  # outside of the block, as programs do it
+        handle.remove()
+        assert set(seen) == {disttorch.bfloat16}
+        found.append([x.grad, *(p.grad for p in model.parameters())])
+        x.grad = None
+        model.zero_grad()
+    assert all(disttorch.equal(a, b) for a, b in zip(*found))

@@ -334,5 +334,5 @@ def test_what_is_refused(loader, message, state):
 def test_parts_of_workers_cannot_be_shared_anew(dataset):
     loader = DataLoader(dataset, 2)
     next(iter(loader))
-    with pytest.raises(ValueError, match="num_workers is 2, and was 0 .* each worker has its own part"):
+    with pytest.raises(ValueError, match=r"num_workers is 2, and was 0 .* each worker has its own part"):
         DataLoader(dataset, 2, num_workers=2).load_state_dict(loader.state_dict())

@@ -117,7 +117,7 @@ def test_batches(n, size, drop, expected):
         (lambda: WeightedRandomSampler([1.0], True), ValueError, "num_samples=True"),
         (lambda: WeightedRandomSampler([1.0], 1, "yes"), ValueError, "replacement='yes'"),
         (lambda: WeightedRandomSampler([[1.0]], 1), ValueError, r"shape \[1, 1\]"),
-        (lambda: list(WeightedRandomSampler([0.0, 1.0], 2, replacement=False)), RuntimeError, "without replacement"),
+        (lambda: list(WeightedRandomSampler([1.0], 2, replacement=False)), RuntimeError, "without replacement"),
         (lambda: BatchSampler("ab", 0, False), ValueError, "batch_size=0"),
         (lambda: BatchSampler("ab", 2.0, False), ValueError, "batch_size=2.0"),
         (lambda: BatchSampler("ab", True, False), ValueError, "batch_size=True"),

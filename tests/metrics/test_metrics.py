@@ -1,6 +1,8 @@
 """Metrics against formulas in NumPy on the samples of all ranks joined, with uneven shares, on any number of ranks."""
 
+import functools
 import math
+import operator
 import time
 
 import numpy as np
@@ -9,7 +11,17 @@ import pytest
 import disttorch as torch
 import disttorch.distributed as dist
 from disttorch import metrics
-from disttorch.metrics import Accuracy, ConfusionMatrix, F1Score, Mean, MetricCollection, Precision, R2Score, Recall, Throughput
+from disttorch.metrics import (
+    Accuracy,
+    ConfusionMatrix,
+    F1Score,
+    Mean,
+    MetricCollection,
+    Precision,
+    R2Score,
+    Recall,
+    Throughput,
+)
 
 CLASSES, SAMPLES = 5, 203
 AVERAGES = ["micro", "macro", "weighted", None]
@@ -54,7 +66,7 @@ def counted(ranks, metric, *arrays):
 def test_the_shares_are_all_samples():
     for count in (1, 2, 3, 4):
         rows = [b.tolist() for rank in range(count) for (b,) in share((rank, count), np.arange(SAMPLES))]
-        assert sorted(sum(rows, [])) == list(range(SAMPLES))
+        assert sorted(functools.reduce(operator.iadd, rows, [])) == list(range(SAMPLES))
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

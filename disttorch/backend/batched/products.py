@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -83,10 +84,7 @@ def _tensordot(world: Any, name: str) -> Callable[..., Any]:
 
 
 def _size(a: Any, dims: list[int]) -> int:
-    n = 1
-    for d in dims:
-        n *= a.shape[d]
-    return n
+    return math.prod(a.shape[d] for d in dims)
 
 
 def _dot(world: Any, name: str) -> Callable[..., Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["max_with_index", "min_with_index", "put_chosen"]
+__all__ = ["max_with_index", "min_with_index", "one_hot", "put_chosen"]
 
 #: Elements from which on taking the extremes at their indices is faster than a second reduction. NumPy's argmax takes 0.1 ns an
 #: element along the last axis, its maximum, which starts anew for each row, 0.6 to 4.5.
@@ -41,4 +41,10 @@ def put_chosen(source: Any, index: Any, shape: tuple[int, ...], axis: int) -> An
     else:
         places = index.reshape(-1, index.shape[axis], inner) * inner
         out.put(places + (np.arange(0, out.size, length)[:, None, None] + np.arange(inner)), source)
+    return out
+
+
+def one_hot(index: Any, count: int) -> Any:
+    out = np.zeros((*index.shape, count), np.int64)
+    out.put(index.reshape(-1) + np.arange(0, out.size, max(count, 1)), 1)
     return out

@@ -6,17 +6,21 @@ numbered through, wherever the index allows.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy
 
 from ..dtypes import HALF
 from ..kernels.indexing import grid
+from .embedding import WIDE, row_sums
 
 __all__ = ["gather"]
 
 #: up to so many elements NumPy's own way is shorter
 FEW = 512
+#: elements taken at a time: 256 KiB of positions, so that they stay in the cache
+BLOCK = 32768
 
 
 def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
@@ -44,8 +48,11 @@ def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
     lead, block, inner, trail, shape = places
     flat = a.reshape(-1)
     values = numpy.broadcast_to(values, shape)
-    if how == "add" and lead == 1 and trail >= 32 and a.flags.c_contiguous:
-        _add_rows(a.reshape(-1, trail), inner, values.reshape(-1, trail))
+    if how == "add" and lead == 1 and trail >= WIDE and block <= 4 * len(inner) and a.dtype.kind != "b":
+        chosen, sums = row_sums(values.astype(a.dtype, copy=False).reshape(-1, trail), inner, block)
+        table = a.reshape(-1, trail)
+        sums += table.take(chosen, 0)
+        table[chosen] = sums
         return
     number = inner if lead == 1 else (numpy.arange(lead)[:, None] * block + inner).reshape(-1)
     if trail != 1:
@@ -57,12 +64,22 @@ def gather(x: Any, index: Any, axis: int) -> Any:
     """``out[i, j] = x[index[i, j], j]`` for axis 0, and so on; the index may be smaller than x on other axes."""
     if not x.flags.c_contiguous:
         return x[grid(numpy, index, axis)]
-    number = index * (x.strides[axis] // x.itemsize) if axis != x.ndim - 1 else index
-    for d, n in enumerate(index.shape):
-        if d != axis and n > 1:
-            along = numpy.arange(n) * (x.strides[d] // x.itemsize)
-            number = number + along.reshape((n,) + (1,) * (x.ndim - 1 - d))
-    return x.reshape(-1)[number]
+    flat, out = x.reshape(-1), numpy.empty(index.shape, x.dtype)
+    steps = [n // x.itemsize for n in x.strides]
+    along = [
+        (d, (numpy.arange(n) * step).reshape((n,) + (1,) * (x.ndim - 1 - d)))
+        for d, (n, step) in enumerate(zip(index.shape, steps))
+        if d != axis and n > 1
+    ]
+    rows = max(1, BLOCK * len(index) // max(1, index.size))
+    for start in range(0, len(index), rows):
+        here = slice(start, start + rows)
+        number = numpy.multiply(index[here], steps[axis], dtype=numpy.int64)
+        for d, places in along:
+            number += places if d else places[here]
+        # without mode="clip" the result would be buffered; the indices are known to be in range
+        flat.take(number, out=out[here], mode="clip")
+    return out
 
 
 def _places(a: Any, parts: tuple) -> tuple[int, int, Any, int, tuple[int, ...]] | None:
@@ -81,41 +98,13 @@ def _places(a: Any, parts: tuple) -> tuple[int, int, Any, int, tuple[int, ...]] 
     block, inner = 1, None
     for d, p in reversed(arrays):
         n = a.shape[d]
-        if p.size and (int(p.max()) >= n or int(p.min()) < -n):
+        low = int(p.min()) if p.size else 0
+        if p.size and (int(p.max()) >= n or low < -n):
             raise IndexError(f"index out of bounds for dimension {d} with size {n}")
-        step = numpy.where(p < 0, p + n, p) * block
+        step = p if low >= 0 else numpy.where(p < 0, p + n, p)
+        step = step * block if block != 1 else step
         inner = step if inner is None else inner + step
         block *= n
     assert inner is not None
-    lead, trail = _product(a.shape[:first]), _product(a.shape[last + 1 :])
+    lead, trail = math.prod(a.shape[:first]), math.prod(a.shape[last + 1 :])
     return lead, block, inner.astype(numpy.intp, copy=False).reshape(-1), trail, (*a.shape[:first], *inner.shape, *a.shape[last + 1 :])
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    result = 1
-    for n in shape:
-        result *= n
-    return result
-
-
-def _add_rows(table: Any, numbers: Any, rows: Any) -> None:
-    """In rounds: of each place one row is added as a whole, until few are left, which are added element by element."""
-    last = numpy.empty(len(table), numpy.intp)
-    left = numpy.arange(len(numbers))
-    few = len(numbers) // 16
-    while len(left) > few:
-        places = numbers[left]
-        turn = numpy.arange(len(left))
-        last[places] = turn
-        is_last = last[places] == turn
-        now, left = left[is_last], left[~is_last]
-        places = numbers[now]
-        sums = table.take(places, 0)
-        sums += rows.take(now, 0)
-        table[places] = sums
-        if len(now) < few:  # many rows for few places
-            break
-    if len(left):
-        trail = table.shape[1]
-        number = (numbers[left][:, None] * trail + numpy.arange(trail)).reshape(-1)
-        numpy.add.at(table.reshape(-1), number, rows.take(left, 0).astype(table.dtype, copy=False).reshape(-1))

@@ -94,7 +94,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[A
         np.divide(mean, count, mean)
         out = rows - mean
         rstd = np.empty(mean.shape, x.dtype)
-        inverse_root(np.add.reduce(out * out, 1, keepdims=True), count, eps, rstd)
+        inverse_root(np.vecdot(out, out)[:, None], count, eps, rstd)
         np.multiply(out, rstd, out)
         if weight is not None:
             np.multiply(out, weight.reshape(-1), out)
@@ -189,8 +189,7 @@ def small_rows_backward(
     to = rows.dtype if weight is None else weight.dtype
     gw, gb = (total(a, 0).reshape(tail).astype(to, copy=False) for a in (above * h, above))
     scaled = above if weight is None else above * weight.reshape(-1)
-    gx = scaled * h
-    np.multiply(h, total(gx, 1, keepdims=True) / count, gx)
+    gx = h * (np.vecdot(h, scaled) / count)[:, None]
     np.subtract(scaled, gx, gx)
     if mean is not None:
         np.subtract(gx, total(scaled, 1, keepdims=True) / count, gx)

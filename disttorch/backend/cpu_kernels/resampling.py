@@ -17,6 +17,8 @@ __all__ = ["resample"]
 
 #: up to how many elements a tap is multiplying by zeros faster than looking elements up
 DENSE = 96
+#: up to how many slices copying them is faster than looking elements up
+MOST_SLICES = 8
 
 
 def resample(x: Any, along: tuple[tuple[int, Taps], ...]) -> Any:
@@ -68,9 +70,33 @@ def by_matrix(x: Any, axis: int, taps: Taps) -> Any:
 
 
 def picked(x: Any, positions: Any, axis: int) -> Any:
-    """The elements at positions along an axis: a view where they lie at equal distances, else a copy."""
-    if positions.size > 1:
-        step = int(positions[1] - positions[0])
-        if step > 0 and (np.diff(positions) == step).all():
-            return x[(slice(None),) * axis + (slice(int(positions[0]), int(positions[-1]) + 1, step),)]
-    return np.take(x, positions, axis=axis, mode="clip")
+    """The elements at positions along an axis: a view where they lie at equal distances, else a copy, by slices if they are few."""
+    before = (slice(None),) * axis
+    found = slices(positions)
+    if found is None:
+        return np.take(x, positions, axis=axis, mode="clip")
+    if len(found) == 1 and (found[0][1].step or 0) > 0:
+        return x[(*before, found[0][1])]
+    out = np.empty((*x.shape[:axis], len(positions), *x.shape[axis + 1 :]), x.dtype)
+    for there, here in found:
+        out[(*before, there)] = x[(*before, here)]
+    return out
+
+
+def slices(positions: Any) -> list[tuple[slice, slice]] | None:
+    """Positions as (slice of the result, slice of the input); None where they are too many."""
+    steps = np.diff(positions)
+    changes = np.flatnonzero(np.diff(steps)) + 1
+    if len(changes) > MOST_SLICES or len(positions) < 2:
+        return None
+    found, start = [], 0
+    for last in (*changes.tolist(), len(steps)):
+        if last < start:  # the step from one slice to the next
+            continue
+        first, end, step = int(positions[start]), int(positions[last]), int(steps[start]) if last > start else 1
+        if step == 0:
+            return None
+        behind = end + (1 if step > 0 else -1)
+        found.append((slice(start, last + 1), slice(first, behind if behind >= 0 else None, step)))
+        start = last + 1
+    return found

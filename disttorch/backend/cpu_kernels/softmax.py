@@ -26,7 +26,6 @@ __all__ = [
 BLOCK = 32768
 #: Up to so many elements the interpreter is the cost.
 SMALL = 2048
-SINGLE = np.dtype(np.float32)
 
 
 def softmax(x: Any, axis: int) -> Any:
@@ -48,8 +47,8 @@ def softmax_backward(g: Any, out: Any, axis: int) -> Any:
     if not rowwise(out, axis) or g.dtype != out.dtype:
         return plain.softmax_backward(np, g, out, axis)
     if out.size <= SMALL:
-        grad = g * out
-        return np.subtract(grad, out * np.add.reduce(grad, axis, keepdims=True), grad)
+        grad = g - np.vecdot(g, out)[..., None]
+        return np.multiply(grad, out, grad)
     grad = np.empty(out.shape, out.dtype)
     for from_above, o, result in blocks(g, out, grad):
         np.subtract(from_above, np.vecdot(from_above, o)[:, None], result)

@@ -2,7 +2,8 @@
 
 A plain kernel is a function whose first argument is the namespace ``xp`` and which only calls what every namespace
 has, without changing an array in place. So it runs on NumPy arrays, on CuPy arrays and on tensors (which makes it
-differentiable), and it is the specification that a backend's own fast version is tested against.
+differentiable), and it is the specification that a backend's own fast version is tested against. The few that write into
+arrays (optimizer steps, factorizations) say so, and tensors do not go through them.
 """
 
 from __future__ import annotations
@@ -28,17 +29,18 @@ for _family in (
     "airy",
     "attention",
     "bessel",
-    "clipping",
     "choosing",
+    "clipping",
     "convolution",
     "ctc",
     "elementary",
     "embedding",
     "factorization",
     "folding",
-    "fourier", "indefinite",
+    "fourier",
     "gamma",
     "gamma_draws",
+    "indefinite",
     "indexing",
     "irregular_pooling",
     "modified_bessel",

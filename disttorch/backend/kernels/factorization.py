@@ -7,6 +7,7 @@ sections 3.1 and 3.4 (triangular systems, LU) and 4.2 (Cholesky); pivots and `in
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from . import kernel
@@ -15,7 +16,7 @@ from . import kernel
 BLOCK = 32
 
 
-def _magnitude(xp: Any, a: Any) -> Any:
+def magnitude(xp: Any, a: Any) -> Any:
     """What LAPACK compares pivots by: for complex numbers |re| + |im|."""
     return xp.abs(a.real) + xp.abs(a.imag) if a.dtype.kind == "c" else xp.abs(a)
 
@@ -29,14 +30,14 @@ def lu_factor(xp: Any, a: Any) -> tuple[Any, Any, Any]:
     """
     batch, (m, n) = a.shape[:-2], a.shape[-2:]
     k = min(m, n)
-    lu = xp.reshape(xp.array(a), (-1, m, n) if a.size else (_product(batch), m, n))
+    lu = xp.reshape(xp.array(a), (-1, m, n) if a.size else (math.prod(batch), m, n))
     count = lu.shape[0]
     pivots = xp.zeros((count, k), "int32")
     matrices = xp.arange(count)
     for start in range(0, k, BLOCK):
         stop = min(start + BLOCK, k)
         for j in range(start, stop):
-            chosen = xp.argmax(_magnitude(xp, lu[:, j:, j]), axis=1) + j
+            chosen = xp.argmax(magnitude(xp, lu[:, j:, j]), axis=1) + j
             pivots[:, j] = chosen + 1
             row = xp.array(lu[:, j])
             lu[:, j] = lu[matrices, chosen]
@@ -54,18 +55,11 @@ def lu_factor(xp: Any, a: Any) -> tuple[Any, Any, Any]:
     return xp.reshape(lu, a.shape), xp.reshape(pivots, (*batch, k)), xp.reshape(info, batch).astype("int32")
 
 
-def _product(sizes: tuple[int, ...]) -> int:
-    count = 1
-    for n in sizes:
-        count *= n
-    return count
-
-
 @kernel
 def permutation(xp: Any, pivots: Any, m: int, inverse: bool) -> Any:
     """The order of rows, int64 (..., m), that exchanging by pivots (..., k) in turn gives; or the order that undoes it."""
     batch, k = pivots.shape[:-1], pivots.shape[-1]
-    flat = xp.reshape(pivots, (_product(batch), k)).astype("int64") - 1
+    flat = xp.reshape(pivots, (math.prod(batch), k)).astype("int64") - 1
     order = xp.array(xp.broadcast_to(xp.arange(m), (flat.shape[0], m)))
     rows = xp.arange(flat.shape[0])
     for j in reversed(range(k)) if inverse else range(k):

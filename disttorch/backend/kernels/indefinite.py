@@ -10,13 +10,10 @@ import math
 from typing import Any
 
 from . import kernel
+from .factorization import magnitude
 
 #: Bounds the growth of elements for blocks of one row and of two alike.
 ALPHA = (1 + math.sqrt(17)) / 8
-
-
-def _magnitude(xp: Any, a: Any) -> Any:
-    return xp.abs(a.real) + xp.abs(a.imag) if a.dtype.kind == "c" else xp.abs(a)
 
 
 @kernel
@@ -74,23 +71,23 @@ def _factor(xp: Any, a: Any, pivots: Any, hermitian: bool) -> int:
 def _choice(xp: Any, a: Any, k: int, hermitian: bool) -> tuple[int, int]:
     """How many rows the next block has (0: one, which is zero), and which row comes to its end."""
     n = a.shape[0]
-    here = float(abs(a[k, k].real) if hermitian else _magnitude(xp, a[k, k]))
+    here = float(abs(a[k, k].real) if hermitian else magnitude(xp, a[k, k]))
     greatest = 0.0
     at = k
     if k + 1 < n:
-        sizes = _magnitude(xp, a[k + 1 :, k])
+        sizes = magnitude(xp, a[k + 1 :, k])
         at = k + 1 + int(xp.argmax(sizes))
         greatest = float(sizes[at - k - 1])
     if max(here, greatest) == 0 or math.isnan(here):
         return 0, k
     if here >= ALPHA * greatest:
         return 1, k
-    beside = float(xp.max(_magnitude(xp, a[at, k:at])))
+    beside = float(xp.max(magnitude(xp, a[at, k:at])))
     if at + 1 < n:
-        beside = max(beside, float(xp.max(_magnitude(xp, a[at + 1 :, at]))))
+        beside = max(beside, float(xp.max(magnitude(xp, a[at + 1 :, at]))))
     if here >= ALPHA * greatest * (greatest / beside):
         return 1, k
-    there = float(abs(a[at, at].real) if hermitian else _magnitude(xp, a[at, at]))
+    there = float(abs(a[at, at].real) if hermitian else magnitude(xp, a[at, at]))
     return (1, at) if there >= ALPHA * beside else (2, at)
 
 

@@ -57,7 +57,7 @@ def erf(xp: Any, x: Any) -> Any:
     """
     if x.dtype.itemsize < 8:
         wide_x = wide(xp, x)
-        return narrow(xp, xp.tanh(wide_x * horner(ERF_AS_TANH, wide_x * wide_x)), x.dtype)
+        return narrow(xp, erf_single(xp, wide_x), x.dtype)
     size = xp.abs(x)
     inner = erf_inside(x)
     outer = xp.copysign(1.0 - erfc_outside(xp, size), x)
@@ -103,7 +103,8 @@ def gelu(xp: Any, x: Any, approximate: str) -> Any:
     check_gelu(approximate)
     wide_x = wide(xp, x)
     if approximate == "none":
-        twice = xp.erf(wide_x * sqrt(0.5)) + 1.0
+        scaled = wide_x * sqrt(0.5)
+        twice = (erf_single(xp, scaled) if scaled.dtype.itemsize < 8 else xp.erf(scaled)) + 1.0
     else:
         twice = xp.tanh((wide_x * wide_x * (GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE) * wide_x) + 1.0
     return narrow(xp, wide_x * twice * 0.5, x.dtype)
@@ -116,7 +117,9 @@ def gelu_backward(xp: Any, g: Any, x: Any, approximate: str) -> Any:
     wide_x = wide(xp, x)
     square = wide_x * wide_x
     if approximate == "none":
-        slope = xp.erf(wide_x * sqrt(0.5)) * 0.5 + 0.5 + wide_x * xp.exp(square * -0.5) * (1 / sqrt(2 * pi))
+        scaled = wide_x * sqrt(0.5)
+        inside = erf_single(xp, scaled) if scaled.dtype.itemsize < 8 else xp.erf(scaled)
+        slope = inside * 0.5 + 0.5 + wide_x * xp.exp(square * -0.5) * (1 / sqrt(2 * pi))
     else:
         t = xp.tanh((square * (GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE) * wide_x)
         inner = square * (3 * GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE
@@ -143,6 +146,11 @@ def horner(coefficients: tuple[float, ...], x: Any) -> Any:
     for c in coefficients[-3::-1]:
         total = total * x + c
     return total
+
+
+def erf_single(xp: Any, x: Any) -> Any:
+    """erf for float32."""
+    return xp.tanh(x * horner(ERF_AS_TANH, x * x))
 
 
 def erf_inside(x: Any) -> Any:

@@ -46,14 +46,7 @@ def _runs(tensors: list[Tensor]) -> list[Any]:
 
 def _joined(run: list[Any]) -> Any:
     first = run[0]
-    offset = first.__array_interface__["data"][0] - _memory_start(first)
-    return cpu.as_strided(first, (sum(a.size for a in run),), (first.itemsize,), offset)
-
-
-def _memory_start(a: Any) -> int:
-    while isinstance(a.base, type(a)):
-        a = a.base
-    return a.__array_interface__["data"][0]
+    return cpu.restride(first, (sum(a.size for a in run),), (first.itemsize,), 0)
 
 
 def _norm(xp: Any, a: Any, p: float) -> Any:

@@ -319,10 +319,18 @@ def _check_trials(xp: Any, count: Any, p: Any) -> None:
         raise RuntimeError("binomial: probabilities must be in [0, 1]")
 
 
-poisson = _counts("poisson", lambda source, rate: source.poisson(rate), _check_rates)
-poisson.__doc__ = "Poisson-distributed counts with the rates that the input says, in its dtype; as ``torch.poisson``."
-binomial = _counts("binomial", lambda source, count, p: source.binomial(count, p), _check_trials)
-binomial.__doc__ = "How many of `count` trials succeed with probability `prob`, for each element; as ``torch.binomial``."
+_poisson = _counts("poisson", lambda source, rate: source.poisson(rate), _check_rates)
+_binomial = _counts("binomial", lambda source, count, p: source.binomial(count, p), _check_trials)
+
+
+def poisson(input: Tensor, generator: Generator | None = None) -> Tensor:
+    """Poisson-distributed counts with the rates that the input says, in its dtype; as ``torch.poisson``."""
+    return _poisson(input, generator=generator)
+
+
+def binomial(count: Tensor, prob: Tensor, generator: Generator | None = None) -> Tensor:
+    """How many of `count` trials succeed with probability `prob`, for each element; as ``torch.binomial``."""
+    return _binomial(count, prob, generator=generator)
 
 
 def multinomial(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
@@ -9,6 +11,14 @@ from ...backend import namespace
 from ..random import Generator, generator_for
 
 __all__ = ["log_gamma_draws"]
+
+
+def _no_second_derivative(g: Any, x: Any, y: Any) -> Any:
+    raise NotImplementedError("the second derivative of a gamma-distributed draw by its shape parameter is not known")
+
+
+# the slope as an operation of its own, for gradients with a graph, which other parameters' second derivatives may need
+_slope = Operation("log_gamma_slope", lambda xp, x, y: xp.log_gamma_slope(x, y), x=_no_second_derivative, y=_no_second_derivative)
 
 _draws = Operation("log_gamma_draws", lambda xp, x, *, drawn: drawn, x=lambda g, x, out, xp: g * xp.log_gamma_slope(x, out))
 

@@ -44,7 +44,7 @@ def _steps(start: Any, end: Any, step: Any, is_inclusive: bool) -> int:
 
 
 def arange(
-    start: Any = 0,
+    start: Any = None,
     end: Any = None,
     step: Any = 1,
     *,
@@ -69,7 +69,11 @@ def arange(
     tensor([1.0000, 1.5000, 2.0000])
     """
     if end is None:
-        start, end = 0, start
+        start, end = None, start
+    if end is None:
+        raise TypeError("arange(): where it ends must be given")
+    if start is None:
+        start = 0
     return _in_steps(start, end, step, False, out, dtype, layout, device, requires_grad)
 
 
@@ -82,6 +86,7 @@ def range(
     dtype: Any = None,
     layout: Any = None,
     device: Any = None,
+    pin_memory: bool = False,
     requires_grad: bool = False,
 ) -> Tensor:
     """Numbers from `start` to `end`, which is included, floating point unless a dtype is given; as ``torch.range``."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ...autograd.operation import Operation, apply
@@ -120,9 +121,7 @@ _masked_scatter = Operation(
 def _taken(g: Any, mask: Any, source_shape: Any, xp: Any) -> Any:
     """What went into the mask's places, the rest of the source being unused."""
     values = g[mask]
-    size = 1
-    for n in source_shape:
-        size *= n
+    size = math.prod(source_shape)
     return xp.reshape(xp.put_slice(values, (size,), slice(0, values.shape[0])), tuple(source_shape))
 
 

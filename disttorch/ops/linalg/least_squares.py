@@ -75,6 +75,7 @@ def tolerances(name: str, A: Tensor, atol: Any, rtol: Any, rcond: Any = None) ->
 
 
 @with_out
+@with_out
 def pinv(A: Tensor, rcond: Any = None, hermitian: bool = False, *, atol: Any = None, rtol: Any = None) -> Tensor:
     """The pseudo-inverse (Moore-Penrose); as ``torch.linalg.pinv``.
 
@@ -142,6 +143,7 @@ _lstsq = Operation("linalg_lstsq", _lstsq_forward, results=3, gradients=_lstsq_r
 DRIVERS = ("gels", "gelsy", "gelsd", "gelss")
 
 
+@with_out
 @with_out
 def lstsq(A: Tensor, B: Tensor, rcond: float | None = None, *, driver: str | None = None) -> LstsqResult:
     """X that makes the norm of A X - B least, and of those the least X; as ``torch.linalg.lstsq``.

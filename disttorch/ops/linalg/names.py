@@ -40,6 +40,11 @@ FUNCTIONS = "cdist chain_matmul lu_unpack nuclear_norm pca_lowrank svd_lowrank t
 TWINS = "addbmm addmm addmv addr baddbmm renorm"
 OUT = "renorm"
 ALIASES = {"ger": "outer"}
+ARGUMENTS = {
+    "cholesky_solve": {"input2": "L"},
+    "orgqr": {"input2": "tau"},
+    "ormqr": {"input2": "tau", "input3": "other"},
+}
 
 __all__ = [
     "addbmm", "addmm", "addmv", "addr", "baddbmm", "cdist", "chain_matmul", "cholesky", "cholesky_inverse", "cholesky_solve",

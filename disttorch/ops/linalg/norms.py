@@ -288,7 +288,9 @@ torch_norm.__name__ = torch_norm.__qualname__ = "norm"
 
 
 def nuclear_norm(input: Tensor, dim: Any = None, keepdim: bool = False) -> Tensor:
-    """The sum of singular values; as ``torch.nuclear_norm``."""
+    """The sum of singular values; as ``torch.nuclear_norm``, also ``nuclear_norm(input, keepdim)``."""
+    if isinstance(dim, bool):
+        dim, keepdim = None, dim
     if dim is None:
         if input.ndim != 2:
             raise RuntimeError(

@@ -345,7 +345,7 @@ def trace(input: Tensor) -> Tensor:
     return input.diagonal().sum()
 
 
-def vander(x: Tensor, N: int | None = None) -> Tensor:
+def vander(x: Tensor, *, N: int | None = None) -> Tensor:
     """Powers 0 to N - 1 of the elements, in columns (..., n, N); as ``torch.linalg.vander``."""
     check_tensor("linalg.vander", x)
     x = x if x.ndim else x.unsqueeze(0)

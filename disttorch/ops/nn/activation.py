@@ -184,7 +184,7 @@ def celu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     return _elementwise("celu", _elu, input, inplace, alpha=alpha, scale=1.0, rate=1 / alpha)
 
 
-def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
     """x * Phi(x) with the normal distribution function Phi; as ``torch.nn.functional.gelu``.
 
     Parameters

@@ -18,10 +18,11 @@ def _embedding_rule(g: Any, indices: Any, weight_shape: Any, padding_idx: int | 
     at = getattr(indices, "_array", indices)
     width = weight_shape[1]
     g = xp.reshape(g, (at.size, width))
-    factors = row_factors(at.reshape(-1), weight_shape[0], padding_idx, scale_grad_by_freq)
+    at = at.reshape(-1)
+    factors = row_factors(at, weight_shape[0], padding_idx, scale_grad_by_freq)
     if factors is not None:
         g = g * xp.asarray(factors if xp.ndarray is not Tensor else wrap(factors), dtype=g.dtype)[:, None]
-    return xp.add_rows(g, at.reshape(-1), weight_shape[0])
+    return xp.add_rows(g, at, weight_shape[0])
 
 
 def row_factors(at: Any, rows: int, padding_idx: int | None, scale_grad_by_freq: bool) -> Any:
@@ -54,10 +55,12 @@ def check_rows(name: str, input: Any, weight: Tensor, padding_idx: int | None) -
         if not -rows <= padding_idx < rows:
             raise RuntimeError(f"{name}: padding_idx {padding_idx} must be within the {rows} rows of weight")
         padding_idx %= rows
-    xp = namespace(input._array)
-    if xp.name == "cpu" and input._array.size:
-        low, high = int(xp.min(input._array)), int(xp.max(input._array))
-        if low < 0 or high >= rows:
+    a = input._array
+    xp = namespace(a)
+    if xp.name == "cpu" and a.size:
+        # as an unsigned number a negative one is larger than any row
+        if a.view("uint64" if a.itemsize == 8 else "uint32").max() >= rows:
+            low, high = int(xp.min(a)), int(xp.max(a))
             raise IndexError(f"{name}: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
     return padding_idx
 
@@ -129,12 +132,12 @@ def renormalize(weight: Tensor, at: Any, max_norm: float, norm_type: float) -> N
     bump_version(weight)
 
 
-def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     """1 at each index and 0 elsewhere, along a new last dimension; as ``torch.nn.functional.one_hot``.
 
     Parameters
     ----------
-    tensor : Tensor
+    input : Tensor
         int64, not negative, of any shape.
     num_classes : int
         The size of the new dimension; one more than the greatest index unless given.
@@ -142,7 +145,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     Returns
     -------
     Tensor
-        int64, (*tensor.shape, num_classes)
+        int64, (*input.shape, num_classes)
 
     Raises
     ------
@@ -156,9 +159,9 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     tensor([[1, 0, 0],
             [0, 0, 1]])
     """
-    a = tensor._array
+    a = input._array
     if a.dtype != dt.int64.numpy:
-        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {tensor.dtype}")
+        raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor, got {input.dtype}")
     xp = namespace(a)
     if not a.size:
         if num_classes <= 0:
@@ -171,4 +174,4 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
             num_classes = high + 1
         elif high >= num_classes:
             raise RuntimeError(f"Class values must be smaller than num_classes, but there is {high} with num_classes={num_classes}.")
-    return wrap((a[..., None] == xp.arange(num_classes)).astype(dt.int64.numpy))
+    return wrap(xp.one_hot(a, num_classes))

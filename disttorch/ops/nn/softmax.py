@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd.operation import Operation, apply
+from ...autograd.operation import Operation, apply, recorded
 from ...autograd.variable import Tensor
+from ...backend import NAMESPACES
 from ..dims import normal_dim
 from .arguments import check_floating, warn
 
 __all__ = ["log_softmax", "softmax", "softmin"]
-
-# What users find of this family, and where: see ops/public.py.
-BOTH = "log_softmax softmax"
-OUT = "log_softmax softmax"
 
 _softmax = Operation(
     "softmax",
@@ -37,10 +34,13 @@ def _along(name: str, operation: Operation, input: Tensor, dim: int | None, dtyp
         warn(
             f"Implicit dimension choice for {name} has been deprecated. Change the call to include dim={dim} as an argument."
         )
-    if not input._array.ndim:
+    a = input._array
+    if not a.ndim:
         normal_dim(dim, 0, name)
         return apply(operation, input.reshape(1), dim=0).reshape(())
-    return apply(operation, input, dim=normal_dim(dim, input._array.ndim, name))
+    if not 0 <= dim < a.ndim:
+        dim = normal_dim(dim, a.ndim, name)
+    return recorded(operation, input, operation.forward(NAMESPACES[a.__class__], a, dim=dim), {"dim": dim})
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:

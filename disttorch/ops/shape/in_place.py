@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
@@ -51,7 +52,7 @@ transpose_ = swapdims_ = _become("transpose_", views.transpose)
 swapaxes_ = _become("swapaxes_", views.swapaxes)
 
 
-def resize_(input: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
+def resize_(input: Tensor, *sizes: Any, size: Any = None, memory_format: Any = None) -> Tensor:
     """Change the shape, keeping the elements that are there in their order in memory; as ``torch.Tensor.resize_``.
 
     Where the tensor's memory is too small it gets another one, and tensors on the old one do not follow.
@@ -63,16 +64,14 @@ def resize_(input: Tensor, *sizes: Any, memory_format: Any = None) -> Tensor:
     """
     if input._node is not None:
         raise RuntimeError("cannot resize variables that require grad")
-    shape = as_shape(sizes, "resize_")
+    shape = as_shape(sizes if size is None else (tuple(size),), "resize_")
     if any(n < 0 for n in shape):
         raise RuntimeError(f"resize_: negative size in {list(shape)}")
     a = input._array
     if shape == a.shape:
         return input
     xp = namespace(a)
-    count = 1
-    for n in shape:
-        count *= n
+    count = math.prod(shape)
     start, available = xp.storage_of(a)
     here = xp.address_of(a) - start
     steps, step = [], a.itemsize

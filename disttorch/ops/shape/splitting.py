@@ -18,6 +18,11 @@ BOTH = """
     chunk dsplit hsplit narrow select split split_with_sizes tensor_split unbind unsafe_chunk unsafe_split
     unsafe_split_with_sizes vsplit
 """
+ARGUMENTS = {
+    "split": {"split_size": "split_size_or_sections"},
+    "tensor_split": dict.fromkeys(("sections", "indices", "tensor_indices_or_sections"), "indices_or_sections"),
+    "unsafe_split": {"split_size": "split_size_or_sections"},
+}
 
 
 def _part(input: Tensor, dim: int, start: int, stop: int) -> Tensor:

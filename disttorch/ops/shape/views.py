@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,9 +121,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         raise RuntimeError(f"flatten() has invalid args: start_dim {start_dim} cannot come after end_dim {end_dim}")
     if start == end:
         return input
-    size = 1
-    for n in shape[start : end + 1]:
-        size *= n
+    size = math.prod(shape[start : end + 1])
     return _reshaped(input, input._array.reshape(*shape[:start], size, *shape[end + 1 :]))
 
 
@@ -142,7 +141,7 @@ def ravel(input: Tensor) -> Tensor:
     return reshape(input, -1)
 
 
-def squeeze(input: Tensor, dim: Any = None, *, axis: Any = None) -> Tensor:
+def squeeze(input: Tensor, dim: Any = None, *dims: int, axis: Any = None) -> Tensor:
     """Without the dimensions of size 1, or those of them that are named; as ``torch.squeeze``.
 
     Examples
@@ -152,9 +151,9 @@ def squeeze(input: Tensor, dim: Any = None, *, axis: Any = None) -> Tensor:
     disttorch.Size([1, 3])
     """
     shape = input._array.shape
-    dim = axis if dim is None else dim
-    dims: tuple[int, ...] | None = () if dim == () else normal_dims(dim, len(shape), "squeeze")
-    kept = tuple([n for i, n in enumerate(shape) if n != 1 or (dims is not None and i not in dims)])
+    dim = axis if dim is None else (dim, *dims) if dims else dim
+    named: tuple[int, ...] | None = () if dim == () else normal_dims(dim, len(shape), "squeeze")
+    kept = tuple([n for i, n in enumerate(shape) if n != 1 or (named is not None and i not in named)])
     return _reshaped(input, input._array.reshape(kept), _squeeze)
 
 
@@ -312,9 +311,9 @@ def expand_as(input: Tensor, other: Tensor) -> Tensor:
     return expand(input, other._array.shape)
 
 
-def sum_to_size(input: Tensor, *size: Any) -> Tensor:
+def sum_to_size(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """The sum over the dimensions that `expand` would stretch from a shape to this tensor's; as ``torch.Tensor.sum_to_size``."""
-    wanted, shape = as_shape(size, "sum_to_size"), tuple(input._array.shape)
+    wanted, shape = as_shape(sizes if size is None else (tuple(size),), "sum_to_size"), tuple(input._array.shape)
     extra = len(shape) - len(wanted)
     if extra < 0 or any(n not in (1, m) for n, m in zip(wanted, shape[extra:])):
         raise RuntimeError(f"size {list(wanted)} is not expandable to size {list(shape)}.")
@@ -324,9 +323,9 @@ def sum_to_size(input: Tensor, *size: Any) -> Tensor:
     return reshape(input.sum(stretched, keepdim=True), wanted) if stretched else input
 
 
-def broadcast_to(input: Tensor, size: Any) -> Tensor:
+def broadcast_to(input: Tensor, *sizes: Any, size: Any = None) -> Tensor:
     """`expand`, by its other name."""
-    return expand(input, tuple(size))
+    return expand(input, as_shape(sizes) if size is None else tuple(size))
 
 
 def broadcast_shapes(*shapes: Any) -> Any:

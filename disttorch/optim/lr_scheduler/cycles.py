@@ -26,10 +26,6 @@ def _for_each_group(name: str, optimizer: Optimizer, value: Any) -> list[Any]:
     return [value] * len(optimizer.param_groups)
 
 
-def _momentum(group: dict[str, Any]) -> float:
-    return group["betas"][0] if "betas" in group else group["momentum"]
-
-
 def _set_momentum(group: dict[str, Any], value: float) -> None:
     if "betas" in group:
         group["betas"] = (value, *group["betas"][1:])

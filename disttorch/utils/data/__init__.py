@@ -14,6 +14,7 @@ from .dataset import (
     random_split,
 )
 from .distributed import DistributedSampler
+from .files import NpyDataset, ShardedFiles
 from .sampler import (
     BatchSampler,
     RandomSampler,
@@ -22,6 +23,8 @@ from .sampler import (
     SubsetRandomSampler,
     WeightedRandomSampler,
 )
+from .sharing import DistributedBatchSampler, ShardedIterable
+from .split import train_test_split
 from .worker import WorkerInfo, get_worker_info
 
 __all__ = [
@@ -30,11 +33,15 @@ __all__ = [
     "ConcatDataset",
     "DataLoader",
     "Dataset",
+    "DistributedBatchSampler",
     "DistributedSampler",
     "IterableDataset",
+    "NpyDataset",
     "RandomSampler",
     "Sampler",
     "SequentialSampler",
+    "ShardedFiles",
+    "ShardedIterable",
     "StackDataset",
     "Subset",
     "SubsetRandomSampler",
@@ -46,4 +53,5 @@ __all__ = [
     "distributed",
     "get_worker_info",
     "random_split",
+    "train_test_split",
 ]

@@ -314,8 +314,10 @@ def whole_batches(dataset: Any) -> Callable[[Sequence[int]], list[Tensor]] | Non
 
     It has not if a subclass changed what a sample is.
     """
-    if isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__:
-        return dataset._whole_batch
+    if isinstance(dataset, TensorDataset):
+        kinds = type(dataset).__mro__
+        by_index, whole = (next(k for k in kinds if name in k.__dict__) for name in ("__getitem__", "_whole_batch"))
+        return dataset._whole_batch if by_index is whole else None
     if isinstance(dataset, Subset) and type(dataset).__getitem__ is Subset.__getitem__:
         inner = whole_batches(dataset.dataset)
         if inner is not None:

@@ -98,6 +98,24 @@ class DistributedSampler(Sampler[int]):
         self.epoch = epoch
 
 
+def replicas_or_group(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+    """Number of ranks and own rank as given, or those of the default process group, or 1 and 0 where there is none.
+
+    Raises
+    ------
+    ValueError
+        If the rank is not below the number.
+    """
+    from ... import distributed
+
+    size, own = (distributed.get_world_size(), distributed.get_rank()) if distributed.is_initialized() else (1, 0)
+    num_replicas = size if num_replicas is None else num_replicas
+    rank = own if rank is None else rank
+    if not 0 <= rank < num_replicas:
+        raise ValueError(f"Invalid rank {rank}, rank should be in the interval [0, {num_replicas - 1}]")
+    return num_replicas, rank
+
+
 def own_rank() -> int:
     """This process's rank in the default process group; 0 where there is none."""
     from ... import distributed

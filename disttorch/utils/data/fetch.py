@@ -64,7 +64,7 @@ class Fetch:
 
     def note(self) -> dict[str, Any]:
         """Where the dataset is: its own state if it has one, its iterator's, and how many samples it has given."""
-        note = {"dataset": self._dataset.state_dict()} if _has_state(self._dataset) else {}
+        note = {"dataset": self._dataset.state_dict()} if has_state(self._dataset) else {}
         if self._samples is not None:
             note["samples"] = self._samples.taken
             if self._samples.has_state:
@@ -78,7 +78,7 @@ class _Samples:
     def __init__(self, dataset: Any, note: dict[str, Any]) -> None:
         self.taken = note.get("samples", 0)
         self.iterator = iter(dataset)
-        self.has_state = self.iterator is not dataset and _has_state(self.iterator)
+        self.has_state = self.iterator is not dataset and has_state(self.iterator)
         if "iterator" in note:
             self.iterator.load_state_dict(note["iterator"])
         elif "dataset" not in note:
@@ -91,7 +91,8 @@ class _Samples:
         return batch
 
 
-def _has_state(obj: Any) -> bool:
+def has_state(obj: Any) -> bool:
+    """Whether an object can say where it is, and be put there again."""
     return callable(getattr(obj, "state_dict", None)) and callable(getattr(obj, "load_state_dict", None))
 
 

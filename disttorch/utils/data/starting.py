@@ -6,7 +6,6 @@ restored afterwards.
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import warnings
@@ -14,23 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ...backend.threads import VARIABLES, loaded
+
 __all__ = ["context_for", "surroundings"]
 
 #: what tells a process that it is a rank of an MPI job: a worker that a script makes import mpi4py must not join it
 RANK_VARIABLES = ("PMI_", "PMIX_", "PMI2_", "OMPI_", "PRTE_", "PRRTE_", "HYDRA_", "HYDI_", "MPI_LOCAL", "MPIR_")
-
-#: of libraries not loaded yet, that is in workers that are not forked
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-
-#: of libraries that are: parts of their file names, and the functions that ask for and set the number of threads
-THREAD_FUNCTIONS = (
-    ("openblas", "scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"),
-    ("openblas", "openblas_get_num_threads64_", "openblas_set_num_threads64_"),
-    ("openblas", "openblas_get_num_threads", "openblas_set_num_threads"),
-    ("libgomp", "omp_get_max_threads", "omp_set_num_threads"),
-    ("libomp", "omp_get_max_threads", "omp_set_num_threads"),
-    ("libiomp", "omp_get_max_threads", "omp_set_num_threads"),
-)
 
 START_METHOD = "DISTTORCH_WORKER_START_METHOD"
 
@@ -60,12 +48,12 @@ def context_for(given: Any) -> Any:
 @contextmanager
 def surroundings() -> Iterator[None]:
     """While processes are started: the environment and the libraries' threads as workers shall have them."""
-    changed = {n: value for n, value in os.environ.items() if n.startswith(RANK_VARIABLES) or n in THREAD_VARIABLES}
-    threads = [(set_threads, get_threads()) for get_threads, set_threads in _loaded()]
+    changed = {n: value for n, value in os.environ.items() if n.startswith(RANK_VARIABLES) or n in VARIABLES}
+    threads = [(set_threads, get_threads()) for get_threads, set_threads in loaded()]
     try:
         for name in changed:
             del os.environ[name]
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+        os.environ.update(dict.fromkeys(VARIABLES, "1"))
         for set_threads, _ in threads:
             set_threads(1)
         with warnings.catch_warnings():
@@ -74,26 +62,8 @@ def surroundings() -> Iterator[None]:
             warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
             yield
     finally:
-        for name in THREAD_VARIABLES:
+        for name in VARIABLES:
             os.environ.pop(name, None)
         os.environ.update(changed)
         for set_threads, count in threads:
             set_threads(count)
-
-
-def _loaded() -> list[tuple[Any, Any]]:
-    """The functions of those libraries of `THREAD_FUNCTIONS` that this process has loaded."""
-    with open("/proc/self/maps") as file:
-        paths = {line.split(maxsplit=5)[5].rstrip() for line in file if ".so" in line}
-    found = []
-    for part, get_name, set_name in THREAD_FUNCTIONS:
-        for path in paths:
-            if part not in os.path.basename(path):
-                continue
-            try:
-                library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD)
-            except OSError:
-                continue  # its file was replaced since
-            if hasattr(library, get_name) and hasattr(library, set_name):
-                found.append((getattr(library, get_name), getattr(library, set_name)))
-    return found

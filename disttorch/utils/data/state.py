@@ -21,6 +21,7 @@ from ...ops.creation import tensor
 from ...ops.random import Generator, default_generator
 from .dataset import IterableDataset
 from .distributed import own_rank
+from .fetch import has_state
 from .sampler import draw_seed
 
 if TYPE_CHECKING:
@@ -206,15 +207,11 @@ def _samplers(loader: DataLoader) -> list[Any]:
     return found
 
 
-def _has_state(obj: Any) -> bool:
-    return callable(getattr(obj, "state_dict", None)) and callable(getattr(obj, "load_state_dict", None))
-
-
 def _start_of(loader: DataLoader) -> dict[str, Any]:
     """The state of everything that draws an epoch's order."""
     parts: list[dict[str, Any]] = []
     for part in _samplers(loader):
-        if _has_state(part):
+        if has_state(part):
             parts.append({"state": deepcopy(part.state_dict())})
             continue
         generator, epoch = getattr(part, "generator", None), getattr(part, "epoch", None)

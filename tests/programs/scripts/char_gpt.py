@@ -167,8 +167,8 @@ itos = dict(enumerate(chars))
 data = np.array([stoi[c] for c in text], dtype=np.uint16)
 train_data, val_data = data[: int(0.9 * len(data))], data[int(0.9 * len(data)) :]
 
-batch_size, block_size, max_iters, eval_iters = 16, 32, 120, 5
-warmup_iters, lr_decay_iters, learning_rate, min_lr, grad_clip = 10, 120, 4e-3, 4e-4, 1.0
+batch_size, block_size, max_iters, eval_iters = 16, 32, 50, 3
+warmup_iters, lr_decay_iters, learning_rate, min_lr, grad_clip = 10, 50, 6e-3, 6e-4, 1.0
 gradient_accumulation_steps = 2
 device = "cpu"
 torch.manual_seed(1337)
@@ -201,7 +201,10 @@ model = GPT(GPTConfig(block_size=block_size, vocab_size=len(chars))).to(device)
 print("number of parameters:", model.get_num_params())
 scaler = torch.amp.GradScaler(device, enabled=(dtype == "float16"))
 optimizer = model.configure_optimizers(1e-1, learning_rate, (0.9, 0.95), device_type)
-unoptimized, model = model, torch.compile(model)
+compile = device_type == "cuda"
+unoptimized = model
+if compile:
+    model = torch.compile(model)
 
 
 @torch.no_grad()
@@ -243,5 +246,5 @@ model.eval()
 start = torch.tensor([stoi[c] for c in "the "], dtype=torch.long, device=device)[None, ...]
 sample = "".join(itos[i] for i in unoptimized.generate(start, 100, temperature=0.8, top_k=10)[0].tolist())
 known = sum(w in words for w in sample.split()[:-1]) / len(sample.split()[:-1])
-print(sample)
-print(f"first {first:.4f} train {losses['train']:.4f} val {losses['val']:.4f} known {known:.3f}")
+print(sample, "| words that exist:", known)
+print(f"first {first:.4f} train {losses['train']:.4f} val {losses['val']:.4f}")

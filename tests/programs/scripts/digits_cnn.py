@@ -40,7 +40,7 @@ class Normalize:
 
 class Net(nn.Module):
     def __init__(self):
-        super(Net, self).__init__()  # noqa: UP008
+        super(Net, self).__init__()
         self.conv1 = nn.Conv2d(1, 16, 3, 1, padding=1)
         self.bn1 = nn.BatchNorm2d(16)
         self.conv2 = nn.Conv2d(16, 32, 3, 1, padding="same", bias=False)

@@ -3,7 +3,7 @@
 import argparse
 import time
 from functools import partial
-from typing import Any, Callable, List, Optional, Type, Union  # noqa: UP035
+from typing import Any, Callable, List, Optional, Type, Union
 
 import numpy as np
 import torch
@@ -21,8 +21,8 @@ def conv3x3(in_planes: int, out_planes: int, stride: int = 1, groups: int = 1, d
 class BasicBlock(nn.Module):
     expansion: int = 1
 
-    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: Optional[nn.Module] = None,  # noqa: UP045
-                 norm_layer: Optional[Callable[..., nn.Module]] = None) -> None:  # noqa: UP045
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, downsample: Optional[nn.Module] = None,
+                 norm_layer: Optional[Callable[..., nn.Module]] = None) -> None:
         super().__init__()
         norm_layer = norm_layer or nn.BatchNorm2d
         self.conv1, self.bn1 = conv3x3(inplanes, planes, stride), norm_layer(planes)
@@ -41,7 +41,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet(nn.Module):
-    def __init__(self, block: Type[Union[BasicBlock, Any]], layers: List[int], num_classes: int = 10) -> None:  # noqa: UP006, UP007
+    def __init__(self, block: Type[Union[BasicBlock, Any]], layers: List[int], num_classes: int = 10) -> None:
         super().__init__()
         self.inplanes = 8
         self._norm_layer = partial(nn.BatchNorm2d, eps=1e-5)
@@ -103,7 +103,7 @@ def accuracy(output, target, topk=(1,)):
 
 
 def mixup(x, y, alpha=0.2):
-    lam = np.random.beta(alpha, alpha)  # noqa: NPY002
+    lam = np.random.beta(alpha, alpha)
     index = torch.randperm(x.size(0))
     return lam * x + (1 - lam) * x[index, :], y, y[index], lam
 
@@ -112,7 +112,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--data", required=True)
 args = parser.parse_args()
 torch.manual_seed(0)
-np.random.seed(0)  # noqa: NPY002
+np.random.seed(0)
 table = np.loadtxt(args.data, delimiter=",", dtype=np.float32)
 x, y = torch.from_numpy(table[:, :64]).div_(16).sub_(0.305).div_(0.376).unflatten(1, (1, 8, 8)), torch.from_numpy(table[:, 64]).long()
 loader = DataLoader(TensorDataset(x[:1400], y[:1400]), batch_size=70, shuffle=True)

@@ -32,16 +32,16 @@ class Sequence(nn.Module):
         return torch.cat(outputs, dim=1)
 
 
-np.random.seed(0)  # noqa: NPY002
+np.random.seed(0)
 torch.manual_seed(0)
-x = np.arange(40)[None] + np.random.randint(-20, 20, (12, 1))  # noqa: NPY002
+x = np.arange(40)[None] + np.random.randint(-20, 20, (12, 1))
 data = np.sin(x / 5.0).astype("float64")
 input, target = torch.from_numpy(data[3:, :-1]), torch.from_numpy(data[3:, 1:])
 test_input, test_target = torch.from_numpy(data[:3, :-1]), torch.from_numpy(data[:3, 1:])
 seq = Sequence()
 seq.double()
 criterion = nn.MSELoss()
-optimizer = optim.LBFGS(seq.parameters(), lr=0.8, max_iter=8)
+optimizer = optim.LBFGS(seq.parameters(), max_iter=8, line_search_fn="strong_wolfe")
 for step in range(3):
 
     def closure():

@@ -68,7 +68,7 @@ for epoch in range(1, args.epochs + 1):
         loss.backward()
         train_loss += loss.item()
         optimizer.step()
-    print("====> Epoch: {} Average loss: {:.4f}".format(epoch, train_loss / len(train_loader.dataset)))  # noqa: UP032
+    print("====> Epoch: {} Average loss: {:.4f}".format(epoch, train_loss / len(train_loader.dataset)))
 
 model.eval()
 test_loss = 0

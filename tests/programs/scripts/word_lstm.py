@@ -98,7 +98,7 @@ for kind in ("LSTM", "GRU", "RNN_TANH"):
     model = RNNModel(name, len(dictionary.idx2word), 32, 32, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=2.0 if name != "RNN" else 0.5, momentum=0.9)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.25, patience=1)
-    for _ in range(12):
+    for _ in range(8):
         loss = train_epoch(model, data, optimizer, criterion)
         scheduler.step(loss)
     model.eval()
