@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import mmap
 from contextlib import nullcontext
 from typing import Any
@@ -69,8 +70,11 @@ def _sum(a: Any, axis: Any = None, keepdims: bool = False, dtype: Any = None) ->
     if a.size >= _MANY and d is FLOAT32 and dtype is None and a.flags.c_contiguous:
         if axis is None:
             return _sum_of_all(a, keepdims)
-        if axis in (-1, a.ndim - 1, (a.ndim - 1,)) and 64 <= a.shape[-1] <= 4 * _ROW:
-            return a.reshape(-1, a.shape[-1]).dot(_ones(a.shape[-1])).reshape(a.shape[:-1] + (1,) * keepdims)
+        places = sorted([i % a.ndim for i in (axis if axis.__class__ is tuple else (axis,))])
+        kept = a.shape[: a.ndim - len(places)]
+        length = math.prod(a.shape[len(kept) :])
+        if 64 <= length <= 4 * _ROW and places == list(range(len(kept), a.ndim)):  # the last dimensions: rows in memory
+            return a.reshape(-1, length).dot(_ones(length)).reshape(kept + (1,) * (len(places) * keepdims))
     if axis is None and not keepdims and dtype is None and (d is FLOAT32 or d is FLOAT64):
         return _add_reduce(a, None, None, _empty((), d))  # not a scalar, which would have to be wrapped again
     if dtype is None and d in HALF:
@@ -166,6 +170,20 @@ def _power(a: Any, b: Any) -> Any:
     return numpy.power(a, b)
 
 
+def _cumsum(a: Any, axis: Any = None, dtype: Any = None) -> Any:
+    if axis is None or dtype is not None or a.dtype.kind != "f" or a.dtype in HALF or a.size < _MANY:
+        return numpy.cumsum(a, axis, dtype)
+    axis = axis % a.ndim
+    if a.size < 256 * a.shape[axis] or axis == a.ndim - 1:
+        return numpy.cumsum(a, axis, dtype)
+    out = _empty(a.shape, a.dtype)  # whole slices added to the last take half the time of one column after the other
+    source, sums = numpy.moveaxis(a, axis, 0), numpy.moveaxis(out, axis, 0)
+    sums[0] = source[0]
+    for before, there, after in zip(sums, source[1:], sums[1:]):
+        numpy.add(before, there, out=after)
+    return out
+
+
 def _diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     # NumPy's is read-only, for no need of ours
     view = numpy.diagonal(a, offset, axis1, axis2)
@@ -191,7 +209,7 @@ class CPU(Namespace):
         self.reshape, self.transpose, self.swapaxes, self.broadcast_to = _reshape, _transpose, _swapaxes, _broadcast_to
         self.max, self.min, self.matmul, self.power = _max, _min, _matmul, _power
         self.relu, self.linear, self.diagonal, self.where = _relu, _linear, _diagonal, where
-        self.cumsum, self.cumprod = _half_in_float32(numpy.cumsum), _half_in_float32(numpy.cumprod)
+        self.cumsum, self.cumprod = _half_in_float32(_cumsum), _half_in_float32(numpy.cumprod)
         self.clip = _half_in_float32(numpy.clip)  # which has none for bfloat16
         self.__dict__.update(CPU_KERNELS)
         self.scalars: dict[tuple, Any] = {}

@@ -194,17 +194,17 @@ class Generator:
     @_for_samples
     def poisson(self, rate: Any) -> Any:
         """Poisson-distributed counts with the rates given."""
-        return self._source.poisson(rate)
+        return self._xp.asarray(self._source.poisson(rate))
 
     @_for_samples
     def gamma(self, shape: Any) -> Any:
         """Gamma-distributed numbers of scale 1 with the shape parameters given."""
-        return self._source.standard_gamma(shape)
+        return self._xp.asarray(self._source.standard_gamma(shape))
 
     @_for_samples
     def binomial(self, count: Any, p: Any) -> Any:
         """How many of so many trials succeed with probability p."""
-        return self._source.binomial(count.astype(dt.int64.numpy), p)
+        return self._xp.asarray(self._source.binomial(count.astype(dt.int64.numpy), p))
 
 
 def _rebuilt(where: str, seed: int, state: Tensor) -> Generator:

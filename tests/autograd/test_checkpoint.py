@@ -237,7 +237,7 @@ def test_the_second_call_has_the_precision_of_the_first(use_reentrant):
     found = []
     for checkpointed in (False, True):
         seen = []
-        handle = model[1].register_forward_hook(lambda m, args, out: seen.append(out.dtype))
+        handle = model[1].register_forward_hook(lambda m, args, out, seen=seen: seen.append(out.dtype))
         with disttorch.autocast("cpu", dtype=disttorch.bfloat16):
             y = checkpoint(model, x, use_reentrant=use_reentrant) if checkpointed else model(x)
         y.float().sum().backward()  # outside of the block, as programs do it

@@ -20,7 +20,7 @@ FLOAT32 = np.float32
 @pytest.mark.parametrize("keepdims", [False, True])
 def test_sums_of_float32(shape, keepdims):
     x = RNG.random(shape).astype(FLOAT32)
-    for axis in (None, -1, len(shape) - 1, (len(shape) - 1,)):
+    for axis in (None, -1, len(shape) - 1, (len(shape) - 1,), (-1, -2)[: len(shape)], (0,), (0, -1)[: len(shape)], ()):
         found, exact = cpu.sum(x, axis, keepdims), x.sum(axis, np.float64, keepdims=keepdims)
         assert found.shape == exact.shape and found.dtype == FLOAT32
         np.testing.assert_allclose(found, exact, rtol=2e-6)
@@ -32,6 +32,19 @@ def test_sums_of_infinity_and_nan():
     x[3, 7], x[5, 8], x[6, 1], x[6, 2] = np.inf, np.nan, np.inf, -np.inf
     np.testing.assert_array_equal(cpu.sum(x, 1)[[2, 3, 5, 6]], [400, np.inf, np.nan, np.nan])
     assert np.isnan(cpu.sum(x)) and cpu.sum(x[:5].repeat(20, 0)) == np.inf
+
+
+@pytest.mark.parametrize("shape", [(50, 400), (3, 40, 500), (400, 3, 40)])
+@pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i4"])
+def test_cumsum(shape, dtype):
+    x = (10 * RNG.standard_normal(shape)).astype(dtype)
+    for axis in range(-len(shape), len(shape)):
+        exact = x.cumsum(axis, np.float64)
+        found = cpu.cumsum(x, axis)
+        assert found.dtype == (dtype if dtype[0] == "f" else np.int64)
+        bound = {"f2": 0.5, "f4": 1e-2, "f8": 1e-10, "i4": 0}[dtype]
+        np.testing.assert_allclose(found.astype(np.float64), exact, atol=bound, rtol=1e-3 if dtype == "f2" else 0)
+    np.testing.assert_array_equal(cpu.cumsum(x.T, 0), cpu.cumsum(x, len(shape) - 1).T)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "f2", "i4"])

@@ -35,7 +35,6 @@ def log_gamma_draws(concentration: Tensor, *, generator: Generator | None = None
     source = generator_for(concentration.device, generator)
     low = wide < 1
     drawn = xp.log(source.gamma(xp.where(low, wide + 1, wide)))
-    if bool(xp.any(low)):
-        uniform = 1 - source.uniform(a.shape, dt.float64)
-        drawn = xp.where(low, drawn + xp.log(uniform) / wide, drawn)
+    uniform = 1 - source.uniform(a.shape, dt.float64)
+    drawn = xp.where(low, drawn + xp.log(uniform) / wide, drawn)
     return apply(_draws, concentration, drawn=xp.asarray(drawn).astype(a.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...autograd.operation import Operation, apply
-from ...autograd.variable import Tensor, wrap
+from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
 from ...backend import namespace
 from .. import pointwise, reduction

@@ -57,11 +57,10 @@ def check_rows(name: str, input: Any, weight: Tensor, padding_idx: int | None) -
         padding_idx %= rows
     a = input._array
     xp = namespace(a)
-    if xp.name == "cpu" and a.size:
-        # as an unsigned number a negative one is larger than any row
-        if a.view("uint64" if a.itemsize == 8 else "uint32").max() >= rows:
-            low, high = int(xp.min(a)), int(xp.max(a))
-            raise IndexError(f"{name}: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
+    # as an unsigned number a negative one is larger than any row
+    if xp.name == "cpu" and a.size and a.view("uint64" if a.itemsize == 8 else "uint32").max() >= rows:
+        low, high = int(xp.min(a)), int(xp.max(a))
+        raise IndexError(f"{name}: index {low if low < 0 else high} is out of range: weight is {list(weight.shape)}")
     return padding_idx
 
 
