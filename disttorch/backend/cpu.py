@@ -225,6 +225,8 @@ class CPU(Namespace):
         try:
             return self.scalars[value, dtype]
         except KeyError:
+            if value != value:  # NaN would not be found again
+                return numpy.asarray(value).astype(dtype)
             if len(self.scalars) >= 4096:
                 self.scalars.clear()
             array = self.scalars[value, dtype] = numpy.asarray(value).astype(dtype)

@@ -199,7 +199,7 @@ def _whole_median(skips_nan: bool) -> Any:
     def forward(xp: Any, x: Any) -> Any:
         flat = xp.reshape(x, (-1,))
         if not flat.size:
-            return xp.asarray(xp.scalar(float("nan"), x.dtype))
+            return xp.full((), float("nan"), x.dtype)
         return xp.reshape(flat[_median_place(xp, flat, 0, skips_nan)], ())
 
     return forward

@@ -86,7 +86,7 @@ def spelled(function: Callable[..., Any], known: Mapping[str, str] | None = None
 def expecting_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that says so, by a TypeError, where it is given something else than a tensor; itself where it looks already."""
     looks = hasattr(function, "operation") or (hasattr(function, "other_names") and not function.__name__.endswith("_"))
-    if looks or _arguments(function)[:1] not in _TENSORS:
+    if looks or function.__name__ in _LOOK or _arguments(function)[:1] not in _TENSORS:
         return function
 
     @functools.wraps(function)
@@ -100,6 +100,14 @@ def expecting_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     return expecting
 
 
+#: What looks at its operands itself, and is called too often for another call around it.
+_LOOK = frozenset(
+    """
+    add sub subtract mul multiply div divide true_divide rsub pow clamp clip clamp_min clamp_max maximum minimum relu sum matmul mm bmm
+    mv dot vdot addmm baddbmm lerp
+    """.split()
+)
+#: The first argument of functions of tensors.
 _TENSORS = {("input",), ("tensor",), ("y",), ("condition",), ("count",)}
 
 

@@ -66,7 +66,7 @@ def _backward(
     self: Tensor, gradient: Tensor | None = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
 ) -> None:
     """Add the gradients of this tensor to the leaves' ``.grad``; see `disttorch.autograd.backward`."""
-    backward(self, gradient, retain_graph, create_graph, inputs)
+    backward(self, gradient, retain_graph, create_graph, inputs=inputs)
 
 
 setattr(Tensor, "backward", _backward)  # noqa: B010 - the name is taken by the function

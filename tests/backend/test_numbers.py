@@ -21,6 +21,12 @@ def test_zeros_keep_their_signs():
     assert [math.copysign(1, cpu.scalar(zero, FLOAT)) for zero in (0.0, -0.0, 0.0)] == [1, -1, 1]
 
 
+def test_nan_is_not_kept():
+    kept = len(cpu.scalars)
+    assert math.isnan(cpu.scalar(float("nan"), FLOAT))
+    assert len(cpu.scalars) == kept
+
+
 def test_it_cannot_be_changed():
     with pytest.raises(ValueError, match="read-only"):
         cpu.scalar(2.5, FLOAT)[...] = 3
