@@ -152,12 +152,13 @@ def backward(
             raise RuntimeError("`grad_tensors` and `grad_variables` (its older name) were both given; please only use `grad_tensors`.")
         grad_tensors = grad_variables
     keep = create_graph if retain_graph is None else retain_graph
-    targets: tuple = ()
-    if inputs is not None:
-        targets = _as_tuple(inputs)
-        if not targets:
-            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     roots = _roots("backward", _as_tuple(tensors), _as_tuple(grad_tensors), create_graph)
+    if inputs is None:
+        run_backward(roots, keep_graph=keep, create_graph=create_graph)
+        return
+    targets = _as_tuple(inputs)
+    if not targets:
+        raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
     nodes = tuple([_source_node("backward", i, t, roots) for i, t in enumerate(targets)])
     captured = run_backward(roots, keep_graph=keep, create_graph=create_graph, capture=nodes)
     for t, node in zip(targets, nodes):

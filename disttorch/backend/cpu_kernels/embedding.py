@@ -19,6 +19,8 @@ WIDE = 16
 ROUNDS = 32
 #: Elements at a time where they are added one by one: half a megabyte of positions.
 BLOCK = 65536
+#: Up to so many elements the interpreter is the cost.
+SMALL = 256
 
 
 def add_rows(g: Any, index: Any, rows: int) -> Any:
@@ -26,6 +28,9 @@ def add_rows(g: Any, index: Any, rows: int) -> Any:
     dtype = np.dtype(np.float32) if g.dtype.itemsize < 4 and g.dtype.kind != "i" else g.dtype
     result = np.zeros((rows, width), dtype)
     if not g.size:
+        return result.astype(g.dtype, copy=False)
+    if g.size <= SMALL:
+        np.add.at(result, index, g)
         return result.astype(g.dtype, copy=False)
     if width >= WIDE and rows <= 4 * len(index):
         places, sums = row_sums(g.astype(dtype, copy=False), index, rows)

@@ -29,12 +29,12 @@ SMALL = 2048
 
 
 def softmax(x: Any, axis: int) -> Any:
-    if not rowwise(x, axis):
-        return plain.softmax(np, x, axis)
-    if x.size <= SMALL:
+    if 0 < x.size <= SMALL and x.dtype.itemsize >= 4:
         out = x - np.maximum.reduce(x, axis, keepdims=True)
         np.exp(out, out)
         return np.divide(out, np.add.reduce(out, axis, keepdims=True), out)
+    if not rowwise(x, axis):
+        return plain.softmax(np, x, axis)
     out = np.empty(x.shape, x.dtype)
     for rows, o in blocks(x, out):
         np.subtract(rows, row_max(rows), o)
@@ -44,7 +44,7 @@ def softmax(x: Any, axis: int) -> Any:
 
 
 def softmax_backward(g: Any, out: Any, axis: int) -> Any:
-    if not rowwise(out, axis) or g.dtype != out.dtype:
+    if not rowwise(out, axis) or g.dtype is not out.dtype:
         return plain.softmax_backward(np, g, out, axis)
     if out.size <= SMALL:
         grad = g - np.vecdot(g, out)[..., None]

@@ -47,6 +47,8 @@ ERFC_Q = (
 )  # fmt: skip
 ERFC_ENDS = 28.0
 
+HALF_ERF_AS_TANH = tuple(c * sqrt(0.5) * 0.5**k for k, c in enumerate(ERF_AS_TANH))
+
 GELU_SLOPE, GELU_CUBIC = sqrt(2 / pi), 0.044715
 
 
@@ -57,7 +59,7 @@ def erf(xp: Any, x: Any) -> Any:
     """
     if x.dtype.itemsize < 8:
         wide_x = wide(xp, x)
-        return narrow(xp, erf_single(xp, wide_x), x.dtype)
+        return narrow(xp, xp.tanh(wide_x * horner(ERF_AS_TANH, wide_x * wide_x)), x.dtype)
     size = xp.abs(x)
     inner = erf_inside(x)
     outer = xp.copysign(1.0 - erfc_outside(xp, size), x)
@@ -103,8 +105,7 @@ def gelu(xp: Any, x: Any, approximate: str) -> Any:
     check_gelu(approximate)
     wide_x = wide(xp, x)
     if approximate == "none":
-        scaled = wide_x * sqrt(0.5)
-        twice = (erf_single(xp, scaled) if scaled.dtype.itemsize < 8 else xp.erf(scaled)) + 1.0
+        twice = erf_of_half(xp, wide_x, wide_x * wide_x) + 1.0
     else:
         twice = xp.tanh((wide_x * wide_x * (GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE) * wide_x) + 1.0
     return narrow(xp, wide_x * twice * 0.5, x.dtype)
@@ -117,9 +118,7 @@ def gelu_backward(xp: Any, g: Any, x: Any, approximate: str) -> Any:
     wide_x = wide(xp, x)
     square = wide_x * wide_x
     if approximate == "none":
-        scaled = wide_x * sqrt(0.5)
-        inside = erf_single(xp, scaled) if scaled.dtype.itemsize < 8 else xp.erf(scaled)
-        slope = inside * 0.5 + 0.5 + wide_x * xp.exp(square * -0.5) * (1 / sqrt(2 * pi))
+        slope = erf_of_half(xp, wide_x, square) * 0.5 + 0.5 + wide_x * xp.exp(square * -0.5) * (1 / sqrt(2 * pi))
     else:
         t = xp.tanh((square * (GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE) * wide_x)
         inner = square * (3 * GELU_SLOPE * GELU_CUBIC) + GELU_SLOPE
@@ -148,9 +147,11 @@ def horner(coefficients: tuple[float, ...], x: Any) -> Any:
     return total
 
 
-def erf_single(xp: Any, x: Any) -> Any:
-    """erf for float32."""
-    return xp.tanh(x * horner(ERF_AS_TANH, x * x))
+def erf_of_half(xp: Any, x: Any, square: Any) -> Any:
+    """``erf(x / sqrt(2))``, given the square of x; in float32 the root is in the coefficients."""
+    if x.dtype.itemsize < 8:
+        return xp.tanh(x * horner(HALF_ERF_AS_TANH, square))
+    return xp.erf(x * sqrt(0.5))
 
 
 def erf_inside(x: Any) -> Any:

@@ -57,15 +57,10 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tenso
         if condition.dtype is not dt.uint8:
             raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
         condition = condition.to(dtype=dt.bool_)
-    xp = namespace(condition._array)
-    result = dt.result_type(input, other).numpy
-
-    def operand(v: Any) -> Tensor:
-        if isinstance(v, Tensor):
-            return v if v._array.dtype == result else v.to(dtype=result)
-        return wrap(xp.asarray(xp.scalar(v, result)))
-
-    x, y = operand(input), operand(other)
+    x, y = input, other
+    if not (isinstance(x, Tensor) and isinstance(y, Tensor) and x._array.dtype == y._array.dtype):
+        result = dt.result_type(input, other).numpy
+        x, y = (_as_operand(condition, v, result) for v in (input, other))
     try:
         chosen = apply(_where, condition, x, y)
     except ValueError:
@@ -73,6 +68,13 @@ def where(condition: Tensor, input: Any = None, other: Any = None, *, out: Tenso
             f"where: condition of shape {list(condition.shape)}, input of {list(x.shape)} and other of {list(y.shape)} cannot be broadcast"
         ) from None
     return chosen if out is None else write_out("where", chosen, out)
+
+
+def _as_operand(condition: Tensor, value: Any, dtype: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value if value._array.dtype == dtype else value.to(dtype=dtype)
+    xp = namespace(condition._array)
+    return wrap(xp.asarray(xp.scalar(value, dtype)))
 
 
 def _filler(name: str, input: Tensor, value: Any) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...autograd.variable import Tensor
-from . import softmax as softmaxes
+from .softmax import LOG_SOFTMAX, SOFTMAX, along
 
 __all__ = ["log_softmax", "softmax"]
 
@@ -26,7 +26,7 @@ def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     dtype : dtype, optional
         To convert to first.
     """
-    return softmaxes.softmax(input, dim, dtype=dtype)
+    return along("softmax", SOFTMAX, input, dim, dtype)
 
 
 def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
@@ -37,4 +37,4 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
     input, dim, dtype
         As for `softmax`.
     """
-    return softmaxes.log_softmax(input, dim, dtype=dtype)
+    return along("log_softmax", LOG_SOFTMAX, input, dim, dtype)

@@ -10,21 +10,22 @@ from ...backend import NAMESPACES
 from ..dims import normal_dim
 from .arguments import check_floating, warn
 
-__all__ = ["log_softmax", "softmax", "softmin"]
+__all__ = ["LOG_SOFTMAX", "SOFTMAX", "along", "log_softmax", "softmax", "softmin"]
 
-_softmax = Operation(
+SOFTMAX = Operation(
     "softmax",
     lambda xp, x, *, dim: xp.softmax(x, dim),
     x=lambda g, out, dim, xp: xp.softmax_backward(g, out, dim),
 )
-_log_softmax = Operation(
+LOG_SOFTMAX = Operation(
     "log_softmax",
     lambda xp, x, *, dim: xp.log_softmax(x, dim),
     x=lambda g, out, dim, xp: xp.log_softmax_backward(g, out, dim),
 )
 
 
-def _along(name: str, operation: Operation, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+def along(name: str, operation: Operation, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    """One of the two operations along a dimension, with the checks and conversions of both."""
     if dtype is not None:
         input = input.to(dtype=dtype)
     check_floating(name, input)
@@ -40,7 +41,7 @@ def _along(name: str, operation: Operation, input: Tensor, dim: int | None, dtyp
         return apply(operation, input.reshape(1), dim=0).reshape(())
     if not 0 <= dim < a.ndim:
         dim = normal_dim(dim, a.ndim, name)
-    return recorded(operation, input, operation.forward(NAMESPACES[a.__class__], a, dim=dim), {"dim": dim})
+    return recorded(operation, input, getattr(NAMESPACES[a.__class__], operation.name)(a, dim), {"dim": dim})
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
@@ -61,7 +62,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     >>> disttorch.nn.functional.softmax(disttorch.tensor([0.0, 0.0]), dim=0)
     tensor([0.5000, 0.5000])
     """
-    return _along("softmax", _softmax, input, dim, dtype)
+    return along("softmax", SOFTMAX, input, dim, dtype)
 
 
 def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
@@ -72,9 +73,9 @@ def log_softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dty
     input, dim, dtype
         As for `softmax`.
     """
-    return _along("log_softmax", _log_softmax, input, dim, dtype)
+    return along("log_softmax", LOG_SOFTMAX, input, dim, dtype)
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Tensor:
     """`softmax` of -x; as ``torch.nn.functional.softmin``."""
-    return _along("softmin", _softmax, -input, dim, dtype)
+    return along("softmin", SOFTMAX, -input, dim, dtype)
