@@ -11,6 +11,8 @@ import json
 import os
 import time
 
+import memory  # beside this file: its GPT
+
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -21,10 +23,15 @@ def parse():
     return parser.parse_args()
 
 
+def images(*shape):
+    """What draws a batch of images, or vectors, and their classes."""
+    return lambda rng: (rng.standard_normal(shape).astype("float32"), rng.integers(0, 10, shape[0]))
+
+
 def mlp(torch):
     nn = torch.nn
     model = nn.Sequential(nn.Linear(784, 512), nn.ReLU(), nn.Linear(512, 512), nn.ReLU(), nn.Linear(512, 10))
-    return model, torch.optim.Adam(model.parameters()), (128, 784)
+    return model, torch.optim.Adam(model.parameters()), images(128, 784)
 
 
 def cnn(torch):
@@ -33,7 +40,7 @@ def cnn(torch):
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10),
     )  # fmt: skip
-    return model, torch.optim.AdamW(model.parameters()), (64, 1, 28, 28)
+    return model, torch.optim.AdamW(model.parameters()), images(64, 1, 28, 28)
 
 
 def cnn_with_norm(torch):
@@ -43,13 +50,35 @@ def cnn_with_norm(torch):
         nn.Conv2d(32, 64, 3, padding=1), nn.BatchNorm2d(64), nn.GELU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(64 * 64, 10),
     )  # fmt: skip
-    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), (32, 3, 32, 32)
+    return model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), images(32, 3, 32, 32)
+
+
+def gpt(torch):
+    model = memory.gpt(torch)[0]
+    return model, torch.optim.AdamW(model.parameters()), lambda rng: (rng.integers(0, 1000, (8, 128)), rng.integers(0, 1000, 8 * 128))
+
+
+def lstm(torch):
+    nn = torch.nn
+
+    class Tagger(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embedding, self.lstm, self.head = nn.Embedding(1000, 128), nn.LSTM(128, 128, batch_first=True), nn.Linear(128, 10)
+
+        def forward(self, x):
+            return self.head(self.lstm(self.embedding(x))[0][:, -1])
+
+    model = Tagger()
+    return model, torch.optim.Adam(model.parameters()), lambda rng: (rng.integers(0, 1000, (32, 64)), rng.integers(0, 10, 32))
 
 
 MODELS = {
     "MLP 784-512-512-10, batch 128, Adam": mlp,
     "CNN of the Fashion-MNIST example, batch 64, AdamW": cnn,
     "CNN with batch norm and GELU, batch 32, SGD": cnn_with_norm,
+    "GPT, 4 layers of 256, 8 x 128 tokens, AdamW": gpt,
+    "LSTM of 128, 32 x 64 tokens, Adam": lstm,
 }
 
 
@@ -93,9 +122,9 @@ def main():
     figures = {}
     print(f"{'ms a step, ' + str(args.threads) + ' thread(s)':<54}" + "".join(f"{n:>12}" for n in libraries) + f"{'ratio':>8}")
     for title, make in MODELS.items():
-        model, _, shape = make(disttorch)
+        model, _, draw = make(disttorch)
         weights = [p.detach().numpy().copy() for p in model.parameters()]
-        inputs, labels = rng.standard_normal(shape).astype(np.float32), rng.integers(0, 10, shape[0])
+        inputs, labels = draw(rng)
         runs = {name: steps(library, make, weights, inputs, labels) for name, library in libraries.items()}
         losses = [run(3) for run in runs.values()]
         if max(losses) - min(losses) > 1e-3 * max(losses):
