@@ -5,7 +5,7 @@ import pytest
 import disttorch.distributed as dist
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def process_group():
     """The group of all ranks: those of the MPI job, or this process alone."""
     dist.init_process_group()
