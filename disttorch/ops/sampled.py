@@ -53,6 +53,7 @@ def over_samples(function: Callable[..., Any]) -> Callable[..., Any]:
         except RandomnessError:
             raise
         except Exception:
+            # it looked at a value that every sample has its own of; a mistake of the caller's is raised again by the first sample
             return _one_by_one(mapped, args, kwargs)
 
     mapped.over_samples = True  # type: ignore[attr-defined]

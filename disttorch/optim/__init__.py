@@ -6,11 +6,12 @@ from importlib import import_module
 from typing import Any
 
 from . import lr_scheduler
-from .adafactor import Adafactor, Muon
+from .adafactor import Adafactor
 from .adagrad import Adadelta, Adagrad, RMSprop
 from .adam import Adam, AdamW
 from .adam_family import Adamax, NAdam, RAdam, SparseAdam
 from .lbfgs import LBFGS
+from .muon import Muon
 from .optimizer import Optimizer
 from .rprop import ASGD, Rprop
 from .sgd import SGD
