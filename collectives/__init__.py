@@ -12,25 +12,27 @@ starts no thread.
 """
 
 from .communicator import Communicator
-from .connect import TRANSPORTS, connect
+from .connect import TRANSPORTS, connect, from_mpi
 from .environment import Environment, environment
-from .errors import CommunicationError, LaunchError
-from .local import LocalCommunicator
-from .mpi import MPICommunicator
-from .reductions import REDUCTIONS, Reduction
+from .errors import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError, LaunchError
+from .reductions import REDUCTIONS, Reduction, scaled_sum
+from .transport import Transport
 from .work import Work
 
 __all__ = [
     "REDUCTIONS",
     "TRANSPORTS",
+    "CollectiveMismatchError",
+    "CollectiveTimeoutError",
     "CommunicationError",
     "Communicator",
     "Environment",
     "LaunchError",
-    "LocalCommunicator",
-    "MPICommunicator",
     "Reduction",
+    "Transport",
     "Work",
     "connect",
     "environment",
+    "from_mpi",
+    "scaled_sum",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -10,9 +11,11 @@ from .staging import Array
 
 __all__ = [
     "check_array",
+    "check_counts",
     "check_dtypes",
     "check_integer",
     "check_only_on_root",
+    "check_parts",
     "check_rank",
     "check_rows",
     "check_tag",
@@ -24,8 +27,6 @@ class Group(Protocol):
 
     rank: int
     size: int
-    transport: str
-    array_types: tuple[Any, ...]
 
 
 def check_rank(group: Group, name: str, role: str, rank: int) -> None:
@@ -44,10 +45,9 @@ def check_tag(name: str, tag: int) -> None:
 
 
 def check_array(group: Group, name: str, role: str, array: Array, written: bool = False) -> None:
-    """`array` is of a type that the transport carries, holds no Python objects, and can be written where it must."""
-    if not isinstance(array, group.array_types):
-        wanted = " or ".join(f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in group.array_types)
-        raise TypeError(f"{name}: {role} must be a {wanted} over {group.transport}, got {_type_name(array)}")
+    """`array` is of NumPy or CuPy, holds no Python objects, and can be written where it must."""
+    if not isinstance(array, np.ndarray) and not is_device_array(array):
+        raise TypeError(f"{name}: {role} must be a numpy.ndarray or a cupy.ndarray, got {_type_name(array)}")
     if array.dtype.hasobject:
         raise TypeError(f"{name}: {role} has the dtype {array.dtype}: use the _object methods for Python objects")
     # CuPy's flags know no `writeable`: its arrays always are.
@@ -68,12 +68,53 @@ def check_rows(group: Group, name: str, role: str, rows: Array, array: Array) ->
 def check_only_on_root(
     group: Group, name: str, role: str, rows: Array | None, root: int, array: Array, written: bool = False
 ) -> None:
-    """`rows` is given on the root, fitting to `array`, and on no other rank."""
+    """`rows` is an array on the root, and given on no other rank."""
     if group.rank == root:
         check_array(group, name, role, rows, written)
-        check_rows(group, name, role, rows, array)
     elif rows is not None:
         raise ValueError(f"{name}: {role} is for the root, rank {root}; on rank {group.rank} it must be None")
+
+
+def check_counts(
+    group: Group, name: str, role: str, counts: Sequence[int], array_role: str, array: Array
+) -> list[int]:
+    """`counts` has a number of rows for each rank, all rows of `array` together; returns numbers of elements."""
+    if not isinstance(counts, Sequence) and not isinstance(counts, np.ndarray):
+        raise TypeError(f"{name}: {role} must be a sequence of one integer for each rank, got {_type_name(counts)}")
+    for count in counts:
+        check_integer(name, f"each of {role}", count)
+    if len(counts) != group.size or min(counts) < 0:
+        raise ValueError(
+            f"{name}: {role} must have {group.size} numbers that are not negative, one for each rank, got {list(counts)}"
+        )
+    if not array.ndim or array.shape[0] != sum(counts):
+        raise ValueError(
+            f"{name}: {array_role} of shape {array.shape} must have {sum(counts)} rows, the sum of {role} {list(counts)}"
+        )
+    row = int(np.prod(array.shape[1:], dtype=np.int64))
+    return [int(count) * row for count in counts]
+
+
+def check_parts(
+    group: Group, name: str, role: str, whole: Array | None, array: Array, counts: Sequence[int]
+) -> list[int]:
+    """`whole` (where it is given) has all ranks' rows, `array` this rank's; returns each rank's number of elements."""
+    if whole is None:
+        # Only the root has it: a stand-in without memory has its shape.
+        whole = np.broadcast_to(np.zeros((), array.dtype), (sum(counts), *array.shape[1:]))
+    elements = check_counts(group, name, "counts", counts, role, whole)
+    if array.shape != (counts[group.rank], *whole.shape[1:]):
+        raise ValueError(
+            f"{name}: array must have the shape {(counts[group.rank], *whole.shape[1:])} on rank {group.rank}, by counts "
+            f"{list(counts)} and {role} of shape {whole.shape}; got {array.shape}"
+        )
+    check_dtypes(name, role, whole, array)
+    return elements
+
+
+def is_device_array(array: object) -> bool:
+    """Whether it is an array of CuPy; asked without importing it."""
+    return type(array).__module__.partition(".")[0] == "cupy" and hasattr(array, "__cuda_array_interface__")
 
 
 def check_dtypes(name: str, role: str, other: Array, array: Array) -> None:

@@ -1,32 +1,47 @@
 """Communicator: the vocabulary with which ranks exchange arrays, whatever carries them.
 
-The public methods are the one place through which every call passes. They check the arguments and take away what
-every transport would otherwise repeat: arrays that are not contiguous, empty arrays, sums of half precision, averages,
-outputs that overlap inputs, objects. A transport implements the plain operations, whose names begin with an underscore,
-on contiguous, non-empty arrays that do not overlap.
+The public methods are the one place through which every call passes. They check the arguments and take away what every
+transport would otherwise repeat: arrays that are not contiguous, empty arrays, sums of half precision, averages, outputs that
+overlap inputs. What watches over the calls stands in `collectives.group`; what carries them is a `Transport`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import objects
-from .arguments import check_array, check_dtypes, check_integer, check_only_on_root, check_rank, check_rows, check_tag
+from .arguments import (
+    check_array,
+    check_counts,
+    check_dtypes,
+    check_integer,
+    check_only_on_root,
+    check_parts,
+    check_rank,
+    check_rows,
+    check_tag,
+)  # fmt: skip
+from .devices import device_transport
 from .errors import CommunicationError
-from .reductions import REDUCTIONS, is_half, reduction_for
-from .staging import Array, average, copy_back, staged, truth
-from .work import Work, retain, sweep
+from .group import Group
+from .job import forget
+from .reductions import REDUCTIONS, Reduction, is_half, reduction_for
+from .staging import Array, average, copy_back, staged
+from .transport import Transport
+from .work import Work, drain
 
 __all__ = ["Communicator"]
 
+_SUM = REDUCTIONS["sum"]
 
-class Communicator(ABC):
-    """A group of ranks that exchange arrays.
+
+class Communicator(Group):
+    """A group of ranks that exchange arrays; `collectives.connect` makes the one of all ranks.
 
     Every rank of the group calls the same operations in the same order, with arrays of the same shape and dtype. Each
     array method returns a `Work`: complete, unless `async_op` is true; then the arrays belong to the operation until
@@ -36,14 +51,20 @@ class Communicator(ABC):
     table in `collectives.reductions`. float16 and bfloat16 are accumulated in float32 and rounded once. Minimum and
     maximum of values among which some are NaN may or may not be NaN.
 
+    Where ranks have parts of different lengths, `counts` says how many rows of the first dimension each has: a sequence of one
+    integer for each rank, the same on all ranks.
+
     Attributes
     ----------
     rank : int
         This process's number in the group, from 0.
     size : int
         The number of ranks.
-    transport : str
-        What carries the arrays: ``"local"``, ``"mpi"``.
+    name : str
+        ``"world"``; groups made of it have names that begin with it. The same on all ranks of the group.
+    timeout : float
+        Seconds that an operation may wait for the other ranks. When they are over, every waiting rank raises
+        `CollectiveTimeoutError`, which names the ranks that have not come and what they did last.
 
     Examples
     --------
@@ -56,31 +77,46 @@ class Communicator(ABC):
     array([0., 1., 2., 3.], dtype=float32)
     """
 
-    transport: str
-    array_types: tuple[Any, ...] = (np.ndarray,)
-    """Types of array that this transport carries."""
-    accumulates_half = False
-    """Whether the transport itself accumulates float16 and bfloat16 in float32."""
+    @property
+    def transport(self) -> str:
+        """What carries NumPy arrays: ``"local"``, ``"shared"``, ``"hierarchical"``, ``"mpi"``, ``"tcp"``."""
+        return self._transport.name
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank = rank
-        self.size = size
-        self._closed = False
+    def describe(self) -> str:
+        """What carries the arrays, in a sentence; DISTTORCH_VERBOSE=1 prints it when the ranks have met.
+
+        Examples
+        --------
+        >>> from collectives import connect
+        >>> connect("local").describe()
+        'group world: 1 rank on 1 node; NumPy arrays over local; timeout 1800 s'
+        """
+        nodes = len({self.job.node_of[rank] for rank in self.ranks})
+        parts = [
+            f"group {self.name}: {self.size} rank{'s' if self.size > 1 else ''} on {nodes} node{'s' if nodes > 1 else ''}",
+            f"NumPy arrays over {self._transport.description()}",
+            *(f"{kind} arrays over {transport.description()}" for kind, transport in self._device_transports.items()),
+            f"timeout {self.timeout:g} s",
+        ]
+        if self.job.settings.debug:
+            parts.append(f"debug {self.job.settings.debug}")
+        return "; ".join([*parts, *self.job.notes])
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} rank {self.rank} of {self.size}{', closed' if self._closed else ''}>"
+        state = ", closed" if self._closed else ", failed" if self._failed else ""
+        return f"<Communicator {self.name}: rank {self.rank} of {self.size} over {self.transport}{state}>"
 
     # Reductions ------------------------------------------------------------------------------------------------------
 
-    def all_reduce(self, array: Array, op: str = "sum", *, async_op: bool = False) -> Work:
+    def all_reduce(self, array: Array, op: str | Reduction = "sum", *, async_op: bool = False) -> Work:
         """Combine the ranks' arrays element by element; every rank receives the result in place.
 
         Parameters
         ----------
         array : ndarray
             Any shape; overwritten by the result.
-        op : str, default "sum"
-            A name of the table `collectives.REDUCTIONS`.
+        op : str or Reduction, default "sum"
+            A name of the table `collectives.REDUCTIONS`, or `collectives.scaled_sum`.
         async_op : bool, default False
             Return at once with a Work to wait for.
 
@@ -90,6 +126,9 @@ class Communicator(ABC):
             If `array` is no array, or its dtype does not allow `op`.
         ValueError
             If `op` is unknown or `array` is read-only.
+        CommunicationError
+            If the operation fails: a rank is gone, does not come (`CollectiveTimeoutError`), or calls something else
+            (`CollectiveMismatchError`).
 
         Notes
         -----
@@ -97,22 +136,32 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
+        >>> from collectives import connect
         >>> values = np.array([3, 4])
-        >>> LocalCommunicator().all_reduce(values, "max")
+        >>> connect("local").all_reduce(values, "max")
         <Work all_reduce: complete>
         """
-        name = "all_reduce"
-        self._check_call(name)
-        check_array(self, name, "array", array, written=True)
-        plain, wide = self._plain_reduction(name, op, array)
+        if type(array) is np.ndarray and array.flags.carray and (plan := self._plans.get((op, array.dtype))) is not None:
+            # Small arrays are many, so what was found out once about a reduction of a dtype is kept.
+            call = self._call("all_reduce", array, plan[0])
+            if array.size:
+                return self._begin(call, self._transport.all_reduce(array, plan[1]), async_op, None, array)
+            return self._nothing(call, array)
+        transport = self._transport_for("all_reduce", "array", array, written=True)
+        reduction = reduction_for("all_reduce", op, array.dtype)
+        call = self._call("all_reduce", array, reduction)
         if array.size == 0:
-            return Work(name)
-        buffer = staged(array, wide=wide)
-        work = self._all_reduce(buffer, plain)
-        return self._begin(work, async_op, self._finish_reduction(array, buffer, op))
+            return self._nothing(call, array)
+        plain, wide = _plain(transport, reduction)
+        buffer = staged(array, wide=wide and is_half(array.dtype))
+        if buffer is array and plain is reduction and transport is self._transport:
+            self._plans[op, array.dtype] = reduction, plain
+        if reduction.factor is not None:
+            buffer *= reduction.factor
+        work = transport.all_reduce(buffer, plain)
+        return self._begin(call, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
 
-    def reduce(self, array: Array, root: int = 0, op: str = "sum", *, async_op: bool = False) -> Work:
+    def reduce(self, array: Array, root: int = 0, op: str | Reduction = "sum", *, async_op: bool = False) -> Work:
         """Combine the ranks' arrays element by element; `root` receives the result in place.
 
         The arrays of the other ranks are left as they were. Parameters and errors as in `all_reduce`; a `root` outside
@@ -120,61 +169,74 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> LocalCommunicator().reduce(np.ones(2), root=0)
+        >>> from collectives import connect
+        >>> connect("local").reduce(np.ones(2), root=0)
         <Work reduce: complete>
         """
-        name = "reduce"
-        self._check_call(name)
-        check_rank(self, name, "root", root)
-        check_array(self, name, "array", array, written=self.rank == root)
-        plain, wide = self._plain_reduction(name, op, array)
+        check_rank(self, "reduce", "root", root)
+        receives = self.rank == root
+        transport = self._transport_for("reduce", "array", array, written=receives)
+        reduction = reduction_for("reduce", op, array.dtype)
+        call = self._call("reduce", array, reduction, root=root)
         if array.size == 0:
-            return Work(name)
-        buffer = staged(array, wide=wide)
-        work = self._reduce(buffer, root, plain)
-        return self._begin(work, async_op, self._finish_reduction(array, buffer, op) if self.rank == root else None)
+            return self._nothing(call, array if receives else None)
+        plain, wide = _plain(transport, reduction)
+        buffer = _scaled(staged(array, wide=wide and is_half(array.dtype)), array, reduction)
+        finish = self._finish_reduction(array, buffer, reduction, plain) if receives else None
+        return self._begin(call, transport.reduce(buffer, root, plain), async_op, finish, array if receives else None)
 
-    def reduce_scatter(self, array: Array, source: Array, op: str = "sum", *, async_op: bool = False) -> Work:
-        """Combine the ranks' `source` arrays element by element; rank r receives row r of the result in `array`.
+    def reduce_scatter(
+        self,
+        array: Array,
+        source: Array,
+        op: str | Reduction = "sum",
+        *,
+        counts: Sequence[int] | None = None,
+        async_op: bool = False,
+    ) -> Work:
+        """Combine the ranks' `source` arrays element by element; rank r receives part r of the result in `array`.
 
         Parameters
         ----------
         array : ndarray
             Any shape; overwritten by this rank's part. May be a row of `source`.
-        source : ndarray, shape (size, *array.shape)
+        source : ndarray, shape (size, *array.shape), or (sum(counts), *array.shape[1:])
             What this rank contributes to each rank's result.
         op, async_op
             As in `all_reduce`.
+        counts : sequence of int, optional
+            Rows of each rank's part; `array` has ``counts[rank]``.
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, CommunicationError
             As in `all_reduce`, and where shapes or dtypes do not fit together.
 
         Notes
         -----
-        MPI-4.1, section 6.10.1; PyTorch: ``torch.distributed.reduce_scatter_tensor``.
+        MPI-4.1, section 6.10; PyTorch: ``torch.distributed.reduce_scatter_tensor``.
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
+        >>> from collectives import connect
         >>> part = np.empty(2)
-        >>> LocalCommunicator().reduce_scatter(part, np.array([[5.0, 6.0]])).done(), part
-        (True, array([5., 6.]))
+        >>> connect("local").reduce_scatter(part, np.array([[5.0, 6.0]])).result()
+        array([5., 6.])
         """
         name = "reduce_scatter"
-        self._check_call(name)
-        check_array(self, name, "array", array, written=True)
+        transport = self._transport_for(name, "array", array, written=True)
         check_array(self, name, "source", source)
-        check_rows(self, name, "source", source, array)
-        plain, wide = self._plain_reduction(name, op, array)
-        if array.size == 0:
-            return Work(name)
-        contribution = staged(source, wide=wide)
+        elements = self._check_whole(name, "source", source, array, counts)
+        reduction = reduction_for(name, op, array.dtype)
+        call = self._call(name, source, reduction)
+        if source.size == 0:
+            return self._nothing(call, array)
+        plain, wide = _plain(transport, reduction)
+        wide = wide and is_half(array.dtype)
+        contribution = _scaled(staged(source, wide=wide), source, reduction)
         buffer = staged(array, wide=wide, apart_from=contribution)
-        work = self._reduce_scatter(buffer, contribution, plain)
-        return self._begin(work, async_op, self._finish_reduction(array, buffer, op))
+        work = transport.reduce_scatter(buffer, contribution, plain, elements)
+        return self._begin(call, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
 
     # Movement --------------------------------------------------------------------------------------------------------
 
@@ -185,28 +247,32 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> LocalCommunicator().broadcast(np.zeros((2, 2)), root=0)
+        >>> from collectives import connect
+        >>> connect("local").broadcast(np.zeros((2, 2)), root=0)
         <Work broadcast: complete>
         """
-        name = "broadcast"
-        self._check_call(name)
-        check_rank(self, name, "root", root)
-        check_array(self, name, "array", array, written=self.rank != root)
+        check_rank(self, "broadcast", "root", root)
+        transport = self._transport_for("broadcast", "array", array, written=self.rank != root)
+        call = self._call("broadcast", array, root=root)
         if array.size == 0:
-            return Work(name)
+            return self._nothing(call, array)
         buffer = staged(array)
-        return self._begin(self._broadcast(buffer, root), async_op, copy_back(array, buffer, self.rank != root))
+        work = transport.broadcast(buffer, root)
+        return self._begin(call, work, async_op, copy_back(array, buffer, self.rank != root), array)
 
-    def all_gather(self, out: Array, array: Array, *, async_op: bool = False) -> Work:
-        """Collect the ranks' arrays: every rank receives that of rank r in row r of `out`.
+    def all_gather(
+        self, out: Array, array: Array, *, counts: Sequence[int] | None = None, async_op: bool = False
+    ) -> Work:
+        """Collect the ranks' arrays: every rank receives that of rank r as part r of `out`.
 
         Parameters
         ----------
-        out : ndarray, shape (size, *array.shape)
+        out : ndarray, shape (size, *array.shape), or (sum(counts), *array.shape[1:])
             Overwritten; the dtype is that of `array`.
         array : ndarray
-            What this rank contributes; may be ``out[rank]``.
+            What this rank contributes; may be its part of `out`.
+        counts : sequence of int, optional
+            Rows of each rank's array.
         async_op : bool, default False
             Return at once with a Work to wait for.
 
@@ -216,66 +282,87 @@ class Communicator(ABC):
             If one of them is no array, or their dtypes differ.
         ValueError
             If their shapes do not fit together, or `out` is read-only.
+        CommunicationError
+            As in `all_reduce`.
 
         Notes
         -----
-        MPI-4.1, section 6.7; PyTorch: ``torch.distributed.all_gather_into_tensor``.
+        MPI-4.1, sections 6.7 and 6.8; PyTorch: ``torch.distributed.all_gather_into_tensor``.
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
+        >>> from collectives import connect
         >>> rows = np.empty((1, 2))
-        >>> LocalCommunicator().all_gather(rows, np.array([1.0, 2.0])).done(), rows
-        (True, array([[1., 2.]]))
+        >>> connect("local").all_gather(rows, np.array([1.0, 2.0])).result()
+        array([[1., 2.]])
         """
         name = "all_gather"
-        self._check_call(name)
-        check_array(self, name, "out", out, written=True)
+        transport = self._transport_for(name, "out", out, written=True)
         check_array(self, name, "array", array)
-        check_rows(self, name, "out", out, array)
-        if array.size == 0:
-            return Work(name)
+        elements = self._check_whole(name, "out", out, array, counts)
+        call = self._call(name, out)
+        if out.size == 0:
+            return self._nothing(call, out)
         buffer = staged(out)
-        work = self._all_gather(buffer, staged(array, apart_from=buffer))
-        return self._begin(work, async_op, copy_back(out, buffer))
+        work = transport.all_gather(buffer, staged(array, apart_from=buffer), elements)
+        return self._begin(call, work, async_op, copy_back(out, buffer), out)
 
-    def gather(self, out: Array | None, array: Array, root: int = 0, *, async_op: bool = False) -> Work:
-        """Collect the ranks' arrays on `root`, that of rank r in row r of `out`.
+    def gather(
+        self,
+        out: Array | None,
+        array: Array,
+        root: int = 0,
+        *,
+        counts: Sequence[int] | None = None,
+        async_op: bool = False,
+    ) -> Work:
+        """Collect the ranks' arrays on `root`, that of rank r as part r of `out`.
 
         Parameters and errors as in `all_gather`, but `out` is None on all ranks other than `root`. MPI-4.1,
         section 6.5; PyTorch: ``torch.distributed.gather``.
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
+        >>> from collectives import connect
         >>> rows = np.empty((1, 2))
-        >>> LocalCommunicator().gather(rows, np.array([1.0, 2.0])).done(), rows
-        (True, array([[1., 2.]]))
+        >>> connect("local").gather(rows, np.array([1.0, 2.0])).result()
+        array([[1., 2.]])
         """
         name = "gather"
-        self._check_call(name)
         check_rank(self, name, "root", root)
-        check_array(self, name, "array", array)
+        transport = self._transport_for(name, "array", array)
         check_only_on_root(self, name, "out", out, root, array, written=True)
-        if array.size == 0:
-            return Work(name)
+        elements = self._check_whole(name, "out", out, array, counts)
+        call = self._call(name, array, root=root, shape=_common(array, counts))
+        if array.size == 0 if counts is None else sum(counts) == 0:
+            return self._nothing(call, out)
         if out is None:
-            return self._begin(self._gather(None, staged(array), root), async_op)
+            return self._begin(call, transport.gather(None, staged(array), root, elements), async_op)
         buffer = staged(out)
-        work = self._gather(buffer, staged(array, apart_from=buffer), root)
-        return self._begin(work, async_op, copy_back(out, buffer))
+        work = transport.gather(buffer, staged(array, apart_from=buffer), root, elements)
+        return self._begin(call, work, async_op, copy_back(out, buffer), out)
 
-    def scatter(self, array: Array, source: Array | None, root: int = 0, *, async_op: bool = False) -> Work:
-        """Hand out the rows of the `source` of `root`: rank r receives row r in `array`.
+    def scatter(
+        self,
+        array: Array,
+        source: Array | None,
+        root: int = 0,
+        *,
+        counts: Sequence[int] | None = None,
+        async_op: bool = False,
+    ) -> Work:
+        """Hand out the parts of the `source` of `root`: rank r receives part r in `array`.
 
         Parameters
         ----------
         array : ndarray
             Any shape; overwritten.
-        source : ndarray, shape (size, *array.shape), or None
+        source : ndarray, shape (size, *array.shape) or (sum(counts), *array.shape[1:]), or None
             On `root` what is handed out, None on the other ranks.
         root : int, default 0
             The rank that hands out.
+        counts : sequence of int, optional
+            Rows of each rank's part.
         async_op : bool, default False
             Return at once with a Work to wait for.
 
@@ -285,6 +372,8 @@ class Communicator(ABC):
             If one of them is no array, or their dtypes differ.
         ValueError
             If their shapes do not fit together, `array` is read-only or `root` is outside of the group.
+        CommunicationError
+            As in `all_reduce`.
 
         Notes
         -----
@@ -292,50 +381,90 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> part = np.empty(2)
-        >>> LocalCommunicator().scatter(part, np.array([[5.0, 6.0]])).done(), part
-        (True, array([5., 6.]))
+        >>> from collectives import connect
+        >>> connect("local").scatter(np.empty(2), np.array([[5.0, 6.0]])).result()
+        array([5., 6.])
         """
         name = "scatter"
-        self._check_call(name)
         check_rank(self, name, "root", root)
-        check_array(self, name, "array", array, written=True)
+        transport = self._transport_for(name, "array", array, written=True)
         check_only_on_root(self, name, "source", source, root, array)
-        if array.size == 0:
-            return Work(name)
+        elements = self._check_whole(name, "source", source, array, counts)
+        call = self._call(name, array, root=root, shape=_common(array, counts))
+        if array.size == 0 if counts is None else sum(counts) == 0:
+            return self._nothing(call, array)
         rows = None if source is None else staged(source)
         buffer = staged(array, apart_from=rows)
-        return self._begin(self._scatter(buffer, rows, root), async_op, copy_back(array, buffer))
+        work = transport.scatter(buffer, rows, root, elements)
+        return self._begin(call, work, async_op, copy_back(array, buffer), array)
 
-    def all_to_all(self, out: Array, array: Array, *, async_op: bool = False) -> Work:
-        """Send row r of `array` to rank r; row r of `out` is what rank r sent here.
+    def all_to_all(
+        self,
+        out: Array,
+        array: Array,
+        *,
+        out_counts: Sequence[int] | None = None,
+        counts: Sequence[int] | None = None,
+        async_op: bool = False,
+    ) -> Work:
+        """Send part r of `array` to rank r; part r of `out` is what rank r sent here.
 
-        Both have the shape (size, ...) and one dtype; errors as in `all_gather`. MPI-4.1, section 6.8; PyTorch:
-        ``torch.distributed.all_to_all_single``.
+        Parameters
+        ----------
+        out, array : ndarray, shape (size, ...), or (sum(out_counts), ...) and (sum(counts), ...)
+            One dtype, and one shape but for the first dimension; `out` is overwritten.
+        out_counts, counts : sequence of int, optional
+            Rows that come from, and go to, each rank. Unlike in other operations each rank has its own. Both or none.
+        async_op : bool, default False
+            Return at once with a Work to wait for.
+
+        Raises
+        ------
+        TypeError, ValueError, CommunicationError
+            As in `all_gather`.
+
+        Notes
+        -----
+        MPI-4.1, section 6.8; PyTorch: ``torch.distributed.all_to_all_single``.
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> out = np.empty((1, 2))
-        >>> LocalCommunicator().all_to_all(out, np.array([[1.0, 2.0]])).done(), out
-        (True, array([[1., 2.]]))
+        >>> from collectives import connect
+        >>> connect("local").all_to_all(np.empty((1, 2)), np.array([[1.0, 2.0]])).result()
+        array([[1., 2.]])
         """
         name = "all_to_all"
-        self._check_call(name)
-        check_array(self, name, "out", out, written=True)
+        transport = self._transport_for(name, "out", out, written=True)
         check_array(self, name, "array", array)
-        if array.shape[:1] != (self.size,) or out.shape != array.shape:
-            raise ValueError(
-                f"{name}: out and array must have one shape that begins with the {self.size} ranks; "
-                f"out has {out.shape}, array {array.shape}"
-            )
         check_dtypes(name, "out", out, array)
-        if array.size == 0:
-            return Work(name)
+        given = taken = None
+        if (counts is None) != (out_counts is None):
+            raise ValueError(f"{name}: counts and out_counts are given both or not at all")
+        if counts is None or out_counts is None:
+            if array.shape[:1] != (self.size,) or out.shape != array.shape:
+                raise ValueError(
+                    f"{name}: out and array must have one shape that begins with the {self.size} ranks; "
+                    f"out has {out.shape}, array {array.shape}"
+                )
+            call = self._call(name, array)
+            if array.size == 0:
+                return self._nothing(call, out)
+        else:
+            given = check_counts(self, name, "counts", counts, "array", array)
+            taken = check_counts(self, name, "out_counts", out_counts, "out", out)
+            if out.shape[1:] != array.shape[1:]:
+                raise ValueError(
+                    f"{name}: out and array must have one shape but for the first dimension; out has {out.shape}, "
+                    f"array {array.shape}"
+                )
+            if counts[self.rank] != out_counts[self.rank]:
+                raise ValueError(
+                    f"{name}: rank {self.rank} sends itself {counts[self.rank]} rows, but expects {out_counts[self.rank]}"
+                )
+            call = self._call(name, array, shape=("*", *array.shape[1:]))  # type: ignore[arg-type]
         buffer = staged(out)
-        work = self._all_to_all(buffer, staged(array, apart_from=buffer))
-        return self._begin(work, async_op, copy_back(out, buffer))
+        work = transport.all_to_all(buffer, staged(array, apart_from=buffer), taken, given)
+        return self._begin(call, work, async_op, copy_back(out, buffer), out)
 
     # From one rank to another ----------------------------------------------------------------------------------------
 
@@ -347,20 +476,19 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> world, there = LocalCommunicator(), np.empty(2)
+        >>> from collectives import connect
+        >>> world, there = connect("local"), np.empty(2)
         >>> sent = world.send(np.array([1.0, 2.0]), destination=0, async_op=True)
         >>> world.recv(there, source=0).source, there
         (0, array([1., 2.]))
         """
-        name = "send"
-        self._check_call(name)
-        check_rank(self, name, "destination", destination)
-        check_tag(name, tag)
-        check_array(self, name, "array", array)
-        if destination == self.rank and not async_op:
-            raise ValueError(f"{name}: rank {self.rank} would wait for itself; send to oneself with async_op=True")
-        return self._begin(self._send(staged(array), destination, tag), async_op)
+        check_rank(self, "send", "destination", destination)
+        check_tag("send", tag)
+        transport = self._transport_for("send", "array", array)
+        if destination == self.rank and not async_op and self._coalescing is None:
+            raise ValueError(f"send: rank {self.rank} would wait for itself; send to oneself with async_op=True")
+        call = self._call("send", array, peer=destination, tag=tag)
+        return self._begin(call, transport.send(staged(array), destination, tag), async_op)
 
     def recv(self, array: Array, source: int | None = None, tag: int = 0, *, async_op: bool = False) -> Work:
         """Receive in `array` what the rank `source` sent with this tag; from None: whoever sends first.
@@ -369,21 +497,83 @@ class Communicator(ABC):
         Afterwards the Work's attribute `source` is the sender. MPI-4.1, sections 3.2 and 3.7; PyTorch:
         ``torch.distributed.recv``, ``irecv``. An example stands at `send`.
         """
-        name = "recv"
-        self._check_call(name)
         if source is not None:
-            check_rank(self, name, "source", source)
-        check_tag(name, tag)
-        check_array(self, name, "array", array, written=True)
+            check_rank(self, "recv", "source", source)
+        check_tag("recv", tag)
+        transport = self._transport_for("recv", "array", array, written=True)
+        call = self._call("recv", array, peer=-1 if source is None else source, tag=tag)
         buffer = staged(array)
-        return self._begin(self._recv(buffer, source, tag), async_op, copy_back(array, buffer))
+        return self._begin(call, transport.recv(buffer, source, tag), async_op, copy_back(array, buffer), array)
 
-    # The group -------------------------------------------------------------------------------------------------------
+    # Together --------------------------------------------------------------------------------------------------------
 
     def barrier(self, *, async_op: bool = False) -> Work:
         """Return when every rank has come here. MPI-4.1, section 6.3; PyTorch: ``torch.distributed.barrier``."""
-        self._check_call("barrier")
-        return self._begin(self._barrier(), async_op)
+        self._check_open("barrier")
+        call = self._call("barrier")
+        return self._begin(call, self._transport.barrier(), async_op)
+
+    @contextmanager
+    def coalesce(self) -> Iterator[Work]:
+        """Take operations together: those called in the block return at once, and are waited for as one.
+
+        Messages of a pair of ranks that send to each other go in a block like this, so that neither waits for the other to
+        receive. PyTorch: ``torch.distributed.batch_isend_irecv``; NCCL: ncclGroupStart and ncclGroupEnd.
+
+        Yields
+        ------
+        Work
+            Complete when all operations of the block are. It fails with the first error among them.
+
+        Raises
+        ------
+        CommunicationError
+            If there is such a block open already.
+
+        Examples
+        --------
+        >>> from collectives import connect
+        >>> world, a, b = connect("local"), np.ones(2), np.ones(3)
+        >>> with world.coalesce() as group:
+        ...     _ = world.all_reduce(a)
+        ...     _ = world.all_reduce(b)
+        >>> group.wait()
+        """
+        if self._coalescing is not None:
+            raise CommunicationError("coalesce: a block is open already in this group")
+        works: list[Work] = []
+        closed = False
+
+        def poll() -> bool:
+            if not closed:
+                return False
+            done = [work.test() for work in works]
+            for work in works:
+                if work.done():
+                    work.wait()  # raises what went wrong
+            return all(done)
+
+        group = Work("coalesced operations", poll)
+        self._coalescing = works
+        for transport in (self._transport, *self._device_transports.values()):
+            transport.begin_group()
+        try:
+            yield group
+        finally:
+            self._coalescing = None
+            for transport in (self._transport, *self._device_transports.values()):
+                transport.end_group()
+        closed = True
+
+        def watch(waited: float) -> None:
+            for work in works:
+                if not work.done() and work.watch is not None:
+                    work.watch(waited)
+
+        group.watch = watch
+        group.test()
+
+    # Objects ---------------------------------------------------------------------------------------------------------
 
     def all_gather_object(self, obj: Any) -> list[Any]:
         """The objects of all ranks in the order of the ranks, pickled on the way.
@@ -400,8 +590,8 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> LocalCommunicator().all_gather_object({"loss": 0.5})
+        >>> from collectives import connect
+        >>> connect("local").all_gather_object({"loss": 0.5})
         [{'loss': 0.5}]
         """
         return objects.all_gather(self, obj)
@@ -416,7 +606,28 @@ class Communicator(ABC):
         check_rank(self, "broadcast_object", "root", root)
         return objects.broadcast(self, obj, root)
 
-    def split(self, color: int | None, key: int = 0) -> Communicator | None:
+    def scatter_object(self, objs: Sequence[Any] | None = None, root: int = 0) -> Any:
+        """This rank's object of those that `root` gives, one for each rank; see `all_gather_object`.
+
+        Raises
+        ------
+        ValueError
+            On `root`, if it does not give as many objects as there are ranks.
+        """
+        check_rank(self, "scatter_object", "root", root)
+        return objects.scatter(self, objs, root)
+
+    def send_object(self, obj: Any, destination: int, tag: int = 0) -> None:
+        """Send an object to a rank, which receives it with `recv_object`; see `all_gather_object`."""
+        objects.send(self, obj, destination, tag)
+
+    def recv_object(self, source: int | None = None, tag: int = 0) -> tuple[Any, int]:
+        """An object that a rank sent, and which rank it was; from None: whoever sends first."""
+        return objects.receive(self, source, tag)
+
+    # Groups ----------------------------------------------------------------------------------------------------------
+
+    def split(self, color: int | None, key: int = 0, *, timeout: float | None = None) -> Communicator | None:
         """Form new groups: ranks that give the same `color` belong together. Every rank must call.
 
         Parameters
@@ -425,6 +636,8 @@ class Communicator(ABC):
             The number of the new group, from 0; None to belong to none.
         key : int, default 0
             Ranks of the new group are in the order of their keys, at equal keys in the order of their old ranks.
+        timeout : float, optional
+            Seconds that operations of the new group may wait; this group's unless given.
 
         Returns
         -------
@@ -437,102 +650,169 @@ class Communicator(ABC):
 
         Examples
         --------
-        >>> from collectives import LocalCommunicator
-        >>> LocalCommunicator().split(color=0)
-        <LocalCommunicator rank 0 of 1>
+        >>> from collectives import connect
+        >>> connect("local").split(color=0)
+        <Communicator world/1: rank 0 of 1 over local>
         """
-        self._check_call("split")
+        self._check_open("split")
         for name, value in (("color", color), ("key", key)):
             if not (value is None and name == "color"):
                 check_integer("split", name, value)
         if color is not None and color < 0:
             raise ValueError(f"split: color must not be negative (None to belong to no group), got {color}")
-        return self._split(None if color is None else int(color), int(key))
+        call = self._call("split")
+        self._splits += 1
+        colors = np.empty((self.size, 2), np.int64)
+        mine = np.array([-1 if color is None else color, key], np.int64)
+        self._guarded("split", self._transport.all_gather(colors, mine), call)
+        members = sorted((r for r in range(self.size) if colors[r, 0] == mine[0]), key=lambda r: (colors[r, 1], r))
+        part = self._transport.split(None if color is None else int(color), int(key))
+        if part is None:
+            return None
+        others = sorted({int(c) for c in colors[:, 0] if c >= 0})
+        name = f"{self.name}/{self._splits}" + (f".{color}" if len(others) > 1 else "")
+        from .connect import best_transport
+
+        ranks = [self.ranks[r] for r in members]
+        chosen = best_transport(part, self.job, ranks)
+        return Communicator(chosen, self.job, name, ranks, self.timeout if timeout is None else timeout)
+
+    def subgroup(self, ranks: Sequence[int], *, timeout: float | None = None) -> Communicator | None:
+        """The group of some ranks, in this order; None on the others. Every rank of this group calls with the same ranks.
+
+        Raises
+        ------
+        ValueError
+            If a number is no rank of this group, or stands twice.
+
+        Examples
+        --------
+        >>> from collectives import connect
+        >>> connect("local").subgroup([0]).size
+        1
+        """
+        members = list(ranks)
+        for rank in members:
+            check_rank(self, "subgroup", "each of ranks", rank)
+        if len(set(members)) != len(members):
+            raise ValueError(f"subgroup: the ranks must be different, got {members}")
+        inside = self.rank in members
+        return self.split(0 if inside else None, members.index(self.rank) if inside else 0, timeout=timeout)
+
+    def node(self) -> Communicator:
+        """The ranks of this group that are on this rank's node. Every rank must call."""
+        part = self.split(self.job.node_of[self.ranks[self.rank]], self.rank)
+        assert part is not None
+        return part
+
+    def across_nodes(self) -> Communicator:
+        """The ranks of all nodes that have this rank's number among those of their node. Every rank must call."""
+        nodes = [self.job.node_of[rank] for rank in self.ranks]
+        number = nodes[: self.rank].count(nodes[self.rank])
+        part = self.split(number, self.rank)
+        assert part is not None
+        return part
+
+    def allocate(self, shape: int | Sequence[int], dtype: Any = np.float32) -> np.ndarray:
+        """An array of zeros in memory that `all_reduce` and `reduce_scatter` need not copy. Every rank must call.
+
+        The ranks call in the same order with the same shape and dtype. In shared memory, a reduction is fastest when
+        every rank gives an array at the same place of the same allocation: all of it, or the same part. Anything else
+        works as with any array. Transports without such memory give an ordinary array.
+
+        Examples
+        --------
+        >>> from collectives import connect
+        >>> connect("local").allocate((2, 3)).shape
+        (2, 3)
+        """
+        self._check_open("allocate")
+        dtype = np.dtype(dtype)
+        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        count = int(np.prod(dims, dtype=np.int64))
+        call = self._call("allocate")
+        if count and self.size > 1:
+            self._guarded("allocate", self._transport.barrier(), call)
+            memory = self._transport.allocate(count * dtype.itemsize)
+            if memory is not None:
+                return memory.view(dtype).reshape(dims)
+        return np.zeros(dims, dtype)
 
     def abort(self, code: int = 1) -> None:
         """End the whole job, all ranks, at once, with this exit code."""
-        self._abort(code)
+        self._transport.abort(code)
 
     def close(self) -> None:
         """Complete what is under way and give the group's resources back. Every rank must call; may be repeated."""
-        if not self._closed:
-            self._close()
-            self._closed = True
-
-    # What a transport implements -------------------------------------------------------------------------------------
-
-    @abstractmethod
-    def _all_reduce(self, array: Array, op: str) -> Work: ...
-
-    @abstractmethod
-    def _reduce(self, array: Array, root: int, op: str) -> Work: ...
-
-    @abstractmethod
-    def _reduce_scatter(self, array: Array, source: Array, op: str) -> Work: ...
-
-    @abstractmethod
-    def _broadcast(self, array: Array, root: int) -> Work: ...
-
-    @abstractmethod
-    def _all_gather(self, out: Array, array: Array) -> Work: ...
-
-    @abstractmethod
-    def _gather(self, out: Array | None, array: Array, root: int) -> Work: ...
-
-    @abstractmethod
-    def _scatter(self, array: Array, source: Array | None, root: int) -> Work: ...
-
-    @abstractmethod
-    def _all_to_all(self, out: Array, array: Array) -> Work: ...
-
-    @abstractmethod
-    def _send(self, array: Array, destination: int, tag: int) -> Work: ...
-
-    @abstractmethod
-    def _recv(self, array: Array, source: int | None, tag: int) -> Work: ...
-
-    @abstractmethod
-    def _barrier(self) -> Work: ...
-
-    @abstractmethod
-    def _split(self, color: int | None, key: int) -> Communicator | None: ...
-
-    @abstractmethod
-    def _abort(self, code: int) -> None: ...
-
-    @abstractmethod
-    def _close(self) -> None: ...
+        if self._closed:
+            return
+        if self._failed is None:
+            drain(self)
+            for transport in (*self._device_transports.values(), self._transport):
+                transport.close()
+        self._closed = True
+        if self.name == "world":
+            self.job.leave()
+            forget(self.job)
 
     # What every transport would otherwise repeat ---------------------------------------------------------------------
 
-    def _begin(self, work: Work, async_op: bool, finish: Callable[[], None] | None = None) -> Work:
-        work.owner = self
-        if finish is not None:
-            work.then(finish)
-        try:
-            if not async_op:
-                work.wait()
-        finally:
-            # Also where Ctrl-C ends the waiting: the transport goes on to use the arrays.
-            if not work.done():
-                retain(work)
-        return work
+    def _transport_for(self, name: str, role: str, array: Array, written: bool = False) -> Transport:
+        """What carries an array of this type; refuses what is none, or cannot be written where it must be."""
+        if self._closed or self._failed is not None:
+            self._refuse(name)
+        if type(array) is np.ndarray:
+            if array.dtype.hasobject or (written and not array.flags.writeable):
+                check_array(self, name, role, array, written)
+            return self._transport
+        check_array(self, name, role, array, written)
+        if isinstance(array, np.ndarray):
+            return self._transport
+        return device_transport(self, array)
 
-    def _plain_reduction(self, name: str, op: str, array: Array) -> tuple[str, bool]:
-        """The reduction that the transport is asked for, and whether it is done on a float32 copy."""
-        reduction_for(name, op, array.dtype)
-        return "sum" if op == "avg" else op, is_half(array.dtype) and not self.accumulates_half
+    def _check_open(self, name: str) -> None:
+        if self._closed or self._failed is not None:
+            self._refuse(name)
 
-    def _finish_reduction(self, array: Array, buffer: Array, op: str) -> Callable[[], None] | None:
+    def _check_whole(
+        self, name: str, role: str, whole: Array | None, array: Array, counts: Sequence[int] | None
+    ) -> list[int] | None:
+        """See that the array of all parts fits this rank's part; the parts' numbers of elements, where they differ."""
+        if counts is None:
+            if whole is not None:
+                check_rows(self, name, role, whole, array)
+            return None
+        return check_parts(self, name, role, whole, array, counts)
+
+    def _finish_reduction(
+        self, array: Array, buffer: Array, reduction: Reduction, plain: Reduction
+    ) -> Callable[[], None] | None:
         back = copy_back(array, buffer)
-        if op == "avg" and self.size > 1:
+        if reduction.name == "avg" and plain.name != "avg" and self.size > 1:
             return partial(average, buffer, self.size, back)
-        if REDUCTIONS[op].logical and self.size == 1:
-            # With one rank transports have nothing to combine, and a 5 would stay a 5.
-            return partial(truth, buffer, back)
         return back
 
-    def _check_call(self, name: str) -> None:
-        if self._closed:
-            raise CommunicationError(f"{name}: rank {self.rank}: this communicator was closed")
-        sweep()
+
+def _plain(transport: Transport, reduction: Reduction) -> tuple[Reduction, bool]:
+    """The reduction that a transport is asked for, and whether half types come to it in float32."""
+    if reduction.factor is not None:
+        # What is multiplied before need not be rounded to a half type.
+        return _SUM, True
+    if reduction.name == "avg" and not transport.averages:
+        return _SUM, not transport.accumulates_half
+    return reduction, not transport.accumulates_half
+
+
+def _scaled(buffer: Array, array: Array, reduction: Reduction) -> Array:
+    """The buffer multiplied with a scaled sum's factor; a copy where it is the caller's own array."""
+    if reduction.factor is None:
+        return buffer
+    if buffer is array:
+        return buffer * buffer.dtype.type(reduction.factor)
+    buffer *= reduction.factor
+    return buffer
+
+
+def _common(array: Array, counts: Sequence[int] | None) -> tuple[Any, ...]:
+    """The shape as far as it is the same on all ranks."""
+    return array.shape if counts is None else ("*", *array.shape[1:])

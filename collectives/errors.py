@@ -5,11 +5,19 @@ A caller's own mistake (a wrong shape, an unknown reduction) is a plain ValueErr
 
 from __future__ import annotations
 
-__all__ = ["CommunicationError", "LaunchError"]
+__all__ = ["CollectiveMismatchError", "CollectiveTimeoutError", "CommunicationError", "LaunchError"]
 
 
 class CommunicationError(RuntimeError):
     """An operation between ranks failed: the message names the rank, the operation and the transport's own words."""
+
+
+class CollectiveTimeoutError(CommunicationError, TimeoutError):
+    """An operation waited longer than the communicator's timeout: the message names the ranks that have not come to it."""
+
+
+class CollectiveMismatchError(CommunicationError):
+    """The ranks of a group called different things at the same place in their order: the message has the table."""
 
 
 class LaunchError(RuntimeError):

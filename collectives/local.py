@@ -1,84 +1,80 @@
-"""LocalCommunicator: a world of one rank. Every operation is complete at once; messages to oneself are kept."""
+"""LocalTransport: a world of one rank. Every operation is complete at once; messages to oneself are kept."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections import defaultdict, deque
+from typing import NoReturn
 
 import numpy as np
 
-from .communicator import Array, Communicator
 from .errors import CommunicationError
-from .work import Work, drain
+from .reductions import Reduction
+from .staging import Array
+from .transport import Counts, Transport
+from .work import Work
 
-__all__ = ["LocalCommunicator"]
+__all__ = ["LocalTransport"]
 
 
-class LocalCommunicator(Communicator):
-    """A world of one rank, so that a program for many also runs alone.
+class LocalTransport(Transport):
+    """A world of one rank, so that a program for many also runs alone."""
 
-    Examples
-    --------
-    >>> import numpy as np
-    >>> world = LocalCommunicator()
-    >>> world.rank, world.size
-    (0, 1)
-    >>> total = np.array([1.5, 2.5])
-    >>> world.all_reduce(total).done(), total
-    (True, array([1.5, 2.5]))
-    """
-
-    transport = "local"
+    name = "local"
+    averages = True
+    accumulates_half = True
 
     def __init__(self) -> None:
         super().__init__(rank=0, size=1)
         self._sent: dict[int, deque[Array]] = defaultdict(deque)
         self._waiting: dict[int, list[list[Array]]] = defaultdict(list)
 
-    def _all_reduce(self, array: Array, op: str) -> Work:
+    def all_reduce(self, array: Array, op: Reduction) -> Work:
+        _truth(array, op)
         return Work("all_reduce")
 
-    def _reduce(self, array: Array, root: int, op: str) -> Work:
+    def reduce(self, array: Array, root: int, op: Reduction) -> Work:
+        _truth(array, op)
         return Work("reduce")
 
-    def _reduce_scatter(self, array: Array, source: Array, op: str) -> Work:
-        array[...] = source[0]
+    def reduce_scatter(self, array: Array, source: Array, op: Reduction, counts: Counts = None) -> Work:
+        array[...] = source.reshape(array.shape)
+        _truth(array, op)
         return Work("reduce_scatter")
 
-    def _broadcast(self, array: Array, root: int) -> Work:
+    def broadcast(self, array: Array, root: int) -> Work:
         return Work("broadcast")
 
-    def _all_gather(self, out: Array, array: Array) -> Work:
-        out[0] = array
+    def all_gather(self, out: Array, array: Array, counts: Counts = None) -> Work:
+        out[...] = array.reshape(out.shape)
         return Work("all_gather")
 
-    def _gather(self, out: Array | None, array: Array, root: int) -> Work:
+    def gather(self, out: Array | None, array: Array, root: int, counts: Counts = None) -> Work:
         if out is not None:
-            out[0] = array
+            out[...] = array.reshape(out.shape)
         return Work("gather")
 
-    def _scatter(self, array: Array, source: Array | None, root: int) -> Work:
+    def scatter(self, array: Array, source: Array | None, root: int, counts: Counts = None) -> Work:
         if source is not None:
-            array[...] = source[0]
+            array[...] = source.reshape(array.shape)
         return Work("scatter")
 
-    def _all_to_all(self, out: Array, array: Array) -> Work:
-        out[...] = array
+    def all_to_all(self, out: Array, array: Array, out_counts: Counts = None, counts: Counts = None) -> Work:
+        out[...] = array.reshape(out.shape)
         return Work("all_to_all")
 
-    def _barrier(self) -> Work:
+    def barrier(self) -> Work:
         return Work("barrier")
 
-    def _send(self, array: Array, destination: int, tag: int) -> Work:
+    def send(self, array: Array, destination: int, tag: int) -> Work:
         self._sent[tag].append(array.copy())
         self._match(tag)
         return Work("send")
 
-    def _recv(self, array: Array, source: int | None, tag: int) -> Work:
+    def recv(self, array: Array, source: int | None, tag: int) -> Work:
         arrived: list[Array] = []
         waiting = self._waiting[tag]
-
         cancelled = False
 
         def poll() -> bool:
@@ -95,21 +91,12 @@ class LocalCommunicator(Communicator):
             work.source = 0
             return True
 
-        def block() -> bool:
-            if not poll():
-                forget()
-                raise CommunicationError(f"recv: rank 0 waits for itself: it has sent nothing more with tag {tag}")
-            return True
-
-        def forget() -> None:
-            waiting[:] = [slot for slot in waiting if slot is not arrived]
-
         def cancel() -> None:
             nonlocal cancelled
             cancelled = True
-            forget()
+            waiting[:] = [slot for slot in waiting if slot is not arrived]
 
-        work = Work("recv", poll, block, cancel=cancel)
+        work = Work("recv", poll, cancel=cancel)
         waiting.append(arrived)
         self._match(tag)
         return work
@@ -120,14 +107,19 @@ class LocalCommunicator(Communicator):
         while sent and waiting:
             waiting.pop(0).append(sent.popleft())
 
-    def _split(self, color: int | None, key: int) -> Communicator | None:
-        return None if color is None else LocalCommunicator()
+    def split(self, color: int | None, key: int) -> Transport | None:
+        return None if color is None else LocalTransport()
 
-    def _abort(self, code: int) -> None:
+    def abort(self, code: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
-    def _close(self) -> None:
+    def close(self) -> None:
         self._sent.clear()
-        drain(self)
+
+
+def _truth(array: Array, op: Reduction) -> None:
+    """With one rank there is nothing to combine, and a logical operation would leave a 5 a 5."""
+    if op.logical:
+        array[...] = array != 0

@@ -1,24 +1,26 @@
-"""MPICommunicator: arrays between the processes of an MPI job, through mpi4py's buffer interface.
+"""MPITransport: arrays between the processes of an MPI job, through mpi4py's buffer interface.
 
-All operations are the non-blocking ones of MPI, so that a Work is really under way while the program computes, and an
-asynchronous call on one rank matches a synchronous one on another. Data that is only moved is moved as bytes, so every
-dtype can be. Importing this module does not load MPI; `collectives.mpi_world` does when it is asked.
+All operations are the non-blocking ones of MPI, so that a Work is really under way while the program computes, a wait can see
+how long it takes, and an asynchronous call on one rank matches a synchronous one on another. Data that is only moved is
+moved as bytes, so every dtype can be. Importing this module does not load MPI; `collectives.mpi_world` does when it is asked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
 from . import mpi_world
-from .communicator import Array, Communicator
 from .errors import CommunicationError
-from .reductions import REDUCTIONS
-from .work import Work, drain
+from .reductions import Reduction
+from .staging import Array
+from .transport import Counts, Transport
+from .work import Work
 
-__all__ = ["MPICommunicator"]
+__all__ = ["MPITransport"]
 
 # MPI's names for NumPy's kinds and sizes (MPI-4.1, section 3.2.2). Truth values travel as bytes of 0 and 1, because
 # MPI defines no minimum, maximum or bits for its own.
@@ -31,34 +33,23 @@ _MPI_TYPES = {
 }  # fmt: skip
 
 
-class MPICommunicator(Communicator):
+class MPITransport(Transport):
     """The ranks of an mpi4py communicator.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm
-        Duplicated, so that the program's own messages cannot be mistaken for ours; therefore every rank of it must
-        call. `MPICommunicator.world` is the usual way to all ranks of the job.
+        Duplicated, so that the program's own messages cannot be mistaken for ours; therefore every rank of it must call.
 
     Raises
     ------
     CommunicationError
         If MPI reports an error: here, and in every operation.
-
-    Examples
-    --------
-    >>> world = MPICommunicator.world()
-    >>> values = np.ones(3)
-    >>> world.all_reduce(values, "sum")
-    <Work all_reduce: complete>
-    >>> bool((values == world.size).all())
-    True
     """
 
-    transport = "mpi"
+    name = "mpi"
     largest_count = 2**31 - 1
     """The largest number of elements in one call of an MPI library older than MPI-4."""
-    _world: ClassVar[MPICommunicator | None] = None
 
     def __init__(self, comm: Any) -> None:
         self._mpi = mpi_world.load()
@@ -69,132 +60,108 @@ class MPICommunicator(Communicator):
             raise CommunicationError(f"MPI_Comm_dup: {error}") from error
         self._adopt(own)
 
-    @classmethod
-    def world(cls) -> MPICommunicator:
-        """All ranks of the job; starts MPI if the program has not. Every call returns the same communicator.
-
-        MPI is asked for MPI_THREAD_MULTIPLE (see `thread_level`). If it was started here, it is ended when the program
-        ends; and a rank that ends by an uncaught exception, or by `sys.exit` with a non-zero code, ends the job, instead
-        of waiting for the others in MPI_Finalize while they wait for it. (Of a plain ``raise SystemExit(code)`` Python
-        tells nobody: such a rank waits in MPI_Finalize.)
-
-        Raises
-        ------
-        ImportError
-            If mpi4py finds no MPI library.
-        CommunicationError
-            If MPI has been finalised already.
-        """
-        if cls._world is None or cls._world._closed:
-            cls._world = cls(mpi_world.start().COMM_WORLD)
-        return cls._world
-
-    @property
-    def thread_level(self) -> str:
-        """What MPI grants to threads: ``"single"``, ``"funneled"``, ``"serialized"`` or ``"multiple"``."""
-        return mpi_world.thread_level()
-
     def _adopt(self, comm: Any) -> None:
-        self._comm = comm
+        self.comm = comm
         super().__init__(rank=comm.Get_rank(), size=comm.Get_size())
         self._counts_are_large = self._mpi.Get_version() >= (4, 0)
         # Open MPI attaches its limits to the world only (as MPI-4.1, section 9.1.2, has it).
         self._largest_tag = self._mpi.COMM_WORLD.Get_attr(self._mpi.TAG_UB)
-        self._row_types: dict[int, Any] = {}
+        self._types: dict[int, Any] = {}
 
     # Operations ------------------------------------------------------------------------------------------------------
 
-    def _all_reduce(self, array: Array, op: str) -> Work:
+    def all_reduce(self, array: Array, op: Reduction) -> Work:
         kind, mpi_op, flat = self._type(array), self._op(op), _numbers(array)
 
         def start() -> list[Any]:
             return [
-                self._comm.Iallreduce(self._mpi.IN_PLACE, [part, part.size, kind], mpi_op)
-                for part in self._parts(flat)
+                self.comm.Iallreduce(self._mpi.IN_PLACE, [part, part.size, kind], mpi_op) for part in self._parts(flat)
             ]
 
         return self._work("all_reduce", start, array)
 
-    def _reduce(self, array: Array, root: int, op: str) -> Work:
+    def reduce(self, array: Array, root: int, op: Reduction) -> Work:
         kind, mpi_op, flat = self._type(array), self._op(op), _numbers(array)
 
         def start() -> list[Any]:
             return [
-                self._comm.Ireduce(self._mpi.IN_PLACE, [part, part.size, kind], mpi_op, root)
+                self.comm.Ireduce(self._mpi.IN_PLACE, [part, part.size, kind], mpi_op, root)
                 if self.rank == root
-                else self._comm.Ireduce([part, part.size, kind], None, mpi_op, root)
+                else self.comm.Ireduce([part, part.size, kind], None, mpi_op, root)
                 for part in self._parts(flat)
             ]
 
         return self._work("reduce", start, array)
 
-    def _reduce_scatter(self, array: Array, source: Array, op: str) -> Work:
+    def reduce_scatter(self, array: Array, source: Array, op: Reduction, counts: Counts = None) -> Work:
         kind, mpi_op = self._type(array), self._op(op)
-        out, rows = _numbers(array), _numbers(source).reshape(self.size, -1)
+        out, flat = _numbers(array), _numbers(source)
 
         def start() -> list[Any]:
-            if self._counts_are_large or array.size <= self.largest_count:
-                send, receive = [rows, out.size, kind], [out, out.size, kind]
-                return [self._comm.Ireduce_scatter_block(send, receive, mpi_op)]
-            # Parts of rows are not contiguous: reduce row by row to the rank that it is for.
-            return [
-                self._comm.Ireduce(
-                    [part, part.size, kind], [mine, mine.size, kind] if root == self.rank else None, mpi_op, root
-                )
-                for root, row in enumerate(rows)
-                for part, mine in zip(self._parts(row), self._parts(out))
-            ]
+            if self._counts_are_large or source.size <= self.largest_count:
+                if counts is None:
+                    return [self.comm.Ireduce_scatter_block([flat, out.size, kind], [out, out.size, kind], mpi_op)]
+                receive = [out, out.size, kind]
+                return [self.comm.Ireduce_scatter([flat, flat.size, kind], receive, list(counts), mpi_op)]
+            # More than an older MPI counts: rank by rank, in parts.
+            requests, begin = [], 0
+            for root, count in enumerate(counts or [out.size] * self.size):
+                mine = self._parts(out) if root == self.rank else None
+                for i, part in enumerate(self._parts(flat[begin : begin + count])):
+                    receive = None if mine is None else [mine[i], mine[i].size, kind]
+                    requests.append(self.comm.Ireduce([part, part.size, kind], receive, mpi_op, root))
+                begin += count
+            return requests
 
         return self._work("reduce_scatter", start, array, source)
 
-    def _broadcast(self, array: Array, root: int) -> Work:
-        return self._work("broadcast", lambda: [self._comm.Ibcast(self._bytes(array), root)], array)
+    def broadcast(self, array: Array, root: int) -> Work:
+        return self._work("broadcast", lambda: [self.comm.Ibcast(self._bytes(array), root)], array)
 
-    def _all_gather(self, out: Array, array: Array) -> Work:
-        return self._work(
-            "all_gather",
-            lambda: [self._comm.Iallgather(self._bytes(array), self._bytes(out, self.size))],
-            out, array,
-        )  # fmt: skip
+    def all_gather(self, out: Array, array: Array, counts: Counts = None) -> Work:
+        def start() -> list[Any]:
+            if counts is None:
+                return [self.comm.Iallgather(self._bytes(array), self._bytes(out, self.size))]
+            return [self.comm.Iallgatherv(self._uneven_one(array), self._uneven(out, counts))]
 
-    def _gather(self, out: Array | None, array: Array, root: int) -> Work:
-        return self._work(
-            "gather",
-            lambda: [
-                self._comm.Igather(self._bytes(array), None if out is None else self._bytes(out, self.size), root)
-            ],
-            out, array,
-        )  # fmt: skip
+        return self._work("all_gather", start, out, array)
 
-    def _scatter(self, array: Array, source: Array | None, root: int) -> Work:
-        return self._work(
-            "scatter",
-            lambda: [
-                self._comm.Iscatter(
-                    None if source is None else self._bytes(source, self.size), self._bytes(array), root
-                )
-            ],
-            source, array,
-        )  # fmt: skip
+    def gather(self, out: Array | None, array: Array, root: int, counts: Counts = None) -> Work:
+        def start() -> list[Any]:
+            if counts is None:
+                return [self.comm.Igather(self._bytes(array), None if out is None else self._bytes(out, self.size), root)]
+            receive = None if out is None else self._uneven(out, counts)
+            return [self.comm.Igatherv(self._uneven_one(array), receive, root)]
 
-    def _all_to_all(self, out: Array, array: Array) -> Work:
-        return self._work(
-            "all_to_all",
-            lambda: [self._comm.Ialltoall(self._bytes(array, self.size), self._bytes(out, self.size))],
-            out, array,
-        )  # fmt: skip
+        return self._work("gather", start, out, array)
 
-    def _send(self, array: Array, destination: int, tag: int) -> Work:
+    def scatter(self, array: Array, source: Array | None, root: int, counts: Counts = None) -> Work:
+        def start() -> list[Any]:
+            if counts is None:
+                given = None if source is None else self._bytes(source, self.size)
+                return [self.comm.Iscatter(given, self._bytes(array), root)]
+            given = None if source is None else self._uneven(source, counts)
+            return [self.comm.Iscatterv(given, self._uneven_one(array), root)]
+
+        return self._work("scatter", start, source, array)
+
+    def all_to_all(self, out: Array, array: Array, out_counts: Counts = None, counts: Counts = None) -> Work:
+        def start() -> list[Any]:
+            if counts is None or out_counts is None:
+                return [self.comm.Ialltoall(self._bytes(array, self.size), self._bytes(out, self.size))]
+            return [self.comm.Ialltoallv(self._uneven(array, counts), self._uneven(out, out_counts))]
+
+        return self._work("all_to_all", start, out, array)
+
+    def send(self, array: Array, destination: int, tag: int) -> Work:
         self._check_tag("send", tag)
-        return self._work("send", lambda: [self._comm.Isend(self._bytes(array), destination, tag)], array)
+        return self._work("send", lambda: [self.comm.Isend(self._bytes(array), destination, tag)], array)
 
-    def _recv(self, array: Array, source: int | None, tag: int) -> Work:
+    def recv(self, array: Array, source: int | None, tag: int) -> Work:
         self._check_tag("recv", tag)
         status = self._mpi.Status()
         try:
-            request = self._comm.Irecv(
-                self._bytes(array), self._mpi.ANY_SOURCE if source is None else source, tag
-            )
+            request = self.comm.Irecv(self._bytes(array), self._mpi.ANY_SOURCE if source is None else source, tag)
         except self._mpi.Exception as error:
             raise self._error("recv", error) from error
 
@@ -209,36 +176,37 @@ class MPICommunicator(Communicator):
                     f"got {received} from rank {work.source}"
                 )
 
-        work = self._pending(
-            "recv", lambda: request.Test(status), lambda: request.Wait(status), (array,), cancel=request.Cancel
-        )
+        work = self._pending("recv", lambda: request.Test(status), (array,), cancel=request.Cancel)
         return work.then(check)
 
-    def _barrier(self) -> Work:
-        return self._work("barrier", lambda: [self._comm.Ibarrier()])
+    def barrier(self) -> Work:
+        return self._work("barrier", lambda: [self.comm.Ibarrier()])
 
-    def _split(self, color: int | None, key: int) -> Communicator | None:
+    # The group -------------------------------------------------------------------------------------------------------
+
+    def split(self, color: int | None, key: int) -> Transport | None:
         try:
-            part = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
+            part = self.comm.Split(self._mpi.UNDEFINED if color is None else color, key)
             if part == self._mpi.COMM_NULL:
                 return None
             part.Set_errhandler(self._mpi.ERRORS_RETURN)
         except self._mpi.Exception as error:
             raise self._error("split", error) from error
-        group = MPICommunicator.__new__(MPICommunicator)
+        group = MPITransport.__new__(MPITransport)
         group._mpi = self._mpi
         group._adopt(part)
         return group
 
-    def _abort(self, code: int) -> None:
-        mpi_world.abort(self._comm, code)
+    def abort(self, code: int) -> None:
+        mpi_world.abort(self.comm, code)
 
-    def _close(self) -> None:
-        drain(self)
+    def close(self) -> None:
+        if self._mpi.Is_finalized():
+            return
         try:
-            for row_type in self._row_types.values():
-                row_type.Free()
-            self._comm.Free()
+            for kind in self._types.values():
+                kind.Free()
+            self.comm.Free()
         except self._mpi.Exception as error:
             raise self._error("close", error) from error
 
@@ -250,8 +218,8 @@ class MPICommunicator(Communicator):
             raise TypeError(f"this MPI library has no type for reductions of {array.dtype}")
         return kind
 
-    def _op(self, op: str) -> Any:
-        return getattr(self._mpi, REDUCTIONS[op].mpi_name)
+    def _op(self, op: Reduction) -> Any:
+        return getattr(self._mpi, op.mpi_name)
 
     def _parts(self, flat: Array) -> list[Array]:
         """The array, or parts of it that one call of an older MPI can count."""
@@ -267,21 +235,35 @@ class MPICommunicator(Communicator):
         flat = array.reshape(-1).view(np.uint8)
         if self._counts_are_large or flat.size // rows <= self.largest_count:
             return [flat, flat.size // rows, self._mpi.BYTE]
-        return [flat, 1, self._row_type(flat.size // rows)]
+        return [flat, 1, self._type_of_bytes(flat.size // rows)]
 
-    def _row_type(self, length: int) -> Any:
-        """A type of `length` bytes, for libraries that count no further than `largest_count`: blocks and a rest."""
-        if length in self._row_types:
-            return self._row_types[length]
+    def _uneven(self, array: Array, counts: Any) -> list[Any]:
+        """A buffer with a part of another length for each rank, counted in elements."""
+        flat = array.reshape(-1).view(np.uint8)
+        starts = list(accumulate(counts, initial=0))[:-1]
+        # Counts are of elements, so that an older MPI can count 2**31 of them and not of bytes.
+        return [flat, (list(counts), starts), self._type_of_bytes(array.dtype.itemsize)]
+
+    def _uneven_one(self, array: Array) -> list[Any]:
+        """The other side of `_uneven`: both sides of an operation must count alike (MPI-4.1, section 6.5)."""
+        return [array.reshape(-1).view(np.uint8), array.size, self._type_of_bytes(array.dtype.itemsize)]
+
+    def _type_of_bytes(self, length: int) -> Any:
+        """A type of `length` bytes; for libraries that count no further than `largest_count`, of blocks and a rest."""
+        if length in self._types:
+            return self._types[length]
         BYTE = self._mpi.BYTE
         blocks, rest = divmod(length, self.largest_count)
-        block = BYTE.Create_contiguous(self.largest_count)
-        body = block.Create_contiguous(blocks)
-        row = body.Create_struct([1, rest], [0, blocks * self.largest_count], [body, BYTE]).Commit()
-        block.Free()
-        body.Free()
-        self._row_types[length] = row
-        return row
+        if not blocks:
+            kind = BYTE.Create_contiguous(length).Commit()
+        else:
+            block = BYTE.Create_contiguous(self.largest_count)
+            body = block.Create_contiguous(blocks)
+            kind = body.Create_struct([1, rest], [0, blocks * self.largest_count], [body, BYTE]).Commit()
+            block.Free()
+            body.Free()
+        self._types[length] = kind
+        return kind
 
     # Requests and errors ---------------------------------------------------------------------------------------------
 
@@ -291,17 +273,14 @@ class MPICommunicator(Communicator):
         except self._mpi.Exception as error:
             raise self._error(operation, error) from error
         if len(requests) == 1:
-            return self._pending(operation, requests[0].Test, requests[0].Wait, keep)
+            return self._pending(operation, requests[0].Test, keep)
         Request = self._mpi.Request
-        return self._pending(
-            operation, lambda: Request.Testall(requests), lambda: Request.Waitall(requests), (*keep, *requests)
-        )
+        return self._pending(operation, lambda: Request.Testall(requests), (*keep, *requests))
 
     def _pending(
         self,
         operation: str,
         test: Callable[[], bool],
-        wait: Callable[[], Any],
         keep: tuple[Any, ...],
         cancel: Callable[[], Any] | None = None,
     ) -> Work:
@@ -311,14 +290,7 @@ class MPICommunicator(Communicator):
             except self._mpi.Exception as error:
                 raise self._error(operation, error) from error
 
-        def block() -> bool:
-            try:
-                wait()
-            except self._mpi.Exception as error:
-                raise self._error(operation, error) from error
-            return True
-
-        return Work(operation, poll, block, cancel=cancel, keep=keep)
+        return Work(operation, poll, cancel=cancel, keep=keep)
 
     def _check_tag(self, operation: str, tag: int) -> None:
         if tag > self._largest_tag:

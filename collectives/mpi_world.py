@@ -21,10 +21,13 @@ from typing import Any, NoReturn
 from .errors import CommunicationError
 from .work import drain
 
-__all__ = ["abort", "load", "start", "thread_level"]
+__all__ = ["abort", "exits_badly", "load", "start", "thread_level"]
 
 # dlaunch's contract (launcher/contract.py): who started this rank, and whether its script has failed.
 LAUNCHER, FAILED = "DISTTORCH_LAUNCHER", "DISTTORCH_FAILED"
+
+FOR_THE_OTHERS = 1.0
+"""Seconds between an error of communication and the end of the job."""
 
 _process: int | None = None
 """The process in which `start` was called: a process forked from it has no part in the job."""
@@ -92,6 +95,11 @@ def thread_level() -> str:
     return levels[MPI.Query_thread()]
 
 
+def exits_badly() -> bool:
+    """Whether the program is ending with an exit code other than 0."""
+    return _exit_code not in (None, 0)
+
+
 def abort(comm: Any, code: int) -> NoReturn:
     """End all ranks of `comm`, and with them the job, with an exit code."""
     for stream in (sys.stdout, sys.stderr):
@@ -145,6 +153,10 @@ def _end_job_with_rank(MPI: Any) -> None:
             print(f"{_whoami(MPI)} ends by an uncaught exception, and ends the job:", file=sys.stderr)
         print_exception(kind, error, trace)
         if os.getpid() == _process and not MPI.Is_finalized():
+            if isinstance(error, CommunicationError):
+                # It is no fault of this rank's alone: others are about to say what they see.
+                sys.stderr.flush()
+                time.sleep(FOR_THE_OTHERS)
             abort(MPI.COMM_WORLD, 1)
 
     def in_thread(args: Any) -> None:

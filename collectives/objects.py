@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .errors import CommunicationError
 if TYPE_CHECKING:
     from .communicator import Communicator
 
-__all__ = ["all_gather", "broadcast", "gather"]
+__all__ = ["all_gather", "broadcast", "gather", "receive", "scatter", "send"]
 
 ROUND = 16 * 2**20
 """Bytes of each rank that are gathered at a time: one large object among small ones must not cost `size` times its
@@ -40,6 +41,48 @@ def broadcast(world: Communicator, obj: Any, root: int) -> Any:
         payload = bytearray(int(length[0]))
     world.broadcast(np.frombuffer(payload, np.uint8), root)
     return obj if world.rank == root else pickle.loads(payload)
+
+
+def scatter(world: Communicator, objs: Sequence[Any] | None, root: int) -> Any:
+    """This rank's object of those of `root`; on `root` that very object, elsewhere a copy."""
+    payloads: list[bytearray] = []
+    failure: Exception | None = None
+    if world.rank == root:
+        if objs is None or len(objs) != world.size:
+            given = "none" if objs is None else len(objs)
+            raise ValueError(f"scatter_object: rank {root} must give {world.size} objects, one for each rank, got {given}")
+        for obj in objs:
+            payload, why = _pickled(obj)
+            failure = failure or why
+            payloads.append(payload)
+    lengths = np.array([-1 if failure else len(payload) for payload in payloads] or [0] * world.size, np.int64)
+    world.broadcast(lengths, root)
+    counts = lengths.tolist()
+    _raise_failures(world, "scatter_object", {root: min(counts)}, failure)
+    mine = np.empty(counts[world.rank], np.uint8)
+    source = np.frombuffer(b"".join(payloads), np.uint8) if world.rank == root else None
+    world.scatter(mine, source, root, counts=counts)
+    return objs[root] if world.rank == root and objs is not None else pickle.loads(mine.tobytes())
+
+
+def send(world: Communicator, obj: Any, destination: int, tag: int) -> None:
+    """Send an object: its length, then itself."""
+    payload = pickle.dumps(obj, protocol=pickle.HIGHEST_PROTOCOL)
+    with world.coalesce() as both:
+        world.send(np.array([len(payload)], np.int64), destination, tag)
+        world.send(np.frombuffer(payload, np.uint8), destination, tag)
+    if destination != world.rank:
+        both.wait()
+
+
+def receive(world: Communicator, source: int | None, tag: int) -> tuple[Any, int]:
+    """Receive an object, and which rank sent it."""
+    length = np.empty(1, np.int64)
+    sender = world.recv(length, source, tag).source
+    assert sender is not None
+    payload = np.empty(int(length[0]), np.uint8)
+    world.recv(payload, sender, tag)
+    return pickle.loads(payload.tobytes()), sender
 
 
 def _pickled(obj: Any) -> tuple[bytearray, Exception | None]:

@@ -6,15 +6,17 @@ case, and MPI's logical operations.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
-__all__ = ["REDUCTIONS", "Reduction", "is_half", "reduction_for"]
+__all__ = ["REDUCTIONS", "Reduction", "combine", "is_half", "reduction_for", "scaled_sum"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # known by identity: it is looked up in every call
 class Reduction:
     """One way of combining the ranks' elements.
 
@@ -28,12 +30,15 @@ class Reduction:
         The kinds of dtype allowed, of ``"bool"``, ``"integer"``, ``"half"``, ``"float"``, ``"complex"``.
     mpi_name : str
         The predefined operation of MPI (MPI-4.1, section 6.9.2) without its prefix ``MPI_``.
+    factor : float or None
+        What every element is multiplied with before: `scaled_sum`.
     """
 
     name: str
     function: np.ufunc
     kinds: frozenset[str]
     mpi_name: str
+    factor: float | None = None
 
     @property
     def logical(self) -> bool:
@@ -63,6 +68,66 @@ REDUCTIONS: dict[str, Reduction] = {
     )
 }
 
+
+
+def scaled_sum(factor: float) -> Reduction:
+    """The sum of the ranks' elements, each multiplied with a number before; as PyTorch's ``PREMUL_SUM``.
+
+    Every rank may have a factor of its own. The product is rounded to the array's dtype before it is added (half
+    types: to float32).
+
+    Raises
+    ------
+    TypeError
+        If the factor is no real number.
+
+    Examples
+    --------
+    >>> import collectives
+    >>> values = np.array([2.0, 4.0])
+    >>> collectives.connect("local").all_reduce(values, scaled_sum(0.5))
+    <Work all_reduce: complete>
+    >>> values
+    array([1., 2.])
+    """
+    if isinstance(factor, bool) or not isinstance(factor, (int, float, np.integer, np.floating)):
+        raise TypeError(f"scaled_sum: factor must be a real number, got {factor!r}")
+    return Reduction("scaled_sum", np.add, _FRACTIONS, "SUM", float(factor))
+
+
+def combine(op: Reduction, parts: Sequence[Any], out: Any, size: int) -> None:
+    """Combine arrays of the ranks into `out`, in their order; `out` may be the first of them.
+
+    float16 and bfloat16 are accumulated in float32 and rounded once. For ``"avg"`` the sum is divided by `size`.
+
+    Examples
+    --------
+    >>> out = np.empty(2, np.float16)
+    >>> combine(REDUCTIONS["avg"], [np.array([1, 2], np.float16), np.array([3, 5], np.float16)], out, 2)
+    >>> out
+    array([2. , 3.5], dtype=float16)
+    """
+    function = op.function
+    if is_half(out.dtype):
+        sums = parts[0].astype(np.float32)
+        for part in parts[1:]:
+            function(sums, part.astype(np.float32), out=sums)
+        if op.name == "avg":
+            np.divide(sums, size, out=sums)
+        # A sum beyond float16's range is an infinity, as it is in any float16 arithmetic.
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[...] = sums
+        return
+    if len(parts) == 1:
+        out[...] = parts[0]
+    else:
+        function(parts[0], parts[1], out=out)
+        for part in parts[2:]:
+            function(out, part, out=out)
+    if op.name == "avg":
+        np.divide(out, size, out=out)
+
+
 # What to do instead, for the refusals that a caller is most likely to meet.
 _ADVICE = {
     ("sum", "bool"): "use 'bor' for any, 'band' for all, or convert to an integer dtype to count",
@@ -72,15 +137,15 @@ _ADVICE = {
 }
 
 
-def reduction_for(operation: str, op: str, dtype: np.dtype) -> Reduction:
+def reduction_for(operation: str, op: str | Reduction, dtype: np.dtype) -> Reduction:
     """The table's entry for `op`, if arrays of `dtype` can be reduced with it.
 
     Parameters
     ----------
     operation : str
         The caller, for the message.
-    op : str
-        A name of the table: ``"sum"``, ``"avg"``, ``"product"``, ``"min"``, ``"max"``, ``"band"``, ``"bor"``,
+    op : str or Reduction
+        `scaled_sum`, or a name of the table: ``"sum"``, ``"avg"``, ``"product"``, ``"min"``, ``"max"``, ``"band"``, ``"bor"``,
         ``"bxor"``, ``"land"``, ``"lor"``, ``"lxor"``.
     dtype : numpy.dtype
         The arrays' dtype.
@@ -102,15 +167,15 @@ def reduction_for(operation: str, op: str, dtype: np.dtype) -> Reduction:
     TypeError: all_reduce: 'avg' is not defined for int64; convert to a floating-point dtype first, or take 'sum' \
 and divide
     """
-    reduction = REDUCTIONS.get(op) if isinstance(op, str) else None
+    reduction = REDUCTIONS.get(op) if isinstance(op, str) else op if isinstance(op, Reduction) else None
     if reduction is None:
         raise ValueError(f"{operation}: there is no reduction {op!r}; it is one of {', '.join(REDUCTIONS)}")
     kind = _kind(dtype)
     if kind not in reduction.kinds:
-        advice = _ADVICE.get((op, kind), f"it allows the kinds {', '.join(sorted(reduction.kinds))}")
+        advice = _ADVICE.get((reduction.name, kind), f"it allows the kinds {', '.join(sorted(reduction.kinds))}")
         if kind == "swapped":
             advice = f"convert to this machine's byte order, array.astype({str(dtype.newbyteorder('='))!r})"
-        raise TypeError(f"{operation}: {op!r} is not defined for {dtype}; {advice}")
+        raise TypeError(f"{operation}: {reduction.name!r} is not defined for {dtype}; {advice}")
     return reduction
 
 

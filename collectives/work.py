@@ -1,12 +1,16 @@
 """Work: a communication that was started and may still be under way.
 
 It keeps the arrays alive that the transport reads and writes, runs what is to be done at completion (rounding,
-copying back) exactly once, and remembers the error if there was one. A Work that nobody waits for is kept here
-until it is complete, so that no buffer is freed under the transport's hands.
+copying back) exactly once, and remembers the error if there was one. A Work that nobody waits for is kept here until
+it is complete, so that no buffer is freed under the transport's hands.
+
+Whoever waits, waits by asking: first without pause, then giving the processor away, then sleeping a little. So a wait
+can be interrupted, can see how long it takes, and keeps all other works of the process going meanwhile.
 """
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import warnings
@@ -14,7 +18,16 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Work", "drain", "retain", "sweep"]
+__all__ = ["Work", "drain", "pending", "progress", "retain", "sweep"]
+
+SPINS = 60
+"""Questions in a row before the processor is given away for the first time."""
+YIELDS = 2000
+"""Times that the processor is given away before sleeping begins."""
+LONGEST_PAUSE = 5e-4
+"""Seconds of sleep between two questions at most."""
+LOOK_AROUND = 0.05
+"""Seconds between two looks at the clock and at the other ranks."""
 
 
 class Work:
@@ -25,53 +38,63 @@ class Work:
     operation : str
         What was called, for messages: ``"all_reduce"``.
     poll : callable, optional
-        Lets the transport progress and says whether it is done; raises what went wrong. None: done already.
-    block : callable, optional
-        The same, but returns (True) only when the transport is done. Without it `poll` is called until it says so.
+        Lets the transport progress and says whether it is done; never blocks; raises what went wrong. None: done.
     cancel : callable, optional
         Gives up an operation that no other rank has joined (a receive); afterwards `poll` comes to an end.
     keep : tuple
         What must stay alive until completion.
 
+    Attributes
+    ----------
+    source : int or None
+        After a completed receive: the rank that sent.
+    watch : callable or None
+        Called with the seconds that a wait has taken so far, some times a second; raises when it has been too long.
+    ended : callable or None
+        Called once with the work when it is complete or has failed.
+
     Examples
     --------
     >>> import numpy as np
-    >>> from collectives import LocalCommunicator
+    >>> import collectives
     >>> values = np.ones(3)
-    >>> work = LocalCommunicator().all_reduce(values, async_op=True)
+    >>> work = collectives.connect("local").all_reduce(values, async_op=True)
     >>> work.wait()
-    >>> work.done(), work.exception()
-    (True, None)
+    >>> work.done(), work.exception(), work.result()
+    (True, None, array([1., 1., 1.]))
     """
 
-    __slots__ = (
-        "__weakref__", "_block", "_cancel", "_done", "_exception", "_finish", "_keep", "_lock", "_poll", "_seen",
-        "operation", "owner", "source",
-    )  # fmt: skip
+    # What most works never need stands here once, so that making one is cheap.
+    owner: object = None
+    source: int | None = None
+    watch: Callable[[float], None] | None = None
+    ended: Callable[[Work], None] | None = None
+    _done = True
+    _poll: Callable[[], bool] | None = None
+    _cancel: Callable[[], Any] | None = None
+    _finish: list[Callable[[], None]] | None = None
+    _lock: threading.Lock | None = None
+    _exception: Exception | None = None
+    _output: Any = None
+    _keep: tuple[Any, ...] = ()
+    _seen = False
 
     def __init__(
         self,
         operation: str,
         poll: Callable[[], bool] | None = None,
-        block: Callable[[], bool] | None = None,
         *,
         cancel: Callable[[], Any] | None = None,
         keep: tuple[Any, ...] = (),
     ) -> None:
         self.operation = operation
-        self.owner: object = None
-        self.source: int | None = None
-        """After a completed receive: the rank that sent."""
-        self._poll = poll or _nothing_to_do
-        self._block = block or self._poll
-        self._cancel = cancel
-        self._keep = keep
-        self._finish: list[Callable[[], None]] = []
-        self._done = poll is None
-        self._exception: Exception | None = None
-        self._seen = False
-        # A request may be tested by one thread at a time only (MPI-4.1, section 11.6).
-        self._lock = threading.Lock()
+        if poll is not None:
+            self._done = False
+            self._poll = poll
+            self._cancel = cancel
+            self._keep = keep
+            # A request may be tested by one thread at a time only (MPI-4.1, section 11.6).
+            self._lock = threading.Lock()
 
     def wait(self, timeout: float | None = None) -> None:
         """Return when the operation is complete: the arrays may be read and written again.
@@ -79,36 +102,35 @@ class Work:
         Parameters
         ----------
         timeout : float, optional
-            Seconds to wait at most. The operation goes on after a timeout, and may be waited for again.
+            Seconds to wait at most. The operation goes on after it, and may be waited for again. Apart from it the
+            communicator's own timeout ends every wait.
 
         Raises
         ------
         TimeoutError
             If it is not complete after `timeout` seconds.
+        CollectiveTimeoutError
+            If the communicator's timeout has passed; the message names the ranks that are missing.
         CommunicationError
-            If the operation failed.
+            If the operation failed, or another rank of the job has ended.
         """
         if not self._done:
-            if timeout is None and self._block is not self._poll:
-                with self._lock:
-                    if not self._done:
-                        self._advance(self._block)
-            else:
-                self._poll_until_done(timeout)
-        self._seen = True
+            self._wait(timeout)
         if self._exception is not None:
+            self._seen = True
             raise self._exception
 
     def test(self) -> bool:
         """Let the transport progress, and say whether the operation is complete. Never blocks, never raises."""
         if self._done:
             return True
-        if self._lock.acquire(blocking=False):
+        lock = self._lock
+        if lock is not None and lock.acquire(blocking=False):
             try:
                 if not self._done:
-                    self._advance(self._poll)
+                    self._advance()
             finally:
-                self._lock.release()
+                lock.release()
         return self._done
 
     def done(self) -> bool:
@@ -120,11 +142,18 @@ class Work:
         self._seen = True
         return self._exception
 
+    def result(self) -> Any:
+        """Wait, then return the array that received the result; None where this rank receives nothing."""
+        self.wait()
+        return self._output
+
     def cancel(self) -> bool:
         """Give up a receive that nobody has sent to; False for other operations, which ranks have to go through with.
 
         If the message comes first after all the receive is completed, otherwise it fails with a CommunicationError.
         """
+        if self._lock is None:
+            return False
         with self._lock:
             if self._done or self._cancel is None:
                 return False
@@ -134,58 +163,94 @@ class Work:
 
     def then(self, finish: Callable[[], None]) -> Work:
         """Run `finish` at completion, after those given before; at once if the operation is complete already."""
-        with self._lock:
-            if not self._done:
-                self._finish.append(finish)
-                return self
+        if not self._done and self._lock is not None:
+            with self._lock:
+                if not self._done:
+                    if self._finish is None:
+                        self._finish = []
+                    self._finish.append(finish)
+                    return self
         if self._exception is None:
             finish()
         return self
+
+    def fail(self, error: Exception) -> None:
+        """Give the operation up for good with an error, which is also what later waits raise."""
+        if not self._done:
+            _abandoned.append(self._keep)
+            self._exception = error
+            self._end()
 
     def __repr__(self) -> str:
         state = "failed" if self._exception else "complete" if self._done else "under way"
         return f"<Work {self.operation}: {state}>"
 
     def __del__(self) -> None:
-        if getattr(self, "_exception", None) is not None and not self._seen:
+        if self._exception is not None and not self._seen:
             warnings.warn(f"nobody waited for a failed {self.operation}: {self._exception}", RuntimeWarning, 2)
 
-    def _advance(self, step: Callable[[], bool]) -> None:
+    def _advance(self) -> None:
         """Take one step under the lock; at completion run what was asked for and let the arrays go."""
         try:
-            if not step():
+            if not self._poll():  # type: ignore[misc]
                 return
-            for finish in self._finish:
-                finish()
+            if self._finish is not None:
+                for finish in self._finish:
+                    finish()
         except Exception as error:
             self._exception = error
+        self._end()
+
+    def _end(self) -> None:
         self._done = True
         self._keep = ()
-        self._finish = []
-        self._poll = self._block = _nothing_to_do
-        self._cancel = None
+        self._poll = self._finish = self._cancel = self.watch = None
+        if self.ended is not None:
+            ended, self.ended = self.ended, None
+            ended(self)
 
-    def _poll_until_done(self, timeout: float | None) -> None:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        pause = 0.0
-        while not self.test():
-            if deadline is not None and time.monotonic() >= deadline:
+    def _wait(self, timeout: float | None) -> None:
+        test = self.test
+        for _ in range(SPINS):
+            if test():
+                return
+        began = time.monotonic()
+        deadline = None if timeout is None else began + timeout
+        look = began + LOOK_AROUND
+        turns = 0
+        while not test():
+            progress(self)
+            if turns < YIELDS:
+                turns += 1
+                os.sched_yield()
+            else:
+                # Other ranks may share our core, and 0.5 ms are nothing in a wait that is this long already.
+                turns += 1
+                time.sleep(min((turns - YIELDS) * 1e-6, LONGEST_PAUSE))
+            if turns & 15:
+                continue
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
                 raise TimeoutError(f"{self.operation}: not complete after {timeout:g} s")
-            time.sleep(pause)
-            # Start by giving the processor away only, end at half a millisecond: other ranks may share our core.
-            pause = min(pause + 1e-6, 5e-4)
+            if now >= look:
+                look = now + LOOK_AROUND
+                if self.watch is not None:
+                    try:
+                        self.watch(now - began)
+                    except Exception as error:
+                        self.fail(error)
+                        return
 
 
-def _nothing_to_do() -> bool:
-    return True
-
-
-_under_way: deque[Work] = deque()
+pending: deque[Work] = deque()
+"""Works under way that nobody waits for at this moment."""
+_abandoned: list[tuple[Any, ...]] = []
+"""Arrays of operations that were given up: the transport may write to them as long as the process lives."""
 
 
 def retain(work: Work) -> None:
     """Keep `work` alive until a later `sweep` finds it complete."""
-    _under_way.append(work)
+    pending.append(work)
 
 
 def sweep() -> None:
@@ -196,11 +261,22 @@ def sweep() -> None:
     """
     for _ in range(2):
         try:
-            work = _under_way.popleft()
+            work = pending.popleft()
         except IndexError:
             return
         if not work.test():
-            _under_way.append(work)
+            pending.append(work)
+
+
+def progress(besides: Work | None = None) -> None:
+    """Let all works that are under way progress: whoever waits for one must not hold up another rank's."""
+    for _ in range(len(pending)):
+        try:
+            work = pending.popleft()
+        except IndexError:
+            return
+        if work is besides or not work.test():
+            pending.append(work)
 
 
 def drain(owner: object = None) -> None:
@@ -211,7 +287,9 @@ def drain(owner: object = None) -> None:
     CommunicationError
         If one of them fails.
     """
-    for work in tuple(_under_way):
+    for work in tuple(pending):
+        if work.done() and work._seen:
+            continue
         if owner is None or work.owner is owner:
             if work.cancel():
                 while not work.test():

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from collectives import MPICommunicator
+from collectives import Communicator, connect
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCHERS_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MPI_LOCAL", "PMI", "OMPI_COMM", "SLURM")
@@ -22,7 +22,7 @@ LAUNCHERS_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
     """A rank whose test failed is out of step with the others, who would wait for it: end the job with its report."""
     report = yield
-    if report.failed and item.get_closest_marker("mpi") and (world := MPICommunicator.world()).size > 1:
+    if report.failed and item.get_closest_marker("mpi") and (world := connect("mpi")).size > 1:
         terminal = item.config.pluginmanager.get_plugin("terminalreporter")
         terminal.write_line(f"\nrank {world.rank} of {world.size}: {item.nodeid}\n{report.longreprtext}")
         terminal.flush()
@@ -30,9 +30,57 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     return report
 
 
+TRANSPORTS = ("mpi", "shared", "hierarchical", "tcp")
+
+
+@pytest.fixture(scope="session", params=TRANSPORTS)
+def world(request: pytest.FixtureRequest) -> Communicator:
+    """All ranks of the job that the tests run in, over every transport that needs no GPU."""
+    return world_over(request.param)
+
+
 @pytest.fixture(scope="session")
-def world() -> MPICommunicator:
-    return MPICommunicator.world()
+def mpi() -> Communicator:
+    """The same over MPI alone."""
+    return world_over("mpi")
+
+
+def world_over(transport: str) -> Communicator:
+    if transport not in _worlds:
+        _worlds[transport] = _connected(transport)
+    world = _worlds[transport]
+    if world.size == 1 and transport != "mpi":
+        pytest.skip("a single rank is a world of its own, which test_local.py tests")
+    return world
+
+
+_worlds: dict[str, Communicator] = {}
+
+
+def _connected(transport: str) -> Communicator:
+    from mpi4py import MPI
+
+    comm = connect("mpi", timeout=WAIT)
+    if transport == "mpi" or comm.size == 1:
+        return comm
+    if transport == "tcp":
+        from collectives.store import TCPStore
+
+        store = TCPStore("127.0.0.1", 0, comm.size, is_master=True) if comm.rank == 0 else None
+        port = MPI.COMM_WORLD.bcast(store.port if store else None)
+        store = store or TCPStore("127.0.0.1", port, comm.size)
+        return connect("tcp", store=store, rank=comm.rank, size=comm.size, timeout=WAIT)
+    if transport == "hierarchical":
+        # Two ranks a node, and where their number is odd a node of one.
+        os.environ["DISTTORCH_NODE"] = f"node {comm.rank // 2}"
+    try:
+        return connect(transport, timeout=WAIT)
+    finally:
+        os.environ.pop("DISTTORCH_NODE", None)
+
+
+WAIT = 240.0
+"""Seconds: a machine with fewer cores than ranks, and other work, is slow."""
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 pytestmark = pytest.mark.mpi_skip  # these start jobs of their own
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
-OURS = "import sys, os, threading, numpy as np\nfrom collectives import MPICommunicator, connect\nworld = connect('mpi')\n"
+OURS = "import sys, os, threading, numpy as np\nfrom collectives import connect\nworld = connect('mpi')\n"
 THEIRS = "from mpi4py import MPI\n" + OURS
 # Rank 0 waits for what rank 1 never sends: a job that nobody ends would be ended by the time limit, and the test fail.
 OTHERS_WAIT = "if world.rank == 0: world.recv(np.zeros(1), 1)\n"

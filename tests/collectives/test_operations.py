@@ -1,4 +1,4 @@
-"""Every operation over MPI, on every number of ranks: dtype by shape by layout by reduction.
+"""Every operation over every transport, on every number of ranks: dtype by shape by layout by reduction.
 
 Expected values are computed by plain NumPy from what each rank is known to give: `given(rank, ...)`.
 """
@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from collectives import REDUCTIONS, MPICommunicator
+from collectives import REDUCTIONS, Communicator
 
 pytestmark = pytest.mark.mpi
 
@@ -94,7 +94,7 @@ def same(got: np.ndarray, expected: np.ndarray, op: str = "sum") -> None:
 
 
 @pytest.mark.parametrize(("op", "dtype"), REDUCED, ids=name_of)
-def test_reductions(world: MPICommunicator, op: str, dtype: Any) -> None:
+def test_reductions(world: Communicator, op: str, dtype: Any) -> None:
     shape, ranks, root = (3, 5), range(world.size), world.size - 1
     mine = given(world.rank, shape, dtype)
     expected = reduced(op, [given(rank, shape, dtype) for rank in ranks])
@@ -117,7 +117,7 @@ def test_reductions(world: MPICommunicator, op: str, dtype: Any) -> None:
 @pytest.mark.parametrize(("shape", "layout"), PLACES, ids=name_of)
 @pytest.mark.parametrize("async_op", [False, True], ids=["sync", "async"])
 def test_places_of_reductions(
-    world: MPICommunicator, shape: tuple[int, ...], layout: str, dtype: Any, async_op: bool
+    world: Communicator, shape: tuple[int, ...], layout: str, dtype: Any, async_op: bool
 ) -> None:
     lay, ranks, root = LAYOUTS[layout], range(world.size), 0
     op = "bxor" if dtype is np.bool_ else "sum"
@@ -136,7 +136,7 @@ def test_places_of_reductions(
     same(source, given(world.rank, rows, dtype))
 
 
-def moves(world: MPICommunicator, shape: tuple[int, ...], dtype: Any, lay: Callable[..., np.ndarray], async_op: bool) -> None:
+def moves(world: Communicator, shape: tuple[int, ...], dtype: Any, lay: Callable[..., np.ndarray], async_op: bool) -> None:
     """Every operation that moves data, compared byte by byte."""
     rank, size = world.rank, world.size
     mine = any_bytes(rank, shape, dtype)
@@ -175,23 +175,24 @@ def moves(world: MPICommunicator, shape: tuple[int, ...], dtype: Any, lay: Calla
 
 
 @pytest.mark.parametrize("dtype", ANY, ids=name_of)
-def test_movement_of_every_dtype(world: MPICommunicator, dtype: Any) -> None:
+def test_movement_of_every_dtype(world: Communicator, dtype: Any) -> None:
     moves(world, (3, 5), dtype, np.copy, async_op=False)
 
 
 @pytest.mark.parametrize(("shape", "layout"), PLACES, ids=name_of)
 @pytest.mark.parametrize("async_op", [False, True], ids=["sync", "async"])
-def test_places_of_movement(world: MPICommunicator, shape: tuple[int, ...], layout: str, async_op: bool) -> None:
+def test_places_of_movement(world: Communicator, shape: tuple[int, ...], layout: str, async_op: bool) -> None:
     moves(world, shape, np.complex64, LAYOUTS[layout], async_op)
 
 
 @pytest.mark.parametrize("largest_count", [7, 4096])
 def test_arrays_longer_than_an_old_mpi_counts(
-    world: MPICommunicator, monkeypatch: pytest.MonkeyPatch, largest_count: int
+    mpi: Communicator, monkeypatch: pytest.MonkeyPatch, largest_count: int
 ) -> None:
     """The way taken from 2**31 elements on, by a library older than MPI-4, with a smaller limit."""
-    monkeypatch.setattr(world, "largest_count", largest_count)
-    monkeypatch.setattr(world, "_counts_are_large", False)
+    world = mpi
+    monkeypatch.setattr(world._transport, "largest_count", largest_count)
+    monkeypatch.setattr(world._transport, "_counts_are_large", False)
     for shape in ((1,), (7,), (29,), (10_007,)):
         moves(world, shape, np.int16, np.copy, async_op=False)
         ranks, rows = range(world.size), (world.size, *shape)
@@ -209,7 +210,7 @@ def test_arrays_longer_than_an_old_mpi_counts(
 
 
 @pytest.mark.parametrize(("dtype", "large"), [(np.float16, 2048), (ml_dtypes.bfloat16, 256)], ids=name_of)
-def test_half_precision_is_rounded_once(world: MPICommunicator, dtype: Any, large: int) -> None:
+def test_half_precision_is_rounded_once(world: Communicator, dtype: Any, large: int) -> None:
     """Beside `large` a single one is lost in half precision, but several together are not."""
     ones = 3.0
     array = np.array([large if world.rank == 0 else ones], dtype)
@@ -221,14 +222,14 @@ def test_half_precision_is_rounded_once(world: MPICommunicator, dtype: Any, larg
     assert mean[0] == expected[0], "the sum of large halves overflows, their mean does not"
 
 
-def test_a_half_precision_sum_out_of_range_is_infinite(world: MPICommunicator) -> None:
+def test_a_half_precision_sum_out_of_range_is_infinite(world: Communicator) -> None:
     array = np.full(3, np.finfo(np.float16).max / 2 + 1000, np.float16)
     world.all_reduce(array, "sum")
     expected = np.inf if world.size > 1 else array[0]
     assert (array == expected).all()
 
 
-def test_outputs_may_overlap_inputs(world: MPICommunicator) -> None:
+def test_outputs_may_overlap_inputs(world: Communicator) -> None:
     rank, size = world.rank, world.size
     rows = np.zeros((size, 3))
     rows[rank] = rank + 1

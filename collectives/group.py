@@ -1,0 +1,293 @@
+"""Group: what surrounds every call of a communicator, whatever carries the arrays. Written once, here.
+
+Each call gets a number and is noted by the flight recorder and on the node's board; with ``debug="mismatch"`` what the
+ranks call is compared before data moves. A wait that takes too long names the ranks that have not come, and what they did
+last; one for a rank that has ended or failed ends at once.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from .board import group_number
+from .errors import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError
+from .flight import Call, caller
+from .job import Job
+from .reductions import Reduction
+from .staging import Array
+from .transport import Transport
+from .work import Work, pending, retain, sweep
+
+__all__ = ["Group"]
+
+SIGNATURE_BYTES = 512
+"""What the ranks compare of a call; longer texts (of many dimensions, deep paths) are cut."""
+LOOK_FOR_LIFE = 0.2
+"""Seconds of waiting between two looks at whether the others are alive."""
+GRACE_FOR_MESSAGES = 0.7
+"""Seconds that a message may be on its way from a rank that has left."""
+
+
+class Group:
+    """Some of a job's ranks, and the state of this rank's calls among them.
+
+    Parameters
+    ----------
+    transport : Transport
+        What carries NumPy arrays.
+    job : Job
+    name : str
+        The same on all its ranks: ``"world"``, ``"world/1"``.
+    ranks : sequence of int
+        Its members, as numbers in the world.
+    timeout : float
+        Seconds.
+    """
+
+    def __init__(self, transport: Transport, job: Job, name: str, ranks: Sequence[int], timeout: float):
+        self.rank: int = transport.rank
+        self.size: int = transport.size
+        self.name = name
+        self.ranks = list(ranks)
+        self.timeout = timeout
+        self.job = job
+        self._transport = transport
+        self._device_transports: dict[str, Transport] = {}
+        self._closed = False
+        self._failed: Exception | None = None
+        self._seq = 0
+        self._splits = 0
+        self._coalescing: list[Work] | None = None
+        self._record = job.recorder.calls.append
+        self._board = job.board
+        self._slot = 0 if job.board is None else job.board.slot(name)
+        self._texts: dict[Any, bytes] = {}
+        self._plans: dict[Any, tuple[Reduction, Reduction]] = {}
+        self._comparing = job.settings.debug == "mismatch" and self.size > 1
+        job.recorder.groups[name] = {"ranks": self.ranks, "transport": transport.name}
+        if hasattr(transport, "watch"):
+            # Not the method itself, which would keep the group alive.
+            group = weakref.ref(self)
+            transport.watch = lambda waited: group()._watch(Call(group(), self._seq, "collective", None, 0.0), waited)  # type: ignore[union-attr]
+
+    # A call ----------------------------------------------------------------------------------------------------------
+
+    def _call(
+        self,
+        operation: str,
+        array: Array | None = None,
+        op: Reduction | None = None,
+        *,
+        root: int | None = None,
+        peer: int | None = None,
+        tag: int | None = None,
+        shape: tuple[int, ...] | None = None,
+    ) -> Call:
+        """Note a call: refuse it where the group cannot carry it out, number it, record it."""
+        if self._closed or self._failed is not None:
+            self._refuse(operation)
+        if pending:
+            sweep()
+        if peer is None:
+            self._seq = seq = self._seq + 1
+        else:
+            seq = 0
+        now = time.time()
+        call = Call(self, seq, operation, None if op is None else op.name, now)
+        if root is not None:
+            call.root = root
+        if peer is not None:
+            call.peer, call.tag = peer, tag
+        call._frame = caller(sys._getframe(2))
+        if array is not None:
+            call.dtype = array.dtype
+            call.shape = array.shape if shape is None else shape
+            call.nbytes = array.nbytes
+        self._record(call)
+        if self._board is not None:
+            text = self._texts.get((operation, op, call.dtype))
+            if text is None:
+                text = self._texts[operation, op, call.dtype] = self._board_text(call)
+            self._board.call(self._slot, seq, call.nbytes, text, now)
+        if self._comparing and peer is None:
+            self._compare(call)
+        return call
+
+    def _begin(
+        self,
+        call: Call,
+        work: Work,
+        async_op: bool,
+        finish: Callable[[], None] | None = None,
+        output: Array | None = None,
+    ) -> Work:
+        """Go on with what the transport has started: wait for it, or see that it is not forgotten."""
+        work.owner = self
+        work._output = output
+        if finish is not None:
+            work.then(finish)
+        if work._done and work._exception is None:
+            call.ended = time.time()
+            return work
+        work.watch = partial(self._watch, call)
+        work.ended = partial(self._ended, call)
+        if self._coalescing is not None:
+            self._coalescing.append(work)
+            async_op = True
+        try:
+            if not async_op:
+                work.wait()
+        finally:
+            # Also where Ctrl-C ends the waiting: the transport goes on to use the arrays.
+            if not work.done():
+                retain(work)
+        return work
+
+    def _nothing(self, call: Call, output: Array | None = None) -> Work:
+        """The Work of a call that has nothing to move."""
+        call.ended = time.time()
+        work = Work(call.operation)
+        work.owner = self
+        work._output = output
+        return work
+
+    def _guarded(self, operation: str, work: Work, call: Call | None = None) -> None:
+        """Wait for something that the group itself needs, with all that watches over a call."""
+        call = call or Call(self, self._seq, operation, None, time.time())
+        work.watch = partial(self._watch, call)
+        work.ended = partial(self._ended, call)
+        work.wait()
+
+    def _board_text(self, call: Call) -> bytes:
+        words = call.operation
+        if call.reduction:
+            words += f" {call.reduction}"
+        if call.dtype is not None:
+            words += f" of {call.dtype}"
+        return f"{words} in {self.name}".encode()[:127]
+
+    # Comparing calls -------------------------------------------------------------------------------------------------
+
+    def _compare(self, call: Call) -> None:
+        """Raise on every rank if the ranks do not call the same."""
+        said = f"{call.seq}|{call.text()}|{call.place()}".encode()[:SIGNATURE_BYTES]
+        mine = np.zeros(SIGNATURE_BYTES, np.uint8)
+        mine[: len(said)] = np.frombuffer(said, np.uint8)
+        everyone = np.empty((self.size, SIGNATURE_BYTES), np.uint8)
+        self._guarded(call.operation, self._transport.all_gather(everyone, mine), call)
+        call.ended, call.failed = 0.0, False
+        told = [row.tobytes().rstrip(b"\0").decode(errors="replace").split("|") for row in everyone]
+        if len({tuple(words[:2]) for words in told}) > 1:
+            places = [words[-1] for words in told]
+            calls = [words[1] if len(words) > 1 else "?" for words in told]
+            width = max(map(len, calls))
+            lines = [f"  rank {r}: {c:{width}}  at {p}" for r, (c, p) in enumerate(zip(calls, places))]
+            error = CollectiveMismatchError(
+                f"the ranks of group {self.name} called different things as number {call.seq}:\n" + "\n".join(lines)
+            )
+            call.failed = True
+            self._fail(error)
+            raise error
+
+    # Waiting ---------------------------------------------------------------------------------------------------------
+
+    def _watch(self, call: Call, waited: float) -> None:
+        """Raise if a wait has no prospect: its time is over, or a rank is gone."""
+        if self.size == 1:
+            raise CommunicationError(
+                f"{call.operation}: rank 0 waits for itself: it has sent nothing more with tag {call.tag}"
+            )
+        if waited >= self.timeout:
+            raise self._timed_out(call, waited)
+        if self._board is None or waited < LOOK_FOR_LIFE:
+            return
+        among = self.ranks if call.peer is None else [self.ranks[call.peer]] if call.peer >= 0 else self.ranks
+        gone = self._board.gone(among)
+        if gone is not None:
+            self._lost(call, waited, gone.rank)
+
+    def _lost(self, call: Call, waited: float, rank: int) -> None:
+        """Raise for a rank that is gone, unless it has come to this call before it went, and left in good order."""
+        state = self._board.read(rank)  # type: ignore[union-attr]
+        if state.life == "has left":
+            came = call.seq and state.groups is not None and state.groups.get(group_number(self.name), 0) >= call.seq
+            if came or waited < GRACE_FOR_MESSAGES:
+                return
+        raise CommunicationError(
+            f"{self._what(call)}: rank {self.rank} waits for a rank that is gone. {self.job.describe(state)}"
+        )
+
+    def _timed_out(self, call: Call, waited: float) -> CollectiveTimeoutError:
+        others = [rank for rank in self.ranks if rank != self.ranks[self.rank]]
+        if call.peer is not None and call.peer >= 0:
+            others = [self.ranks[call.peer]]
+        states = self.job.states(others)
+        number = group_number(self.name)
+        missing = [
+            state
+            for state in states.values()
+            if state.life in ("cannot be reached", "has ended", "has failed", "has left", "is stopped")
+            or (call.seq and state.groups is not None and state.groups.get(number, 0) < call.seq)
+        ]
+        said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {self.timeout:g} s). "
+        if call.seq == 0:
+            lines = [self.job.describe(state) for state in states.values()]
+            return CollectiveTimeoutError(f"{said}The other side:\n  " + "\n  ".join(lines))
+        if missing:
+            names = ", ".join(str(self.ranks.index(state.rank)) for state in missing)
+            verb = "has" if len(missing) == 1 else "have"
+            lines = [self.job.describe(state) for state in missing]
+            return CollectiveTimeoutError(
+                f"{said}Rank{'s' if len(missing) > 1 else ''} {names} of this group {verb} not come:\n  " + "\n  ".join(lines)
+            )
+        late = self._transport.late()
+        hint = f"the data of ranks {', '.join(map(str, late))} is missing" if late else "the data does not move"
+        unknown = [state for state in states.values() if state.life == "is not known"]
+        if unknown:
+            hint = "nothing is known of what they do: their nodes share no memory"
+        lines = [self.job.describe(state) for state in states.values()]
+        return CollectiveTimeoutError(f"{said}All other ranks may have come, but {hint}:\n  " + "\n  ".join(lines))
+
+    def _what(self, call: Call) -> str:
+        text = call.text()
+        if call.peer is not None:
+            side = "to" if call.operation == "send" else "from"
+            return f"{text} {side} rank {call.peer if call.peer >= 0 else 'any'}, tag {call.tag}, in group {self.name}"
+        return f"{text}, number {call.seq} of group {self.name}"
+
+    # Failing ---------------------------------------------------------------------------------------------------------
+
+    def _ended(self, call: Call, work: Work) -> None:
+        call.ended = time.time()
+        error = work._exception
+        if error is not None:
+            call.failed = True
+            if isinstance(error, CommunicationError) and (call.peer is None or isinstance(error, CollectiveTimeoutError)):
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """A collective has failed: the ranks are out of step, so nothing more can be done in this group."""
+        if self._failed is not None:
+            return
+        self._failed = error
+        reason = "error"
+        if isinstance(error, CollectiveTimeoutError):
+            reason = "timeout"
+        elif isinstance(error, CollectiveMismatchError):
+            reason = "mismatch"
+        if self.size > 1:
+            self.job.recorder.write(reason, error)
+
+    def _refuse(self, operation: str) -> None:
+        if self._closed:
+            raise CommunicationError(f"{operation}: rank {self.rank}: this communicator was closed")
+        raise CommunicationError(
+            f"{operation}: rank {self.rank}: group {self.name} has failed before, its ranks are out of step: {self._failed}"
+        ) from self._failed

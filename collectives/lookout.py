@@ -1,0 +1,130 @@
+"""The lookout: a thread that tells ranks of other nodes what the board of this node says.
+
+Only jobs on several nodes have one. It answers when the rank's main thread is stuck, and one rank can answer for all of its node. A
+question is a connection that sends the job's secret; the answer is JSON. Nothing is ever received but the secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import itertools
+import json
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from .board import Board, RankState
+
+__all__ = ["Lookout", "addresses_here", "ask"]
+
+SECRET_BYTES = 32
+PATIENCE = 1.5
+"""Seconds that a node gets to answer."""
+
+
+class Lookout:
+    """Answers for this node.
+
+    Parameters
+    ----------
+    board : Board
+    secret : bytes
+        What a question must begin with: the same on all ranks of the job.
+    """
+
+    def __init__(self, board: Board, secret: bytes):
+        self._board = board
+        self._secret = secret
+        if socket.has_dualstack_ipv6():
+            self._server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        else:
+            self._server = socket.create_server(("", 0))
+        self.port: int = self._server.getsockname()[1]
+        threading.Thread(target=self._serve, name="collectives lookout", daemon=True).start()
+
+    def close(self) -> None:
+        """Answer no more."""
+        with contextlib.suppress(OSError):  # not connected: it only wakes the thread up
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:  # closed
+                return
+            with connection, contextlib.suppress(OSError):  # one that goes away gets no answer
+                connection.settimeout(PATIENCE)
+                told = b""
+                while len(told) < SECRET_BYTES and (more := connection.recv(SECRET_BYTES - len(told))):
+                    told += more
+                if secrets.compare_digest(told, self._secret):
+                    states = [self._board.read(rank).as_dict() for rank in self._board.ranks]
+                    connection.sendall(json.dumps(states).encode())
+
+
+def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret: bytes) -> dict[int, RankState]:
+    """The states of a node's ranks, from whichever of them answers; "cannot be reached" where none does.
+
+    Parameters
+    ----------
+    ways : sequence of sequence of (address, port)
+        For each rank of the node, how it may be reached.
+    ranks : sequence of int
+        The node's ranks, in the same order.
+    secret : bytes
+        The job's.
+    """
+    places = [place for way in ways for place in way]
+    tried = ", ".join(sorted({address for address, _ in places}))
+    with ThreadPoolExecutor(max_workers=min(16, max(1, len(places)))) as pool:
+        answers = [answer for answer in pool.map(lambda place: _ask_one(place, secret), places) if answer]
+    if not answers:
+        why = f"no answer from {tried}"
+        return {rank: RankState(rank, life="cannot be reached", failure=why) for rank in ranks}
+    states = [RankState(**fields) for fields in answers[0]]
+    # JSON's keys are texts.
+    return {
+        s.rank: RankState(**{**s.as_dict(), "groups": {int(k): v for k, v in (s.groups or {}).items()}}) for s in states
+    }
+
+
+def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | None:
+    try:
+        with socket.create_connection(place, timeout=PATIENCE) as connection:
+            connection.settimeout(PATIENCE)
+            connection.sendall(secret)
+            answer = b""
+            while more := connection.recv(1 << 16):
+                answer += more
+        return json.loads(answer) if answer else None
+    except (OSError, ValueError):  # this way does not lead there; another may
+        return None
+
+
+def addresses_here() -> list[str]:
+    """The addresses of this node at which others may reach it, without loopback where there are others.
+
+    Linux tells them in /proc/net, for the network namespace of the process.
+    """
+    found: list[str] = []
+    trie = Path("/proc/net/fib_trie")
+    if trie.exists():
+        lines = trie.read_text().splitlines()
+        for line, following in itertools.pairwise(lines):
+            if "host LOCAL" in following:
+                found.append(line.split()[-1])
+    inet6 = Path("/proc/net/if_inet6")
+    if inet6.exists():
+        for line in inet6.read_text().splitlines():
+            digits, _, _, scope = line.split()[:4]
+            if scope == "00":  # global
+                found.append(str(ipaddress.IPv6Address(int(digits, 16))))
+    found = list(dict.fromkeys(found))
+    outside = [address for address in found if not ipaddress.ip_address(address).is_loopback]
+    return outside or ["127.0.0.1"]

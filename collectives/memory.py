@@ -1,0 +1,134 @@
+"""Memory that the processes of one node share, and which processes those are.
+
+The memory is anonymous (memfd_create(2)): it has no name that could be left behind, counts against no limit of /dev/shm
+(64 MB in many containers), and is freed with its last user, however that one ends. Another process maps it through
+/proc/PID/fd/N. Where it may not (ranks in containers that hide processes from each other), `open_shared` raises
+OSError, and the ranks do without shared memory.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import socket
+import sys
+from typing import NamedTuple
+
+import numpy as np
+
+__all__ = ["Handle", "Shared", "create_shared", "node_identity", "open_shared"]
+
+
+class Handle(NamedTuple):
+    """Where another process of the node finds a block."""
+
+    pid: int
+    fd: int
+    nbytes: int
+
+
+class Shared:
+    """A block of shared memory; it stays mapped as long as arrays over it are in use.
+
+    Attributes
+    ----------
+    bytes : ndarray of uint8, shape (nbytes,)
+        All of it, writable.
+    """
+
+    def __init__(self, fd: int, nbytes: int):
+        self._fd: int | None = fd
+        self._map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        self.bytes = np.frombuffer(self._map, np.uint8)
+
+    def handle(self) -> Handle:
+        """What others open it with, until `sealed`."""
+        assert self._fd is not None
+        return Handle(os.getpid(), self._fd, len(self._map))
+
+    def sealed(self) -> None:
+        """All who should have it have opened it: give the file descriptor back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def words(self) -> memoryview:
+        """The block as 64-bit integers. Reading or writing one of them is a single access to memory."""
+        return memoryview(self._map).cast("q")
+
+    def raw(self) -> mmap.mmap:
+        """The mapping itself."""
+        return self._map
+
+
+def create_shared(nbytes: int, name: str = "collectives") -> Shared:
+    """A new block, of zeros.
+
+    Parameters
+    ----------
+    nbytes : int
+        At least 1; rounded up to whole pages.
+    name : str
+        What it is called in /proc/PID/maps.
+
+    Raises
+    ------
+    OSError
+        If the system has no memory for it; the message says for how much.
+
+    Examples
+    --------
+    >>> block = create_shared(100)
+    >>> block.bytes[:3] = 7, 8, 9
+    >>> open_shared(block.handle()).bytes[:4]
+    array([7, 8, 9, 0], dtype=uint8)
+    >>> block.sealed()
+    """
+    size = -(-max(1, nbytes) // mmap.PAGESIZE) * mmap.PAGESIZE
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+        return Shared(fd, size)
+    except OSError as error:
+        os.close(fd)
+        raise OSError(error.errno, f"no shared memory of {size:,} bytes: {error.strerror}") from error
+
+
+def open_shared(handle: Handle) -> Shared:
+    """A block that another process of this node has created.
+
+    Raises
+    ------
+    OSError
+        If that process cannot be seen from here, or has given the descriptor back.
+    """
+    fd = os.open(f"/proc/{handle.pid}/fd/{handle.fd}", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        if os.fstat(fd).st_size != handle.nbytes:
+            raise OSError(f"process {handle.pid} shares {os.fstat(fd).st_size} bytes, not {handle.nbytes}")
+        block = Shared(fd, handle.nbytes)
+    except OSError:
+        os.close(fd)
+        raise
+    block.sealed()
+    return block
+
+
+def node_identity() -> str:
+    """A text that is the same in two processes if they can share memory: one kernel, one space of process ids and one network.
+
+    The network counts because namespaces with networks of their own are hosts to everyone else. DISTTORCH_NODE, if
+    set, decides instead: with it one machine can stand for several.
+
+    Examples
+    --------
+    >>> node_identity() == node_identity()
+    True
+    """
+    named = os.environ.get("DISTTORCH_NODE")
+    if named:
+        return f"{named} (DISTTORCH_NODE)"
+    if not sys.platform.startswith("linux"):
+        return f"{socket.gethostname()}/{os.getpid()}"  # alone: nothing is known of how to share
+    with open("/proc/sys/kernel/random/boot_id") as boot:
+        return "/".join((boot.read().strip(), os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self/ns/net")))

@@ -1,0 +1,237 @@
+"""FileStore: a file that all ranks can open. Every operation locks it, reads what others wrote and appends its own.
+
+The file is a log. A record is ``kind (1 byte) | key's length (4) | value's length (8) | CRC-32 of kind, key and value (4) |
+key | value``, numbers with the lowest byte first; kind 1 sets a key, 2 deletes one, 3 says that one of the ranks has left. A
+writer that dies leaves at most one record that is not whole, at the end; the next writer cuts it off.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import time
+import weakref
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreError, StoreTimeoutError, as_bytes, quoted
+from .table import Table
+
+__all__ = ["FileStore"]
+
+_RECORD = struct.Struct("<BIQI")
+_SET, _DELETE, _LEFT = 1, 2, 3
+_LONGEST_PAUSE = 0.02
+
+
+class FileStore(Store):
+    """A store in a file of a file system that all ranks share.
+
+    Parameters
+    ----------
+    file_name : str or path
+        The file. Each job needs a new one: keys of an earlier job would be taken for its own.
+    world_size : int, default -1
+        How many ranks use it: when that many have left, by `close`, by letting go of the store or by the end of the program,
+        the file is removed. With -1 it stays.
+    timeout : datetime.timedelta or float, default 300 seconds
+        How long to wait for keys.
+
+    Raises
+    ------
+    StoreError
+        If the file cannot be opened or locked, or is no store.
+
+    Examples
+    --------
+    >>> import tempfile, os
+    >>> path = os.path.join(tempfile.mkdtemp(), "store")
+    >>> first, second = FileStore(path, 2), FileStore(path, 2)
+    >>> first.set("a", "1"); second.get("a")
+    b'1'
+    >>> first.close(); second.close(); os.path.exists(path)
+    False
+    """
+
+    def __init__(self, file_name: str | os.PathLike[str], world_size: int = -1, timeout: Seconds = DEFAULT_TIMEOUT) -> None:
+        super().__init__(timeout)
+        self._log = _Log(Path(os.fspath(file_name)))
+        self._world_size = world_size
+        with self._log.locked():
+            pass
+        self._leave = weakref.finalize(self, _leave, self._log, world_size, os.getpid())
+
+    @property
+    def path(self) -> str:
+        """The file."""
+        return str(self._log.path)
+
+    def close(self) -> None:
+        """Leave the store; the last of `world_size` ranks removes the file."""
+        self._leave()
+
+    def check(self, keys: Sequence[str]) -> bool:
+        with self._log.locked() as table:
+            return not table.missing(keys)
+
+    def add(self, key: str, amount: int) -> int:
+        with self._log.locked() as table:
+            total = table.add(key, amount)
+            self._log.write(_SET, key, table.values[key])
+            return total
+
+    def append(self, key: str, value: str | bytes) -> None:
+        with self._log.locked() as table:
+            table.append(key, as_bytes(value))
+            self._log.write(_SET, key, table.values[key])
+
+    def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
+        with self._log.locked() as table:
+            before = table.values.get(key)
+            value = table.compare_set(key, as_bytes(expected_value), as_bytes(desired_value))
+            if table.values.get(key) != before:
+                self._log.write(_SET, key, value)
+            return value
+
+    def delete_key(self, key: str) -> bool:
+        with self._log.locked() as table:
+            found = table.delete(key)
+            if found:
+                self._log.write(_DELETE, key, b"")
+            return found
+
+    def num_keys(self) -> int:
+        with self._log.locked() as table:
+            return len(table.values)
+
+    def list_keys(self) -> list[str]:
+        with self._log.locked() as table:
+            return list(table.values)
+
+    def clone(self) -> FileStore:
+        other = FileStore(self._log.path, -1, self._timeout)
+        other._leave.detach()  # it is no rank of its own
+        return other
+
+    def _set(self, keys: list[str], values: list[bytes]) -> None:
+        with self._log.locked() as table:
+            for key, value in zip(keys, values):
+                table.values[key] = value
+                self._log.write(_SET, key, value)
+
+    def _get(self, keys: list[str], timeout: float) -> list[bytes]:
+        return self._await(keys, timeout)
+
+    def _wait(self, keys: list[str], timeout: float) -> None:
+        self._await(keys, timeout)
+
+    def _await(self, keys: list[str], timeout: float) -> list[bytes]:
+        deadline = time.monotonic() + timeout
+        pause = 0.0005
+        while True:
+            with self._log.locked() as table:
+                missing = table.missing(keys)
+                if not missing:
+                    return [table.values[key] for key in keys]
+            if time.monotonic() >= deadline:
+                raise StoreTimeoutError(f"FileStore {self.path}: {quoted(missing)} has not come in {timeout:g} s")
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+
+class _Log:
+    """The file, and the table as far as the file has been read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.table = Table()
+        self.left = 0
+        self._read_to = 0
+        self._file = -1
+        self._identity: tuple[int, int] | None = None
+
+    @contextmanager
+    def locked(self) -> Iterator[Table]:
+        """Hold the lock of the file, having read what others wrote."""
+        try:
+            # Opened anew each time: locks belong to an opening, and threads and forked processes must not share one.
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(f"FileStore: cannot open {self.path}: {error.strerror}") from error
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                raise StoreError(f"FileStore: cannot lock {self.path}: {error.strerror}") from error
+            status = os.fstat(file)
+            if (status.st_dev, status.st_ino) != self._identity:
+                self.table, self.left, self._read_to = Table(), 0, 0
+                self._identity = (status.st_dev, status.st_ino)
+            self._file = file
+            self._catch_up(status.st_size)
+            yield self.table
+        finally:
+            os.close(file)
+
+    def write(self, kind: int, key: str, value: bytes) -> None:
+        """Append a record; the lock is held."""
+        name = key.encode()
+        record = _RECORD.pack(kind, len(name), len(value), _checksum(kind, name, value)) + name + value
+        try:
+            while record:
+                written = os.pwrite(self._file, record, self._read_to)
+                record = record[written:]
+                self._read_to += written
+        except OSError as error:
+            raise StoreError(f"FileStore: cannot write to {self.path}: {error.strerror}") from error
+
+    def _catch_up(self, size: int) -> None:
+        content = b""
+        while len(content) < size - self._read_to:
+            part = os.pread(self._file, size - self._read_to - len(content), self._read_to + len(content))
+            if not part:
+                break
+            content += part
+        position = 0
+        while len(content) - position >= _RECORD.size:
+            kind, name_length, length, checksum = _RECORD.unpack_from(content, position)
+            start = position + _RECORD.size
+            end = start + name_length + length
+            if kind not in (_SET, _DELETE, _LEFT):
+                raise StoreError(f"FileStore: {self.path} is no store: at byte {self._read_to + position} is no record")
+            if end > len(content):
+                break
+            name, value = content[start : start + name_length], content[start + name_length : end]
+            if _checksum(kind, name, value) != checksum:
+                raise StoreError(f"FileStore: {self.path} is damaged at byte {self._read_to + position}")
+            self._apply(kind, name.decode(), value)
+            position = end
+        if position < len(content):
+            os.ftruncate(self._file, self._read_to + position)
+        self._read_to += position
+
+    def _apply(self, kind: int, key: str, value: bytes) -> None:
+        if kind == _SET:
+            self.table.values[key] = value
+        elif kind == _DELETE:
+            self.table.delete(key)
+        else:
+            self.left += 1
+
+
+def _checksum(kind: int, name: bytes, value: bytes) -> int:
+    return zlib.crc32(value, zlib.crc32(name, kind))
+
+
+def _leave(log: _Log, world_size: int, process: int) -> None:
+    """One of the ranks leaves; the last takes the file with it."""
+    if world_size < 1 or os.getpid() != process or not log.path.exists():
+        return
+    with log.locked():
+        log.write(_LEFT, "", b"")
+        log.left += 1
+        if log.left >= world_size:
+            log.path.unlink()
