@@ -143,15 +143,15 @@ class Communicator(Group):
         """
         if type(array) is np.ndarray and array.flags.carray and (plan := self._plans.get((op, array.dtype))) is not None:
             # Small arrays are many, so what was found out once about a reduction of a dtype is kept.
-            call = self._call("all_reduce", array, plan[0])
+            note = self._call("all_reduce", array, plan[0])
             if array.size:
-                return self._begin(call, self._transport.all_reduce(array, plan[1]), async_op, None, array)
-            return self._nothing(call, array)
+                return self._begin(note, self._transport.all_reduce(array, plan[1]), async_op, None, array)
+            return self._nothing(note, array)
         transport = self._transport_for("all_reduce", "array", array, written=True)
         reduction = reduction_for("all_reduce", op, array.dtype)
-        call = self._call("all_reduce", array, reduction)
+        note = self._call("all_reduce", array, reduction)
         if array.size == 0:
-            return self._nothing(call, array)
+            return self._nothing(note, array)
         plain, wide = _plain(transport, reduction)
         buffer = staged(array, wide=wide and is_half(array.dtype))
         if buffer is array and plain is reduction and transport is self._transport:
@@ -159,7 +159,7 @@ class Communicator(Group):
         if reduction.factor is not None:
             buffer *= reduction.factor
         work = transport.all_reduce(buffer, plain)
-        return self._begin(call, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
+        return self._begin(note, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
 
     def reduce(self, array: Array, root: int = 0, op: str | Reduction = "sum", *, async_op: bool = False) -> Work:
         """Combine the ranks' arrays element by element; `root` receives the result in place.
@@ -177,13 +177,13 @@ class Communicator(Group):
         receives = self.rank == root
         transport = self._transport_for("reduce", "array", array, written=receives)
         reduction = reduction_for("reduce", op, array.dtype)
-        call = self._call("reduce", array, reduction, root=root)
+        note = self._call("reduce", array, reduction, root=root)
         if array.size == 0:
-            return self._nothing(call, array if receives else None)
+            return self._nothing(note, array if receives else None)
         plain, wide = _plain(transport, reduction)
         buffer = _scaled(staged(array, wide=wide and is_half(array.dtype)), array, reduction)
         finish = self._finish_reduction(array, buffer, reduction, plain) if receives else None
-        return self._begin(call, transport.reduce(buffer, root, plain), async_op, finish, array if receives else None)
+        return self._begin(note, transport.reduce(buffer, root, plain), async_op, finish, array if receives else None)
 
     def reduce_scatter(
         self,
@@ -228,15 +228,15 @@ class Communicator(Group):
         check_array(self, name, "source", source)
         elements = self._check_whole(name, "source", source, array, counts)
         reduction = reduction_for(name, op, array.dtype)
-        call = self._call(name, source, reduction)
+        note = self._call(name, source, reduction)
         if source.size == 0:
-            return self._nothing(call, array)
+            return self._nothing(note, array)
         plain, wide = _plain(transport, reduction)
         wide = wide and is_half(array.dtype)
         contribution = _scaled(staged(source, wide=wide), source, reduction)
         buffer = staged(array, wide=wide, apart_from=contribution)
         work = transport.reduce_scatter(buffer, contribution, plain, elements)
-        return self._begin(call, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
+        return self._begin(note, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
 
     # Movement --------------------------------------------------------------------------------------------------------
 
@@ -253,12 +253,12 @@ class Communicator(Group):
         """
         check_rank(self, "broadcast", "root", root)
         transport = self._transport_for("broadcast", "array", array, written=self.rank != root)
-        call = self._call("broadcast", array, root=root)
+        note = self._call("broadcast", array, root=root)
         if array.size == 0:
-            return self._nothing(call, array)
+            return self._nothing(note, array)
         buffer = staged(array)
         work = transport.broadcast(buffer, root)
-        return self._begin(call, work, async_op, copy_back(array, buffer, self.rank != root), array)
+        return self._begin(note, work, async_op, copy_back(array, buffer, self.rank != root), array)
 
     def all_gather(
         self, out: Array, array: Array, *, counts: Sequence[int] | None = None, async_op: bool = False
@@ -300,12 +300,12 @@ class Communicator(Group):
         transport = self._transport_for(name, "out", out, written=True)
         check_array(self, name, "array", array)
         elements = self._check_whole(name, "out", out, array, counts)
-        call = self._call(name, out)
+        note = self._call(name, out)
         if out.size == 0:
-            return self._nothing(call, out)
+            return self._nothing(note, out)
         buffer = staged(out)
         work = transport.all_gather(buffer, staged(array, apart_from=buffer), elements)
-        return self._begin(call, work, async_op, copy_back(out, buffer), out)
+        return self._begin(note, work, async_op, copy_back(out, buffer), out)
 
     def gather(
         self,
@@ -333,14 +333,14 @@ class Communicator(Group):
         transport = self._transport_for(name, "array", array)
         check_only_on_root(self, name, "out", out, root, array, written=True)
         elements = self._check_whole(name, "out", out, array, counts)
-        call = self._call(name, array, root=root, shape=_common(array, counts))
+        note = self._call(name, array, root=root, shape=_common(array, counts))
         if array.size == 0 if counts is None else sum(counts) == 0:
-            return self._nothing(call, out)
+            return self._nothing(note, out)
         if out is None:
-            return self._begin(call, transport.gather(None, staged(array), root, elements), async_op)
+            return self._begin(note, transport.gather(None, staged(array), root, elements), async_op)
         buffer = staged(out)
         work = transport.gather(buffer, staged(array, apart_from=buffer), root, elements)
-        return self._begin(call, work, async_op, copy_back(out, buffer), out)
+        return self._begin(note, work, async_op, copy_back(out, buffer), out)
 
     def scatter(
         self,
@@ -390,13 +390,13 @@ class Communicator(Group):
         transport = self._transport_for(name, "array", array, written=True)
         check_only_on_root(self, name, "source", source, root, array)
         elements = self._check_whole(name, "source", source, array, counts)
-        call = self._call(name, array, root=root, shape=_common(array, counts))
+        note = self._call(name, array, root=root, shape=_common(array, counts))
         if array.size == 0 if counts is None else sum(counts) == 0:
-            return self._nothing(call, array)
+            return self._nothing(note, array)
         rows = None if source is None else staged(source)
         buffer = staged(array, apart_from=rows)
         work = transport.scatter(buffer, rows, root, elements)
-        return self._begin(call, work, async_op, copy_back(array, buffer), array)
+        return self._begin(note, work, async_op, copy_back(array, buffer), array)
 
     def all_to_all(
         self,
@@ -446,9 +446,9 @@ class Communicator(Group):
                     f"{name}: out and array must have one shape that begins with the {self.size} ranks; "
                     f"out has {out.shape}, array {array.shape}"
                 )
-            call = self._call(name, array)
+            note = self._call(name, array)
             if array.size == 0:
-                return self._nothing(call, out)
+                return self._nothing(note, out)
         else:
             given = check_counts(self, name, "counts", counts, "array", array)
             taken = check_counts(self, name, "out_counts", out_counts, "out", out)
@@ -461,10 +461,10 @@ class Communicator(Group):
                 raise ValueError(
                     f"{name}: rank {self.rank} sends itself {counts[self.rank]} rows, but expects {out_counts[self.rank]}"
                 )
-            call = self._call(name, array, shape=("*", *array.shape[1:]))  # type: ignore[arg-type]
+            note = self._call(name, array, shape=("*", *array.shape[1:]))  # type: ignore[arg-type]
         buffer = staged(out)
         work = transport.all_to_all(buffer, staged(array, apart_from=buffer), taken, given)
-        return self._begin(call, work, async_op, copy_back(out, buffer), out)
+        return self._begin(note, work, async_op, copy_back(out, buffer), out)
 
     # From one rank to another ----------------------------------------------------------------------------------------
 
@@ -487,8 +487,8 @@ class Communicator(Group):
         transport = self._transport_for("send", "array", array)
         if destination == self.rank and not async_op and self._coalescing is None:
             raise ValueError(f"send: rank {self.rank} would wait for itself; send to oneself with async_op=True")
-        call = self._call("send", array, peer=destination, tag=tag)
-        return self._begin(call, transport.send(staged(array), destination, tag), async_op)
+        note = self._call("send", array, peer=destination, tag=tag)
+        return self._begin(note, transport.send(staged(array), destination, tag), async_op)
 
     def recv(self, array: Array, source: int | None = None, tag: int = 0, *, async_op: bool = False) -> Work:
         """Receive in `array` what the rank `source` sent with this tag; from None: whoever sends first.
@@ -501,17 +501,17 @@ class Communicator(Group):
             check_rank(self, "recv", "source", source)
         check_tag("recv", tag)
         transport = self._transport_for("recv", "array", array, written=True)
-        call = self._call("recv", array, peer=-1 if source is None else source, tag=tag)
+        note = self._call("recv", array, peer=-1 if source is None else source, tag=tag)
         buffer = staged(array)
-        return self._begin(call, transport.recv(buffer, source, tag), async_op, copy_back(array, buffer), array)
+        return self._begin(note, transport.recv(buffer, source, tag), async_op, copy_back(array, buffer), array)
 
     # Together --------------------------------------------------------------------------------------------------------
 
     def barrier(self, *, async_op: bool = False) -> Work:
         """Return when every rank has come here. MPI-4.1, section 6.3; PyTorch: ``torch.distributed.barrier``."""
         self._check_open("barrier")
-        call = self._call("barrier")
-        return self._begin(call, self._transport.barrier(), async_op)
+        note = self._call("barrier")
+        return self._begin(note, self._transport.barrier(), async_op)
 
     @contextmanager
     def coalesce(self) -> Iterator[Work]:
@@ -660,11 +660,11 @@ class Communicator(Group):
                 check_integer("split", name, value)
         if color is not None and color < 0:
             raise ValueError(f"split: color must not be negative (None to belong to no group), got {color}")
-        call = self._call("split")
+        note = self._call("split")
         self._splits += 1
         colors = np.empty((self.size, 2), np.int64)
         mine = np.array([-1 if color is None else color, key], np.int64)
-        self._guarded("split", self._transport.all_gather(colors, mine), call)
+        self._guarded(self._transport.all_gather(colors, mine), note)
         members = sorted((r for r in range(self.size) if colors[r, 0] == mine[0]), key=lambda r: (colors[r, 1], r))
         part = self._transport.split(None if color is None else int(color), int(key))
         if part is None:
@@ -730,9 +730,9 @@ class Communicator(Group):
         dtype = np.dtype(dtype)
         dims = (shape,) if isinstance(shape, int) else tuple(shape)
         count = int(np.prod(dims, dtype=np.int64))
-        call = self._call("allocate")
+        note = self._call("allocate")
         if count and self.size > 1:
-            self._guarded("allocate", self._transport.barrier(), call)
+            self._guarded(self._transport.barrier(), note)
             memory = self._transport.allocate(count * dtype.itemsize)
             if memory is not None:
                 return memory.view(dtype).reshape(dims)

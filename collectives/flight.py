@@ -20,48 +20,42 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["CAPACITY", "Call", "FlightRecorder", "caller"]
+__all__ = ["CAPACITY", "ENDED", "FAILED", "OPERATION", "PEER", "Call", "FlightRecorder", "Note", "caller"]
 
 FORMAT = "disttorch flight record 1"
 CAPACITY = 1000
 """Calls that are kept."""
 
 
+# What is noted of a call: a list, because one is made for every call, and a list costs a fifth of an object.
+GROUP, SEQ, OPERATION, REDUCTION, BEGAN, DTYPE, SHAPE, BYTES, ROOT, PEER, TAG, FRAME, ENDED, FAILED = range(14)
+Note = list[Any]
+
+
 class Call:
-    """One call of this rank.
+    """What is noted of a call, by name.
 
     Attributes
     ----------
     group : Communicator
     seq : int
         Its number in the group, from 1; 0 for a message between two ranks.
-    operation, reduction : str
-    dtype, shape
-        Of the array; None where there is none.
-    root, peer, tag : int or None
-    nbytes : int
+    operation : str
+    reduction : Reduction or None
     began, ended : float
         Seconds since the epoch; `ended` is 0 while it is under way.
+    dtype, shape, nbytes
+        Of the array; None where there is none.
+    root, peer, tag : int or None
+        `peer` is -1 for any rank.
     failed : bool
     """
 
-    # What many calls do not have stands here once, so that making one is cheap.
-    ended = 0.0
-    failed = False
-    dtype: Any = None
-    shape: tuple[Any, ...] | None = None
-    nbytes = 0
-    root: int | None = None
-    peer: int | None = None
-    tag: int | None = None
-    _frame: tuple[CodeType, int] | None = None
-
-    def __init__(self, group: Any, seq: int, operation: str, reduction: str | None, began: float):
-        self.group = group
-        self.seq = seq
-        self.operation = operation
-        self.reduction = reduction
-        self.began = began
+    def __init__(self, note: Note):
+        (
+            self.group, self.seq, self.operation, self.reduction, self.began, self.dtype, self.shape, self.nbytes,
+            self.root, self.peer, self.tag, self._frame, self.ended, self.failed,
+        ) = note  # fmt: skip
 
     @property
     def where(self) -> tuple[str, int]:
@@ -79,7 +73,7 @@ class Call:
             "group": self.group.name,
             "seq": self.seq or None,
             "operation": self.operation,
-            "reduction": self.reduction,
+            "reduction": None if self.reduction is None else self.reduction.name,
             "dtype": None if self.dtype is None else str(self.dtype),
             "shape": None if self.shape is None else list(self.shape),
             "root": self.root,
@@ -96,7 +90,7 @@ class Call:
         """What was called, in words that are the same on two ranks only if they called the same."""
         words = self.operation
         if self.reduction:
-            words += f"({self.reduction})"
+            words += f"({self.reduction.name})"
         if self.dtype is not None:
             words += f" of {self.dtype}"
         if self.shape is not None:
@@ -125,7 +119,7 @@ class FlightRecorder:
         self.rank = rank
         self.world_size = world_size
         self.directory = Path(directory)
-        self.calls: deque[Call] = deque(maxlen=CAPACITY)
+        self.calls: deque[Note] = deque(maxlen=CAPACITY)
         self.groups: dict[str, dict[str, Any]] = {}
         self.noted: Callable[[], int] = lambda: 0
         """How many calls there have been, where somebody counts them."""
@@ -162,7 +156,7 @@ class FlightRecorder:
             "groups": self.groups,
             "stack": _stack(error),
             "dropped": max(0, self.noted() - len(self.calls)),
-            "entries": [call.as_dict() for call in tuple(self.calls)],
+            "entries": [Call(note).as_dict() for note in tuple(self.calls)],
         }
         path = self._path
         partial = path.with_suffix(f".{os.getpid()}.partial")

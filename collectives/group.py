@@ -18,12 +18,12 @@ import numpy as np
 
 from .board import group_number
 from .errors import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError
-from .flight import Call, caller
+from .flight import ENDED, FAILED, OPERATION, PEER, Call, Note, caller
 from .job import Job
 from .reductions import Reduction
 from .staging import Array
 from .transport import Transport
-from .work import Work, pending, retain, sweep
+from .work import Work, completed, pending, retain, sweep
 
 __all__ = ["Group"]
 
@@ -75,7 +75,17 @@ class Group:
         if hasattr(transport, "watch"):
             # Not the method itself, which would keep the group alive.
             group = weakref.ref(self)
-            transport.watch = lambda waited: group()._watch(Call(group(), self._seq, "collective", None, 0.0), waited)  # type: ignore[union-attr]
+
+            def watch(waited: float) -> None:
+                if (here := group()) is None:
+                    return
+                try:
+                    here._watch(here.job.recorder.calls[-1], waited)
+                except CommunicationError as error:
+                    here._fail(error)
+                    raise
+
+            transport.watch = watch
 
     # A call ----------------------------------------------------------------------------------------------------------
 
@@ -89,7 +99,7 @@ class Group:
         peer: int | None = None,
         tag: int | None = None,
         shape: tuple[int, ...] | None = None,
-    ) -> Call:
+    ) -> Note:
         """Note a call: refuse it where the group cannot carry it out, number it, record it."""
         if self._closed or self._failed is not None:
             self._refuse(operation)
@@ -100,44 +110,46 @@ class Group:
         else:
             seq = 0
         now = time.time()
-        call = Call(self, seq, operation, None if op is None else op.name, now)
-        if root is not None:
-            call.root = root
-        if peer is not None:
-            call.peer, call.tag = peer, tag
-        call._frame = caller(sys._getframe(2))
-        if array is not None:
-            call.dtype = array.dtype
-            call.shape = array.shape if shape is None else shape
-            call.nbytes = array.nbytes
-        self._record(call)
+        if array is None:
+            dtype, nbytes = None, 0
+        else:
+            dtype, nbytes = array.dtype, array.nbytes
+            if shape is None:
+                shape = array.shape
+        frame = caller(sys._getframe(2))
+        note = [self, seq, operation, op, now, dtype, shape, nbytes, root, peer, tag, frame, 0.0, False]
+        self._record(note)
         if self._board is not None:
-            text = self._texts.get((operation, op, call.dtype))
+            text = self._texts.get((operation, op, dtype))
             if text is None:
-                text = self._texts[operation, op, call.dtype] = self._board_text(call)
-            self._board.call(self._slot, seq, call.nbytes, text, now)
+                text = self._texts[operation, op, dtype] = self._board_text(note)
+            self._board.call(self._slot, seq, nbytes, text, now)
         if self._comparing and peer is None:
-            self._compare(call)
-        return call
+            self._compare(note)
+        return note
 
     def _begin(
         self,
-        call: Call,
+        note: Note,
         work: Work,
         async_op: bool,
         finish: Callable[[], None] | None = None,
         output: Array | None = None,
     ) -> Work:
         """Go on with what the transport has started: wait for it, or see that it is not forgotten."""
+        if work._done and work._exception is None:
+            if finish is not None:
+                finish()
+            note[ENDED] = time.time()
+            done = completed(work.operation, self, output)
+            done.source = work.source
+            return done
         work.owner = self
         work._output = output
         if finish is not None:
             work.then(finish)
-        if work._done and work._exception is None:
-            call.ended = time.time()
-            return work
-        work.watch = partial(self._watch, call)
-        work.ended = partial(self._ended, call)
+        work.watch = partial(self._watch, note)
+        work.ended = partial(self._ended, note)
         if self._coalescing is not None:
             self._coalescing.append(work)
             async_op = True
@@ -150,39 +162,37 @@ class Group:
                 retain(work)
         return work
 
-    def _nothing(self, call: Call, output: Array | None = None) -> Work:
+    def _nothing(self, note: Note, output: Array | None = None) -> Work:
         """The Work of a call that has nothing to move."""
-        call.ended = time.time()
-        work = Work(call.operation)
-        work.owner = self
-        work._output = output
-        return work
+        note[ENDED] = time.time()
+        return completed(note[OPERATION], self, output)
 
-    def _guarded(self, operation: str, work: Work, call: Call | None = None) -> None:
+    def _guarded(self, work: Work, note: Note) -> None:
         """Wait for something that the group itself needs, with all that watches over a call."""
-        call = call or Call(self, self._seq, operation, None, time.time())
-        work.watch = partial(self._watch, call)
-        work.ended = partial(self._ended, call)
+        work.watch = partial(self._watch, note)
+        work.ended = partial(self._ended, note)
         work.wait()
 
-    def _board_text(self, call: Call) -> bytes:
+    def _board_text(self, note: Note) -> bytes:
+        call = Call(note)
         words = call.operation
-        if call.reduction:
-            words += f" {call.reduction}"
+        if call.reduction is not None:
+            words += f" {call.reduction.name}"
         if call.dtype is not None:
             words += f" of {call.dtype}"
         return f"{words} in {self.name}".encode()[:127]
 
     # Comparing calls -------------------------------------------------------------------------------------------------
 
-    def _compare(self, call: Call) -> None:
+    def _compare(self, note: Note) -> None:
         """Raise on every rank if the ranks do not call the same."""
+        call = Call(note)
         said = f"{call.seq}|{call.text()}|{call.place()}".encode()[:SIGNATURE_BYTES]
         mine = np.zeros(SIGNATURE_BYTES, np.uint8)
         mine[: len(said)] = np.frombuffer(said, np.uint8)
         everyone = np.empty((self.size, SIGNATURE_BYTES), np.uint8)
-        self._guarded(call.operation, self._transport.all_gather(everyone, mine), call)
-        call.ended, call.failed = 0.0, False
+        self._guarded(self._transport.all_gather(everyone, mine), note)
+        note[ENDED] = 0.0
         told = [row.tobytes().rstrip(b"\0").decode(errors="replace").split("|") for row in everyone]
         if len({tuple(words[:2]) for words in told}) > 1:
             places = [words[-1] for words in told]
@@ -192,14 +202,15 @@ class Group:
             error = CollectiveMismatchError(
                 f"the ranks of group {self.name} called different things as number {call.seq}:\n" + "\n".join(lines)
             )
-            call.failed = True
+            note[FAILED] = True
             self._fail(error)
             raise error
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
-    def _watch(self, call: Call, waited: float) -> None:
+    def _watch(self, note: Note, waited: float) -> None:
         """Raise if a wait has no prospect: its time is over, or a rank is gone."""
+        call = Call(note)
         if self.size == 1:
             raise CommunicationError(
                 f"{call.operation}: rank 0 waits for itself: it has sent nothing more with tag {call.tag}"
@@ -233,7 +244,7 @@ class Group:
         missing = [
             state
             for state in states.values()
-            if state.life in ("cannot be reached", "has ended", "has failed", "has left", "is stopped")
+            if state.life in ("cannot be reached", "has ended", "is stopped")
             or (call.seq and state.groups is not None and state.groups.get(number, 0) < call.seq)
         ]
         said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {self.timeout:g} s). "
@@ -264,12 +275,13 @@ class Group:
 
     # Failing ---------------------------------------------------------------------------------------------------------
 
-    def _ended(self, call: Call, work: Work) -> None:
-        call.ended = time.time()
+    def _ended(self, note: Note, work: Work) -> None:
+        note[ENDED] = time.time()
         error = work._exception
         if error is not None:
-            call.failed = True
-            if isinstance(error, CommunicationError) and (call.peer is None or isinstance(error, CollectiveTimeoutError)):
+            note[FAILED] = True
+            message = note[PEER] is not None and not isinstance(error, CollectiveTimeoutError)
+            if isinstance(error, CommunicationError) and not message:
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:

@@ -104,12 +104,13 @@ class MPITransport(Transport):
                 receive = [out, out.size, kind]
                 return [self.comm.Ireduce_scatter([flat, flat.size, kind], receive, list(counts), mpi_op)]
             # More than an older MPI counts: rank by rank, in parts.
-            requests, begin = [], 0
+            requests: list[Any] = []
+            begin = 0
             for root, count in enumerate(counts or [out.size] * self.size):
                 mine = self._parts(out) if root == self.rank else None
                 for i, part in enumerate(self._parts(flat[begin : begin + count])):
-                    receive = None if mine is None else [mine[i], mine[i].size, kind]
-                    requests.append(self.comm.Ireduce([part, part.size, kind], receive, mpi_op, root))
+                    into = None if mine is None else [mine[i], mine[i].size, kind]
+                    requests.append(self.comm.Ireduce([part, part.size, kind], into, mpi_op, root))
                 begin += count
             return requests
 

@@ -15,6 +15,7 @@ NumPy's, as `numpy.seterr` has them.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -55,6 +56,11 @@ BLOCK = 128 * 1024
 """Bytes that are reduced at a time where arrays are in shared memory."""
 ASKS = 50
 """Looks at another rank's word before the caller is asked to come again."""
+SMALL_ASKS = 400
+"""The same for a small all-reduce, where each rank has a core; it is about as long as going on with it later takes."""
+
+DONE_AT_ONCE = Work("all_reduce")
+"""What a small all-reduce returns that needs nothing more; one for all of them."""
 
 Steps = Generator[None, None, None]
 
@@ -83,6 +89,7 @@ class SharedTransport(Transport):
         blocks = share_blocks(base, PAGE + 2 * SLOTS * SLOT)
         self._pages = Pages(base.rank, [page_words(block) for block in blocks])
         self._data = [block.bytes[PAGE:] for block in blocks]
+        self._asks = range(SMALL_ASKS if base.size <= len(os.sched_getaffinity(0)) else ASKS)
         self._step = 0
         self._read_by_all = 0
         self._queue: deque[_Entry] = deque()
@@ -178,7 +185,7 @@ class SharedTransport(Transport):
     def _start(self, operation: str, steps: Steps, *keep: Array | None) -> Work:
         """Begin an operation; what can be done at once is done at once."""
         error: Exception | None = None
-        if not self._queue and self._lock.acquire(blocking=False):
+        if not self._queue and self._lock.acquire(False):
             try:
                 next(steps)
             except StopIteration:
@@ -206,7 +213,7 @@ class SharedTransport(Transport):
 
     def _advance(self) -> None:
         """Carry on with the operation that is first in order, and with those after it."""
-        if not self._lock.acquire(blocking=False):  # another thread does
+        if not self._lock.acquire(False):  # another thread does
             return
         queue = self._queue
         try:
@@ -312,7 +319,7 @@ class SharedTransport(Transport):
 
     def _small_all_reduce(self, array: Array, op: Reduction) -> Work:
         """Done at once where that is possible, without what carries on with an operation later: time is short here."""
-        if self._queue or not self._lock.acquire(blocking=False):
+        if self._queue or not self._lock.acquire(False):
             n = self._arrive(self._card("all_reduce", array, op))
             return self._start("all_reduce", self._small_steps(n, None, array, op), array)
         try:
@@ -338,13 +345,15 @@ class SharedTransport(Transport):
             mine[POSTED] = step + 1
             for block in pages.others:
                 if block[POSTED] <= step:
-                    for _ in range(ASKS):
+                    for _ in self._asks:
                         if block[POSTED] > step:
                             break
                     else:
                         return self._small_later(array, op, (n, step))
                 if block[at] != card:
-                    raise pages.mismatch(n)
+                    # As any work fails, so that the group hears of it.
+                    steps = self._small_steps(n, step, array, op)
+                    return self._enqueue("all_reduce", steps, array, error=pages.mismatch(n))
             if FENCES:
                 fence()
             if plain:
@@ -356,7 +365,7 @@ class SharedTransport(Transport):
             if FENCES:
                 fence()
             mine[READ] = step + 1
-            return Work("all_reduce")
+            return DONE_AT_ONCE
         finally:
             self._lock.release()
 

@@ -71,12 +71,16 @@ def _connected(transport: str) -> Communicator:
         store = store or TCPStore("127.0.0.1", port, comm.size)
         return connect("tcp", store=store, rank=comm.rank, size=comm.size, timeout=WAIT)
     if transport == "hierarchical":
-        # Two ranks a node, and where their number is odd a node of one.
-        os.environ["DISTTORCH_NODE"] = f"node {comm.rank // 2}"
+        os.environ["DISTTORCH_NODE"] = f"node {node_of(comm.rank, comm.size)}"
     try:
         return connect(transport, timeout=WAIT)
     finally:
         os.environ.pop("DISTTORCH_NODE", None)
+
+
+def node_of(rank: int, size: int) -> int:
+    """The node that a rank stands on in tests of the hierarchy: two ranks each, where their number is odd also one alone."""
+    return rank // 2 if size > 2 else rank
 
 
 WAIT = 240.0
