@@ -84,7 +84,7 @@ newaxis = None
 _LATER = frozenset(
     """
     __config__ amp array_api as_torch backends compiler cpu cuda distributed distributions
-    fft func jit linalg masked metrics multiprocessing
+    fft func futures jit linalg masked metrics multiprocessing
     nn optim profiler random serialization signal special transforms utils
     """.split()
 )

@@ -25,7 +25,7 @@ STOREYS = [
         "distributions",
     },
     {"serialization", "multiprocessing", "array_api", "transforms"},
-    {"func", "profiler"},
+    {"func", "profiler", "futures"},
     {"distributed", "as_torch"},
     {"metrics"},
     sorted(DOORS),

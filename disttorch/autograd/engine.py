@@ -34,12 +34,18 @@ class Pass:
         Those that gradients may reach.
     callbacks : list of callable
         What is called when it has ended.
+    is_whole : bool
+        Whether every leaf that it reaches gets its gradient; not so where certain gradients were asked for.
+    outer : Pass or None
+        The pass in whose rules, or hooks, this one was started.
     """
 
-    __slots__ = ("__weakref__", "callbacks", "nodes")
+    __slots__ = ("__weakref__", "callbacks", "is_whole", "nodes", "outer")
 
     nodes: Collection[Node]
     callbacks: list[Callable[[], None]]
+    is_whole: bool
+    outer: Pass | None
 
 
 _pass: ContextVar[Pass | None] = ContextVar("disttorch.backward_pass", default=None)
@@ -104,6 +110,8 @@ def run_backward(
     outer, before = _pass.get(), recording.get()
     running = Pass()
     running.callbacks = []
+    running.outer = outer
+    running.is_whole = accumulate and not capture
     _pass.set(running)
     # what no_grad and enable_grad do, without the price of a with-block
     recording.set(mode_of(True) if create_graph else 0)

@@ -1,12 +1,14 @@
 """Buckets: parameters' gradients as slices of flat arrays, so that reducing many of them is one collective.
 
-A gradient is written into its bucket by the engine itself (the accumulator's `home`), so nothing is copied before or
-after the reduction: ``parameter.grad`` is a view of the bucket.
+All buckets of one dtype and device are slices of one array, which lies in memory that the transport reduces without
+copying where it has such memory. So the buckets can be filled anew, in a better order, without another array.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from enum import Enum
 from typing import Any
 
 import collectives
@@ -14,89 +16,303 @@ import collectives
 from ..autograd.graph import AccumulateGrad, RemovableHandle
 from ..autograd.variable import Tensor, wrap
 from ..backend import namespace
+from ..futures import Future
 
-__all__ = ["Bucket", "fill_buckets"]
+__all__ = ["Bucket", "BuiltinCommHookType", "Entry", "GradBucket", "Memory", "divide"]
+
+LINE = 64
+"""Bytes at whose multiples buckets begin: a line of the processor's cache, and what its vector instructions like."""
+
+
+class Entry:
+    """A parameter as the reducer sees it.
+
+    Attributes
+    ----------
+    parameter : Tensor
+    name : str
+        In the model.
+    number : int
+        Its place among the parameters, in the order in which the model registered them.
+    bucket : Bucket or None
+        Where its gradient is reduced; None if it is not.
+    slice : ndarray
+        The part of the bucket that is its gradient's, in the parameter's shape.
+    firings : int
+        How often its gradient arrives in a backward pass.
+    left : int
+        How often it will yet arrive in the pass that is under way.
+    used : bool
+        Whether a gradient has arrived since the last reduction.
+    is_left_out : bool
+        Whether the pass that is under way is taken not to use it on this rank.
+    before : ndarray or None
+        Of a parameter that is left out: the gradient that it had.
+    """
+
+    __slots__ = (
+        "before", "bucket", "dtype", "firings", "handle", "is_left_out", "left", "name", "node", "number", "parameter", "shape",
+        "slice", "used",
+    )  # fmt: skip
+
+    def __init__(self, name: str, parameter: Tensor, number: int):
+        self.name, self.parameter, self.number = name, parameter, number
+        self.shape, self.dtype = parameter._array.shape, parameter._array.dtype
+        self.node: AccumulateGrad | None = None
+        self.handle: RemovableHandle | None = None
+        self.bucket: Bucket | None = None
+        self.slice: Any = None
+        self.firings = self.left = 1
+        self.used = self.is_left_out = False
+        self.before: Any = None
+
+    @property
+    def kind(self) -> tuple[Any, str]:
+        """What gradients of one bucket have in common."""
+        return self.dtype, str(self.parameter.device)
+
+    def attach(self, arrived: Callable[[Entry], None]) -> None:
+        """Have a function called whenever the parameter's gradient has been added to."""
+        self.detach()
+        node = self.parameter._node
+        if isinstance(node, AccumulateGrad):
+            self.node = node
+            self.handle = node.add_hook("post_hooks", lambda _: arrived(self))
+
+    def detach(self) -> None:
+        """Undo `attach`, and let gradients have memory of their own."""
+        if self.node is not None and self.handle is not None:
+            self.node.home = None
+            self.handle.remove()
+        self.node = self.handle = None
+
+    def set_home(self, in_bucket: bool) -> None:
+        """Let gradients be written into the bucket by the engine itself, or not."""
+        if self.node is not None:
+            self.node.home = self.slice if in_bucket else None
+
+    def gradient_is_here(self) -> bool:
+        """Whether the parameter's gradient lies in the bucket."""
+        return self.slice is not None and self.parameter._grad is not None and self.parameter._grad._array is self.slice
+
+    def settle(self, in_bucket: bool) -> None:
+        """Put the parameter's gradient into the bucket, nothing if there is none.
+
+        Parameters
+        ----------
+        in_bucket : bool
+            Whether the bucket is also where the gradient stays.
+        """
+        gradient = self.parameter._grad
+        if gradient is None:
+            self.slice[...] = 0
+        elif gradient._array is not self.slice:
+            self.slice[...] = gradient._array
+            if in_bucket:
+                self.parameter._grad = wrap(self.slice)
 
 
 class Bucket:
-    """Gradients of one dtype that are reduced together.
+    """Gradients of one dtype and device that are reduced together.
 
     Parameters
     ----------
-    parameters : sequence of Tensor
+    index : int
+        Its place among the buckets, which is the order in which they are reduced.
+    entries : sequence of Entry
         In the order in which their gradients are expected.
+    memory : Memory
+        That the bucket takes its part of.
+    flags : int
+        Elements behind the gradients that are reduced with them.
+
+    Attributes
+    ----------
+    flat : ndarray, 1-dimensional
+        The gradients.
+    array : ndarray, 1-dimensional
+        The gradients and the flags.
+    missing : int
+        How many gradients have not arrived in the pass that is under way.
+    work, future : collectives.Work, Future or None
+        The reduction, once it has been started.
+    started, ended : float
+        When it was, and when it was seen to be complete, in seconds; 0 before.
     """
 
-    def __init__(self, parameters: Sequence[Tensor]):
-        self.parameters = list(parameters)
-        first = self.parameters[0]._array
-        xp = namespace(first)
-        self.flat = xp.zeros(sum(p._array.size for p in self.parameters), first.dtype)
-        self.slices: list[Any] = []
+    def __init__(self, index: int, entries: Sequence[Entry], memory: Memory, flags: int = 0):
+        self.index = index
+        self.entries = list(entries)
+        count = sum(e.parameter._array.size for e in entries)
+        self.array = memory.take(count + flags)
+        self.flat = self.array[:count]
+        self.flags = self.array[count:]
         start = 0
-        for p in self.parameters:
-            stop = start + p._array.size
-            self.slices.append(self.flat[start:stop].reshape(p._array.shape))
-            _accumulator(p).home = self.slices[-1]
+        for e in entries:
+            stop = start + e.parameter._array.size
+            e.bucket = self
+            e.slice = self.flat[start:stop].reshape(e.shape)
             start = stop
-        self.missing: set[int] = set()
+        self.missing = 0
         self.work: collectives.Work | None = None
-        self.begin()
+        self.future: Future | None = None
+        self.started = self.ended = 0.0
 
     def begin(self) -> None:
         """Wait for all gradients again."""
-        self.missing = set(range(len(self.parameters)))
-        self.work = None
+        self.missing = sum(e.left > 0 for e in self.entries)
+        self.work = self.future = None
 
-    def arrived(self, number: int) -> bool:
-        """Note that a gradient is there; whether it was the last one."""
-        gradient = self.parameters[number]._grad
-        assert gradient is not None
-        if gradient._array is not self.slices[number]:
-            # the user has put another tensor there
-            self.slices[number][...] = gradient._array
-            self.parameters[number]._grad = wrap(self.slices[number])
-        self.missing.discard(number)
-        return not self.missing
-
-    def reduce(self, communicator: collectives.Communicator) -> None:
-        """Start the reduction to the mean over all ranks."""
-        self.work = communicator.all_reduce(self.flat, "avg", async_op=True)
-
-    def release(self) -> None:
-        """Give the parameters' gradients homes of their own again."""
-        for p in self.parameters:
-            if isinstance(p._node, AccumulateGrad):
-                p._node.home = None
+    def note_end(self) -> None:
+        """The reduction is complete."""
+        self.ended = time.perf_counter()
 
 
-def _accumulator(parameter: Tensor) -> AccumulateGrad:
-    node = parameter._node
-    assert isinstance(node, AccumulateGrad)
-    return node
-
-
-def when_ready(parameter: Tensor, call: Callable[[Tensor], None]) -> RemovableHandle:
-    """Call a function whenever backward has added to a parameter's gradient."""
-    return _accumulator(parameter).add_hook("post_hooks", call)
-
-
-def fill_buckets(parameters: Sequence[Tensor], first_limit: int, limit: int) -> list[Bucket]:
-    """Parameters, in the order in which their gradients are expected, in buckets of one dtype and device.
+class Memory:
+    """One array from which the buckets of a dtype and device take their parts.
 
     Parameters
     ----------
-    parameters : sequence of Tensor
-    first_limit, limit : int
-        Bytes after which the first bucket, and others, are full. The first is small so that communication starts early.
+    communicator : collectives.Communicator
+        That reduces them.
+    entries : sequence of Entry
+    flags : int
+        Elements that buckets will ask for beyond the gradients.
     """
-    open_buckets: dict[Any, list[Tensor]] = {}
-    filled: list[list[Tensor]] = []
-    for p in parameters:
-        kind = (p._array.dtype, str(p.device))
-        members = open_buckets.setdefault(kind, [])
-        members.append(p)
-        if sum(m._array.nbytes for m in members) >= (limit if filled else first_limit):
-            filled.append(open_buckets.pop(kind))
-    filled.extend(open_buckets.values())
-    return [Bucket(members) for members in filled]
+
+    def __init__(self, communicator: collectives.Communicator, entries: Sequence[Entry], flags: int):
+        like = entries[0].parameter._array
+        self._line = max(1, LINE // like.dtype.itemsize)
+        # every bucket may leave a part of a line unused
+        count = sum(e.parameter._array.size for e in entries) + flags + len(entries) * self._line
+        xp = namespace(like)
+        if xp.name == "cpu":
+            self._array = communicator.allocate((count,), like.dtype)
+        else:
+            self._array = xp.zeros(count, like.dtype)
+        self._taken = 0
+
+    def take(self, count: int) -> Any:
+        """The next elements."""
+        start = self._taken
+        self._taken += -(-count // self._line) * self._line
+        return self._array[start : start + count]
+
+    def forget(self) -> None:
+        """Begin at the start again."""
+        self._taken = 0
+
+
+def divide(entries: Sequence[Entry], limits: Sequence[int], last_limit: int) -> list[list[Entry]]:
+    """Parameters, in the order in which their gradients are expected, in groups of one dtype and device.
+
+    Groups are in the order in which they will be complete.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    limits : sequence of int
+        Bytes after which the first group, the second, ... is full; the last number is also for those that follow. The
+        first is best small, so that communication starts early.
+    last_limit : int
+        Bytes that the very last group shall not exceed, as nothing is computed any more while it is reduced.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> layers = [Entry(str(i), disttorch.zeros(256), i) for i in range(6)]
+    >>> [[e.name for e in group] for group in divide(layers, [1024, 3072], 1024)]
+    [['0'], ['1', '2', '3'], ['4'], ['5']]
+    """
+    open_groups: dict[Any, list[Entry]] = {}
+    filled: list[list[Entry]] = []
+    place = {id(e): i for i, e in enumerate(entries)}
+    for e in entries:
+        members = open_groups.setdefault(e.kind, [])
+        members.append(e)
+        if _bytes(members) >= limits[min(len(filled), len(limits) - 1)]:
+            filled.append(open_groups.pop(e.kind))
+    filled.extend(open_groups.values())
+    filled.sort(key=lambda members: place[id(members[-1])])
+    last = filled[-1]
+    cut = len(last) - 1
+    while cut > 0 and _bytes(last[cut - 1 :]) <= last_limit:
+        cut -= 1
+    if cut > 0 and _bytes(last) > last_limit:
+        filled[-1:] = [last[:cut], last[cut:]]
+    return filled
+
+
+def _bytes(entries: Sequence[Entry]) -> int:
+    return sum(e.parameter._array.nbytes for e in entries)
+
+
+class GradBucket:
+    """A bucket as communication hooks see it; as ``torch.distributed.GradBucket``.
+
+    Parameters
+    ----------
+    bucket : Bucket
+    last : bool
+        Whether no other is reduced after it in this pass.
+    """
+
+    def __init__(self, bucket: Bucket, last: bool):
+        self._bucket = bucket
+        self._last = last
+        self._buffer = wrap(bucket.flat)
+
+    def index(self) -> int:
+        """The bucket's number, from 0, in the order of reduction; buckets are filled anew after the first pass."""
+        return self._bucket.index
+
+    def is_last(self) -> bool:
+        """Whether no other bucket is reduced after it in this pass."""
+        return self._last
+
+    def buffer(self) -> Tensor:
+        """All gradients of the bucket in one dimension; they have not been divided by the number of ranks."""
+        return self._buffer
+
+    def set_buffer(self, buffer: Tensor) -> None:
+        """Let `buffer` and `gradients` give another tensor from now on, of as many elements.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is no tensor, or of another shape.
+        """
+        if not isinstance(buffer, Tensor):
+            raise TypeError(f"GradBucket.set_buffer: a Tensor is wanted, not {type(buffer).__name__}")
+        if buffer._array.shape != self._bucket.flat.shape:
+            raise ValueError(
+                f"GradBucket.set_buffer: the bucket has shape {list(self._bucket.flat.shape)}, the tensor {list(buffer.shape)}"
+            )
+        self._buffer = buffer
+
+    def gradients(self) -> list[Tensor]:
+        """The parameters' gradients as views of the buffer, in their shapes."""
+        return [wrap(part) for part in self.parts_of(self._buffer._array)]
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters, in the order of `gradients`."""
+        return [e.parameter for e in self._bucket.entries]
+
+    def parts_of(self, flat: Any) -> list[Any]:
+        """The parts of an array of the bucket's size that belong to its parameters, in their shapes."""
+        parts, start = [], 0
+        for e in self._bucket.entries:
+            stop = start + e.parameter._array.size
+            parts.append(flat[start:stop].reshape(e.shape))
+            start = stop
+        return parts
+
+    def __repr__(self) -> str:
+        return f"<GradBucket {self.index()}: {len(self._bucket.entries)} gradients, {self._buffer._array.size} elements>"
+
+
+class BuiltinCommHookType(Enum):
+    """Communication hooks that have a number of their own; as ``torch.distributed.BuiltinCommHookType``."""
+
+    ALLREDUCE = 1
+    FP16_COMPRESS = 2

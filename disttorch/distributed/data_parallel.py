@@ -1,65 +1,110 @@
 """DistributedDataParallel: the same model on every rank, each with its own part of the data, and the mean of the gradients.
 
 Buckets of gradients are reduced while backward is still computing the next ones (Li et al., "PyTorch Distributed:
-Experiences on accelerating data parallel training", VLDB 2020).
+Experiences on accelerating data parallel training", VLDB 2020). How, stands in `reducer`; here is what users see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from enum import Enum, auto
 from typing import Any
 
-from ..autograd.engine import queue_callback
-from ..autograd.grad_mode import is_grad_enabled
-from ..autograd.variable import Tensor, bump_version, wrap
-from ..backend import namespace
-from ..nn.module import Module
-from .buckets import Bucket, fill_buckets, when_ready
-from .process_group import communicator_of
+import collectives
 
-__all__ = ["DistributedDataParallel"]
+from ..autograd.grad_mode import is_grad_enabled
+from ..autograd.variable import Tensor
+from ..backend import namespace
+from ..futures import Future
+from ..nn.module import Module
+from .algorithms.join import Join, Joinable, JoinHook
+from .buckets import BuiltinCommHookType, GradBucket
+from .communication_times import CommunicationTimes
+from .data_parallel_checks import Places, check_devices, check_hook, check_module, group_of, refuse_what_is_not_there
+from .group import ProcessGroup, joined
+from .model_state import check_models, copy_from
+from .reducer import Reducer
+from .structures import moved, tensors_in
+
+__all__ = ["BufferCommHookLocation", "DistributedDataParallel"]
 
 MiB = 2**20
 
 
-class DistributedDataParallel(Module):
+class BufferCommHookLocation(Enum):
+    """When the hook for buffers is called: before or after the module's own forward."""
+
+    PRE_FORWARD = auto()
+    POST_FORWARD = auto()
+
+
+class DistributedDataParallel(Module, Joinable):
     """A module whose gradients are averaged over all ranks during backward; as ``torch.nn.parallel.DistributedDataParallel``.
 
     At the start parameters and buffers of rank 0 are copied to all ranks, so that models, and with equal steps of equal
     optimizers also the trained parameters, are the same to the bit.
 
+    A backward pass is reduced if it comes from an output of this module's forward, called outside of `no_sync`. The model's
+    parameters must stay those that it had when it was wrapped. ``backward(create_graph=True)`` is refused: the mean of
+    the ranks' gradients cannot be differentiated (``autograd.grad`` may be used, for gradient penalties for instance).
+
     Parameters
     ----------
     module : Module
-        The model, on one device. Its gradients become views of flat buckets.
-    broadcast_buffers : bool
-        Copy rank 0's buffers (running statistics) to all ranks at the beginning of each forward pass in training.
+        The model.
+    device_ids, output_device : list of one device, and device, optional
+        Where the model is on a GPU: that GPU; inputs are moved there. Must be None for a model on the CPU.
+    dim : int
+        Accepted as in PyTorch; there is one device a rank.
+    broadcast_buffers : bool, optional
+        As `forward_sync_buffers`; False also leaves the buffers as they are at the start.
     init_sync : bool
         Compare the models and copy rank 0's at the start.
     process_group : ProcessGroup, optional
         The world unless given.
-    bucket_cap_mb : float
-        Size of a bucket in MiB; the first is 1 MiB, so that communication starts early.
+    bucket_cap_mb : float, optional
+        Size of a bucket in MiB, 25 unless given. The first is 1 MiB, so that communication starts early, as is the last,
+        which nothing can hide.
     find_unused_parameters : bool
-        Whether parameters may get no gradient in a pass. Those that get one on no rank keep theirs; it costs one more small
-        reduction a step.
-    device_ids, output_device, dim, check_reduction, gradient_as_bucket_view, static_graph
-        Accepted as in PyTorch: there is one device a rank, and gradients always are views of the buckets.
+        Whether a pass may leave parameters out. Those that get a gradient on no rank keep the one they have.
+    check_reduction : bool
+        Accepted as in PyTorch, where it is deprecated.
+    gradient_as_bucket_view : bool
+        Whether ``parameter.grad`` is a view of the memory that is reduced, which saves a copy of all gradients. (False in
+        PyTorch unless given.)
+    static_graph : bool
+        All passes are like the first: use the same parameters, each as often. Then parameters may be left out, and be reached
+        several times in a pass (by reentrant checkpoints), without any search.
+    delay_all_reduce_named_params, param_to_hook_all_reduce, mixed_precision
+        Not supported: leave the parameters to the buckets, and use ``amp.autocast``.
+    device_mesh : DeviceMesh, optional
+        Of one dimension, in place of a process group.
+    skip_all_reduce_unused_params : bool
+        With `find_unused_parameters`: parameters that no rank uses in the first pass are not reduced any more.
+    bucket_cap_mb_list : list of float, optional
+        Sizes of the buckets in the order in which they are reduced; the last is also for those that follow.
+    batched_grad_copy : bool
+        Accepted as in PyTorch; gradients are written into the buckets by the engine.
+    forward_sync_buffers : bool, optional
+        Copy rank 0's buffers (running statistics) to all ranks at the beginning of each forward pass in training whose
+        backward is reduced. (PyTorch also does it in the first pass after such a one, in evaluation, too, which therefore all
+        ranks must run.) True unless given.
 
     Attributes
     ----------
     module : Module
         The model.
+    communication_times : CommunicationTimes
+        How long the reductions of the last backward pass took, and how much of that backward hid.
 
     Raises
     ------
     RuntimeError
         If no parameter requires a gradient, the models of the ranks differ (the message says in which parameter on which
-        rank), or, in backward, a parameter got no gradient and `find_unused_parameters` is false.
+        rank), or, on every rank, in backward, a parameter got no gradient on one of them and that was not allowed.
     ValueError
-        If there is no process group.
+        If there is no process group, or arguments do not fit the model.
     """
 
     def __init__(
@@ -68,7 +113,7 @@ class DistributedDataParallel(Module):
         device_ids: Any = None,
         output_device: Any = None,
         dim: int = 0,
-        broadcast_buffers: bool = True,
+        broadcast_buffers: bool | None = None,
         init_sync: bool = True,
         process_group: Any = None,
         bucket_cap_mb: float | None = None,
@@ -76,85 +121,126 @@ class DistributedDataParallel(Module):
         check_reduction: bool = False,
         gradient_as_bucket_view: bool = True,
         static_graph: bool = False,
+        delay_all_reduce_named_params: Any = None,
+        param_to_hook_all_reduce: Any = None,
+        mixed_precision: Any = None,
+        device_mesh: Any = None,
+        skip_all_reduce_unused_params: bool = False,
+        bucket_cap_mb_list: Sequence[float] | None = None,
+        batched_grad_copy: bool = False,
+        forward_sync_buffers: bool | None = None,
     ):
         super().__init__()
-        communicator = communicator_of(process_group)
-        if communicator is None:
-            raise ValueError("DistributedDataParallel: this rank is not a member of the process group")
+        Joinable.__init__(self)
+        refuse_what_is_not_there(delay_all_reduce_named_params, param_to_hook_all_reduce, mixed_precision)
+        self.process_group = group_of(process_group, device_mesh)
+        self.parameters_to_ignore = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
+        check_module(module, self.parameters_to_ignore, DistributedDataParallel)
         self.module = module
-        self.process_group = process_group
-        self.broadcast_buffers = broadcast_buffers
+        parameters = self._parameters_to_reduce()
+        self.device = parameters[0][1].device
+        self.device_ids, self.output_device = check_devices(device_ids, output_device, [p for _, p in parameters])
+        self.dim = dim
+        self.forward_sync_buffers = next((given for given in (forward_sync_buffers, broadcast_buffers) if given is not None), True)
         self.find_unused_parameters = find_unused_parameters
+        self.gradient_as_bucket_view = gradient_as_bucket_view
+        self.static_graph = static_graph
+        self.skip_all_reduce_unused_params = skip_all_reduce_unused_params
         self.require_backward_grad_sync = True
-        self._communicator = communicator
-        # by identity: a parameter that is used in two places counts once
-        self._names = {id(p): name for name, p in module.named_parameters() if p.requires_grad}
-        if not self._names:
-            raise RuntimeError(
-                "DistributedDataParallel is not needed when a module doesn't have any parameter that requires a gradient."
+        caps = [25.0 if bucket_cap_mb is None else bucket_cap_mb] if bucket_cap_mb_list is None else list(bucket_cap_mb_list)
+        if not caps or any(cap <= 0 for cap in caps) or (bucket_cap_mb is not None and bucket_cap_mb_list is not None):
+            raise ValueError(
+                "DistributedDataParallel: bucket_cap_mb or bucket_cap_mb_list must say sizes greater than 0, not both: got "
+                f"{bucket_cap_mb} and {bucket_cap_mb_list}"
             )
+        self._bucket_bytes = [int(cap * MiB) for cap in caps]
+        if bucket_cap_mb_list is None:
+            self._bucket_bytes.insert(0, min(MiB, self._bucket_bytes[0]))
+        self._buffer_hook: tuple[Callable, Any, BufferCommHookLocation] | None = None
+        self._comm_hook: tuple[Any, Callable] | None = None
         if init_sync:
-            self._check_models()
-            self._copy_from_first([*module.parameters(), *module.buffers()])
-        parameters = [p for p in module.parameters() if p.requires_grad]
-        cap = int((25 if bucket_cap_mb is None else bucket_cap_mb) * MiB)
-        # backward reaches the last layer first
-        self._buckets = fill_buckets(parameters[::-1], min(MiB, cap), cap)
-        self._next = 0  # the first bucket that has not been reduced in this pass
-        self._is_collecting = False
-        for bucket in self._buckets:
-            for i, p in enumerate(bucket.parameters):
-                when_ready(p, partial(self._gradient_arrived, bucket, i))
+            self._copy_model(forward_sync_buffers is not None or self.forward_sync_buffers)
+        self._make_reducer()
 
-    def _check_models(self) -> None:
-        mine = [
-            (kind, name, str(t.dtype), tuple(t.shape), t.requires_grad)
-            for kind, named in (("parameter", self.module.named_parameters()), ("buffer", self.module.named_buffers()))
-            for name, t in named
-        ]
-        models = self._communicator.all_gather_object(mine)
-        for rank, theirs in enumerate(models):
-            difference = _difference(models[0], theirs)
-            if difference is not None:
-                raise RuntimeError(
-                    f"DistributedDataParallel: the models of the ranks differ: rank 0 has {difference[0]}, rank {rank} {difference[1]}"
-                )
+    def _make_reducer(self) -> None:
+        parameters = self._parameters_to_reduce()
+        self.reducer = Reducer(
+            parameters,
+            self.process_group.lane,
+            limits=self._bucket_bytes,
+            last_limit=min(MiB, self._bucket_bytes[-1]),
+            in_buckets=self.gradient_as_bucket_view,
+            find_unused=self.find_unused_parameters,
+            skip_unused=self.skip_all_reduce_unused_params,
+            static=self.static_graph,
+        )
+        if self._comm_hook is not None:
+            self.reducer.hook_state, self.reducer.hook = self._comm_hook
+        self._places = Places(self.module, self.parameters_to_ignore, dict(parameters))
 
-    def _copy_from_first(self, tensors: list[Tensor]) -> None:
-        """Overwrite tensors with rank 0's; those of one dtype in one message."""
-        by_kind: dict[Any, list[Tensor]] = {}
-        for t in tensors:
-            by_kind.setdefault((t._array.dtype, str(t.device)), []).append(t)
-        for members in by_kind.values():
-            xp = namespace(members[0]._array)
-            flat = xp.concatenate([m._array.reshape(-1) for m in members])
-            self._communicator.broadcast(flat, 0)
-            start = 0
-            for m in members:
-                stop = start + m._array.size
-                m._array[...] = flat[start:stop].reshape(m._array.shape)
-                bump_version(m)
-                start = stop
+    def _parameters_to_reduce(self) -> list[tuple[str, Tensor]]:
+        """By identity: a parameter that is used in two places counts once."""
+        return [(n, p) for n, p in self.module.named_parameters() if p.requires_grad and n not in self.parameters_to_ignore]
+
+    @property
+    def _communicator(self) -> collectives.Communicator:
+        return self.process_group.communicator
+
+    @property
+    def broadcast_buffers(self) -> bool:
+        """`forward_sync_buffers`, by its older name."""
+        return self.forward_sync_buffers
+
+    @broadcast_buffers.setter
+    def broadcast_buffers(self, value: bool) -> None:
+        self.forward_sync_buffers = value
+
+    # The forward pass ------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """The module's result; its backward pass will average the gradients."""
-        if self.require_backward_grad_sync and is_grad_enabled():
-            self._begin_pass()
-            if self.broadcast_buffers and self.training:
-                buffers = list(self.module.buffers())
-                if buffers and self._communicator.size > 1:
-                    self._copy_from_first(buffers)
-        return self.module(*inputs, **kwargs)
+        reduces = self.require_backward_grad_sync and is_grad_enabled()
+        buffers = self._buffers_to_copy() if reduces and self.training else []
+        root = 0
+        if self._join_config.enable:
+            counting = Join.notify_join_context(self)
+            if counting is not None and not self._divide_by_initial_world_size:
+                self.reducer.scale = self._communicator.size / counting.result()[0].item()
+            root, *_ = self._agree(self._communicator.rank, reduces, bool(buffers))
+        if reduces:
+            self._places.check(self._communicator.rank)
+            self.reducer.before_forward()
+            if self._buffer_hook is None or self._buffer_hook[2] is BufferCommHookLocation.PRE_FORWARD:
+                self._sync_buffers(buffers, root)
+        if self.device_ids:
+            inputs, kwargs = moved(inputs, self.device), moved(kwargs, self.device)
+        result = self.module(*inputs, **kwargs)
+        if reduces and self._buffer_hook is not None and self._buffer_hook[2] is BufferCommHookLocation.POST_FORWARD:
+            self._sync_buffers(buffers, root)
+        if is_grad_enabled():
+            self.reducer.after_forward(tensors_in(result), reduces)
+        return result
 
-    def _begin_pass(self) -> None:
-        for bucket in self._buckets:
-            bucket.begin()
-        self._next = 0
-        self._is_collecting = False
+    def _buffers_to_copy(self) -> list[tuple[str, Tensor]]:
+        if not self.forward_sync_buffers or (self._communicator.size == 1 and self._buffer_hook is None):
+            return []
+        return [(n, b) for n, b in self.module.named_buffers() if n not in self.parameters_to_ignore]
+
+    def _sync_buffers(self, buffers: list[tuple[str, Tensor]], root: int) -> None:
+        if not buffers:
+            return
+        if self._buffer_hook is None:
+            # graphs that have saved a buffer go on with the new values: one more forward pass is no reason to refuse a backward
+            copy_from(self._communicator, root, [b for _, b in buffers], notice=False)
+            return
+        hook, state, _ = self._buffer_hook
+        futures = hook(state, dict(buffers))
+        if futures is not None:
+            self.reducer.wait_also(futures)
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
-        """Add up gradients on this rank only; the first backward pass after the block reduces their sum.
+        """Add up gradients on this rank only; the first pass whose forward is outside of the block reduces their sum.
 
         Examples
         --------
@@ -175,91 +261,213 @@ class DistributedDataParallel(Module):
         finally:
             self.require_backward_grad_sync = before
 
-    def _gradient_arrived(self, bucket: Bucket, number: int, parameter: Tensor) -> None:
-        if not self.require_backward_grad_sync:
+    # Hooks -----------------------------------------------------------------------------------------------------------
+
+    def register_comm_hook(self, state: object, hook: Callable[[Any, GradBucket], Future]) -> None:
+        """Let a function reduce the buckets; as ``torch.nn.parallel.DistributedDataParallel.register_comm_hook``.
+
+        Parameters
+        ----------
+        state : object
+            Given to the hook at every call.
+        hook : callable
+            ``hook(state, bucket)``, called with each `GradBucket` when it is full, in the same order on all ranks. Returns a
+            `Future` of a tensor with the gradients to use, of the bucket's size; the mean over the ranks is for the hook to
+            form. The future is waited for when backward has ended. What takes several collectives one after the other is best
+            a `disttorch.distributed.steps.Steps`: its steps are taken at moments that all ranks have in common. A hook
+            with an attribute ``synchronizes = False`` does not want to wait for all ranks: then only the rank where a
+            gradient is missing raises.
+
+        Raises
+        ------
+        TypeError
+            If it cannot be called.
+        ValueError
+            If it is annotated to take or return something else.
+        RuntimeError
+            If there is one already.
+        """
+        check_hook(hook)
+        if self._comm_hook is not None:
+            raise RuntimeError("register_comm_hook or register_builtin_comm_hook can only be called once.")
+        self._comm_hook = state, hook
+        self.reducer.hook_state, self.reducer.hook = state, hook
+
+    def _register_builtin_comm_hook(self, comm_hook_type: BuiltinCommHookType) -> None:
+        """Register the communication hook of that name, in this module's process group."""
+        from .algorithms.ddp_comm_hooks import default_hooks
+
+        hooks = {
+            BuiltinCommHookType.ALLREDUCE: default_hooks.allreduce_hook,
+            BuiltinCommHookType.FP16_COMPRESS: default_hooks.fp16_compress_hook,
+        }
+        self.register_comm_hook(self.process_group, hooks[BuiltinCommHookType(comm_hook_type)])
+
+    def _register_buffer_comm_hook(
+        self,
+        state: Any,
+        hook: Callable[[Any, dict[str, Tensor]], Any],
+        comm_hook_location: BufferCommHookLocation = BufferCommHookLocation.POST_FORWARD,
+    ) -> None:
+        """Let a function make the ranks' buffers alike, in place of copying rank 0's.
+
+        Parameters
+        ----------
+        state : object
+        hook : callable
+            ``hook(state, buffers)`` with a dict of the named buffers; may return futures to wait for at the end of backward.
+        comm_hook_location : BufferCommHookLocation
+        """
+        if not callable(hook):
+            raise AssertionError(f"hook must be callable, got {type(hook).__name__}")
+        self._buffer_hook = hook, state, comm_hook_location
+
+    # Uneven inputs ---------------------------------------------------------------------------------------------------
+
+    def join(
+        self, divide_by_initial_world_size: bool = True, enable: bool = True, throw_on_early_termination: bool = False
+    ) -> Join:
+        """A with-block for training in which ranks may run out of inputs before others.
+
+        Ranks without inputs take part in the others' reductions with zeros. In the end all have the model of the rank that went
+        on longest. Each iteration inside is one forward and one backward pass. Collectives of the program's own, as
+        `SyncBatchNorm` has them, are not shadowed: they need `throw_on_early_termination`.
+
+        Parameters
+        ----------
+        divide_by_initial_world_size : bool
+            Whether gradients are divided by the number of all ranks, so that every input has the same weight, or by the
+            number of those that still have inputs.
+        enable, throw_on_early_termination
+            As for `Join`.
+
+        Examples
+        --------
+        >>> import disttorch, disttorch.distributed as dist
+        >>> dist.init_process_group("local")
+        >>> model = disttorch.nn.parallel.DistributedDataParallel(disttorch.nn.Linear(1, 1))
+        >>> with model.join():
+        ...     for _ in range(2 + dist.get_rank()):
+        ...         model(disttorch.ones(1, 1)).sum().backward()
+        >>> dist.destroy_process_group()
+        """
+        return Join([self], enable, throw_on_early_termination, divide_by_initial_world_size=divide_by_initial_world_size)
+
+    def join_hook(self, **kwargs: Any) -> JoinHook:
+        """The hook that shadows this module's passes; takes ``divide_by_initial_world_size`` (True unless given)."""
+        return _DDPJoinHook(self, kwargs.get("divide_by_initial_world_size", True))
+
+    @property
+    def join_device(self) -> Any:
+        """The device of the model."""
+        return self.device
+
+    @property
+    def join_process_group(self) -> ProcessGroup:
+        """The group over which gradients are averaged."""
+        return self.process_group
+
+    _divide_by_initial_world_size = True
+
+    def _agree(self, rank: int, reduces: bool, copies_buffers: bool) -> tuple[int, bool, bool]:
+        """Among ranks with and without inputs: the highest rank that has some, whether backward is reduced, buffers copied."""
+        like = next(iter(self.reducer.entries)).parameter._array
+        xp = namespace(like)
+        mine = xp.asarray([rank, reduces, copies_buffers], dtype="int64")
+        self._communicator.all_reduce(mine, "max")
+        root, any_reduces, any_copies = (int(v) for v in xp.to_host(mine))
+        return root, bool(any_reduces), bool(any_copies)
+
+    def _shadow(self) -> None:
+        root, reduces, copies_buffers = self._agree(-1, False, False)
+        if not reduces:
             return
-        if not self._is_collecting:
-            # also where backward runs again on the same forward pass
-            self._begin_pass()
-            self._is_collecting = True
-            queue_callback(self._finish)
-        if bucket.work is not None:
+        self.reducer.before_forward()
+        if copies_buffers:
+            self._sync_buffers(self._buffers_to_copy(), root)
+        self.reducer.shadow()
+
+    def _copy_model(self, with_buffers: bool, root: int = 0) -> None:
+        """Compare the ranks' models, and make that of one rank everyone's."""
+        parameters = [("parameter", n, p) for n, p in self.module.named_parameters() if n not in self.parameters_to_ignore]
+        buffers = [("buffer", n, b) for n, b in self.module.named_buffers() if n not in self.parameters_to_ignore]
+        named = parameters + buffers if with_buffers else parameters
+        check_models(self._communicator, named)
+        copy_from(self._communicator, root, [t for _, _, t in named])
+
+    # What is asked of it ---------------------------------------------------------------------------------------------
+
+    @property
+    def communication_times(self) -> CommunicationTimes:
+        """How long the reductions of the last backward pass took on this rank; zeros before the first."""
+        return self.reducer.times
+
+    def _get_ddp_logging_data(self) -> dict[str, Any]:
+        """What was asked for, the buckets, and how long reductions take, under PyTorch's names; times in nanoseconds."""
+        r = self.reducer
+        first, rebuilt = (", ".join(str(n) for n in sizes) for sizes in (r.first_sizes, r.bucket_sizes() if r.rebuilt else []))
+        return {
+            "world_size": self._communicator.size,
+            "rank": self._communicator.rank,
+            "module_name": type(self.module).__name__,
+            "backend_name": self.process_group.name(),
+            "broadcast_buffers": self.forward_sync_buffers,
+            "bucket_cap_bytes": self._bucket_bytes[-1],
+            "find_unused_parameters": self.find_unused_parameters,
+            "gradient_as_bucket_view": self.gradient_as_bucket_view,
+            "static_graph": self.static_graph,
+            "comm_hook": "" if r.hook is None else getattr(r.hook, "__qualname__", repr(r.hook)),
+            "num_parameter_tensors": len(r.entries),
+            "total_parameter_size_bytes": sum(e.parameter._array.nbytes for e in r.entries),
+            "iteration": r.passes,
+            "initial_bucket_sizes": first,
+            "bucket_sizes": first,
+            "has_rebuilt_buckets": r.rebuilt,
+            "rebuilt_bucket_sizes": rebuilt,
+            "can_set_static_graph": r.used_alike,
+            "backward_comm_time": int(r.times.total * 1e9),
+            "backward_compute_comm_overlap_time": int(max(0.0, r.times.total - r.times.exposed) * 1e9),
+        }
+
+    def _set_static_graph(self) -> None:
+        """As ``static_graph=True``, where no pass has been reduced yet."""
+        if self.static_graph:
+            return
+        if self.reducer.buckets:
+            raise RuntimeError("_set_static_graph: must be called before the first forward pass")
+        self.static_graph = self.reducer.static = True
+
+    @staticmethod
+    def _set_params_and_buffers_to_ignore_for_model(module: Module, params_and_buffers_to_ignore: Iterable[str]) -> None:
+        """Name parameters and buffers of a model, not wrapped yet, that are to be left alone."""
+        module._ddp_params_and_buffers_to_ignore = list(params_and_buffers_to_ignore)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.process_group is not joined(None):
             raise RuntimeError(
-                f"DistributedDataParallel: the gradient of {self._name_of(parameter)} arrived a second time in one "
-                "backward pass, after it had been reduced; a backward inside of a backward needs no_sync()"
+                "DDP Pickling/Unpickling are only supported when using DDP with the default process group. That is, when you have called "
+                "init_process_group and have not passed process_group argument to DDP constructor"
             )
-        if bucket.arrived(number):
-            self._reduce_in_order()
+        left_out = ("process_group", "reducer", "_places")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
-    def _reduce_in_order(self) -> None:
-        """Start the buckets that are full. All ranks must start them in one order, whatever order theirs are filled in."""
-        while self._next < len(self._buckets) and not self._buckets[self._next].missing:
-            self._buckets[self._next].reduce(self._communicator)
-            self._next += 1
-
-    def _finish(self) -> None:
-        """At the end of backward: wait for the reductions."""
-        self._is_collecting = False
-        unused = [(b, i) for b in self._buckets for i in sorted(b.missing)]
-        if self.find_unused_parameters:
-            unused = self._settle_unused(unused)
-        elif unused:
-            names = [self._name_of(b.parameters[i]) for b, i in unused]
-            raise RuntimeError(
-                f"DistributedDataParallel: on rank {self._communicator.rank} {len(names)} parameter(s) got no gradient in "
-                f"this backward pass: {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}. If that is "
-                "meant, use find_unused_parameters=True; else see that all parameters take part in computing the loss."
-            )
-        for bucket in self._buckets:
-            assert bucket.work is not None
-            bucket.work.wait()
-            for i, p in enumerate(bucket.parameters):
-                if p._grad is not None:
-                    bump_version(p._grad)
-                elif (bucket, i) not in unused:
-                    p._grad = wrap(bucket.slices[i])
-
-    def _settle_unused(self, unused: list[tuple[Bucket, int]]) -> list[tuple[Bucket, int]]:
-        """Contribute zeros for gradients that are missing here; returns those that are missing on every rank."""
-        places = [(b, i) for b in self._buckets for i in range(len(b.parameters))]
-        numbers = {(id(b), i): n for n, (b, i) in enumerate(places)}
-        used = namespace(self._buckets[0].flat).ones(len(places), "int32")
-        before = {}  # gradients of earlier passes, which stay as they are if no rank adds to them
-        for b, i in unused:
-            used[numbers[id(b), i]] = 0
-            gradient = b.parameters[i]._grad
-            if gradient is None:
-                b.slices[i][...] = 0
-            else:
-                b.slices[i][...] = gradient._array
-                before[id(b), i] = b.slices[i].copy()
-            b.missing.discard(i)
-        # the buckets first: some ranks have started them already, and all must call in one order
-        self._reduce_in_order()
-        self._communicator.all_reduce(used, "max")
-        nowhere = [(b, i) for b, i in unused if not used[numbers[id(b), i]]]
-        for b, i in nowhere:
-            if (id(b), i) in before and b.work is not None:
-                b.work.wait()
-                b.slices[i][...] = before[id(b), i]
-        return nowhere
-
-    def _name_of(self, parameter: Tensor) -> str:
-        return self._names[id(parameter)]
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.process_group = group_of(None, None)
+        self._make_reducer()
 
 
-def _difference(first: list[tuple], other: list[tuple]) -> tuple[str, str] | None:
-    """The first place where two models differ, in words."""
+class _DDPJoinHook(JoinHook):
+    def __init__(self, model: DistributedDataParallel, divide_by_initial_world_size: bool):
+        self._model = model
+        model._divide_by_initial_world_size = divide_by_initial_world_size
+        model.reducer.scale = 1.0
 
-    def said(entry: tuple | None) -> str:
-        if entry is None:
-            return "no such parameter or buffer"
-        kind, name, dtype, shape, requires_grad = entry
-        return f"{kind} {name!r} of {dtype} and shape {list(shape)}{'' if requires_grad or kind == 'buffer' else ' without gradient'}"
+    def main_hook(self) -> None:
+        self._model._shadow()
 
-    for i in range(max(len(first), len(other))):
-        a = first[i] if i < len(first) else None
-        b = other[i] if i < len(other) else None
-        if a != b:
-            return said(a), said(b)
-    return None
+    def post_hook(self, is_last_joiner: bool) -> None:
+        model = self._model
+        model.reducer.scale = 1.0
+        root, *_ = model._agree(model._communicator.rank if is_last_joiner else -1, False, False)
+        model._copy_model(model.forward_sync_buffers, root)

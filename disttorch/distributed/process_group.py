@@ -1,106 +1,47 @@
-"""Process groups: PyTorch's names over the communicators of the package `collectives`."""
+"""Joining the job's other ranks, forming groups of some of them, and leaving again."""
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 import collectives
+from collectives.store import PrefixStore
 
-from ..autograd.variable import Tensor
+from ..backend.device import device as Device
+from .backend import Backend, BackendConfig, transport_of
+from .constants import default_pg_timeout
+from .debug import DebugLevel, get_debug_level
+from .group import (
+    GroupMember,
+    ProcessGroup,
+    _get_default_group,
+    communicator_of,
+    get_process_group_ranks,
+    get_rank,
+    get_world_size,
+    groups,
+    is_initialized,
+    joined,
+    seconds_of,
+)
+from .rendezvous import rendezvous
 
 __all__ = [
-    "GroupMember",
-    "ProcessGroup",
-    "ReduceOp",
     "communicator_of",
     "destroy_process_group",
-    "get_backend",
-    "get_global_rank",
-    "get_group_rank",
-    "get_node_local_rank",
-    "get_process_group_ranks",
     "get_rank",
     "get_world_size",
-    "group",
     "init_process_group",
-    "is_available",
     "is_initialized",
     "new_group",
+    "new_subgroups",
+    "new_subgroups_by_enumeration",
+    "shrink_group",
+    "split_group",
 ]
-
-
-class ReduceOp:
-    """How values are combined; the names of the reductions of `collectives.REDUCTIONS`."""
-
-    SUM = "sum"
-    AVG = "avg"
-    PRODUCT = "product"
-    MIN = "min"
-    MAX = "max"
-    BAND = "band"
-    BOR = "bor"
-    BXOR = "bxor"
-
-
-class ProcessGroup:
-    """Some of a job's ranks, or all.
-
-    Parameters
-    ----------
-    communicator : collectives.Communicator
-    ranks : list of int
-        Its members, as numbers in the world.
-    """
-
-    def __init__(self, communicator: collectives.Communicator, ranks: list[int]):
-        self.communicator = communicator
-        self.ranks = ranks
-
-    def rank(self) -> int:
-        """This process's number in the group."""
-        return self.communicator.rank
-
-    def size(self) -> int:
-        """How many members there are."""
-        return self.communicator.size
-
-    def name(self) -> str:
-        """What carries the arrays."""
-        return self.communicator.transport
-
-    def __repr__(self) -> str:
-        return f"<ProcessGroup rank {self.rank()} of {self.size()} over {self.name()}>"
-
-
-class GroupMember:
-    """Markers in place of a group."""
-
-    WORLD: ProcessGroup | None = None
-    NON_GROUP_MEMBER = object()
-
-
-class _Group:
-    @property
-    def WORLD(self) -> ProcessGroup | None:
-        """The group of all ranks; None before `init_process_group`."""
-        return GroupMember.WORLD
-
-
-group = _Group()
-
-#: PyTorch's names of backends, and the transports that they stand for here. Its "gloo" is what carries CPU tensors.
-_TRANSPORTS = {None: "auto", "": "auto", "mpi": "mpi", "gloo": "auto", "local": "local", "auto": "auto"}
-
-
-def is_available() -> bool:
-    """Whether distributed training is there; it always is."""
-    return True
-
-
-def is_initialized() -> bool:
-    """Whether `init_process_group` has been called."""
-    return GroupMember.WORLD is not None
 
 
 def init_process_group(
@@ -116,47 +57,83 @@ def init_process_group(
 ) -> None:
     """Join the job's other ranks; alone, be a world of one. As ``torch.distributed.init_process_group``.
 
-    Which rank this process is, and of how many, is taken from what started it: dlaunch, mpiexec, srun.
+    Which rank this process is, and of how many, is taken from what started it: dlaunch, mpiexec, srun, torchrun. Where
+    nothing did, `rank` and `world_size` say it, and `init_method` or `store` where the ranks meet.
 
     Parameters
     ----------
-    backend : {None, "mpi", "gloo", "local"}
-        What carries the arrays. None, and PyTorch's "gloo", choose by how the process was started.
+    backend : str, optional
+        A name of `Backend`, or one for each kind of device: ``"cpu:gloo,cuda:nccl"``. Chosen by what there is unless given.
     init_method : str, optional
-        ``"env://"`` or absent.
+        ``"env://"``, the default; ``"tcp://host:port"``, where rank 0 listens; ``"file:///path"``, a file that all
+        ranks see and that is not there before. The last two want `rank` and `world_size`, also as
+        ``"tcp://host:port?rank=0&world_size=2"``.
+    timeout : timedelta, optional
+        How long a collective may wait before it raises; half an hour unless given or set by ``dlaunch --timeout``.
     world_size, rank : int
-        Checked, where given, against what started the process.
-    timeout, store, group_name, pg_options, device_id
+        Must be what started the process says, where something did.
+    store : Store, optional
+        Where the ranks meet, in place of `init_method`; wants `rank` and `world_size`.
+    device_id : device or int, optional
+        This rank's GPU, or ``"cpu"``: without `backend` it chooses that device's.
+    group_name, pg_options
         Accepted as in PyTorch.
 
     Raises
     ------
-    RuntimeError
-        If it was called already.
     ValueError
-        If the backend is none of ours, or the rank or the world's size is another one.
+        If it was called already, the backend is none of ours, or the rank or the world's size is another one.
     collectives.LaunchError
         If the process was not started so that ranks can meet; the message says how to.
+
+    Examples
+    --------
+    >>> import disttorch.distributed as dist
+    >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    >>> dist.get_rank(), dist.get_world_size(), dist.get_backend()
+    (0, 1, 'gloo')
+    >>> dist.destroy_process_group()
     """
-    if GroupMember.WORLD is not None:
-        raise RuntimeError("trying to initialize the default process group twice!")
-    if init_method not in (None, "env://"):
-        raise ValueError(
-            f"init_method {init_method!r} is not supported: ranks meet through MPI, started by dlaunch, mpiexec or srun; leave it out"
-        )
-    name = backend.lower() if isinstance(backend, str) else backend
-    if isinstance(name, str) and ":" in name:  # "cpu:gloo,cuda:nccl"
-        name = dict(part.split(":", 1) for part in name.split(",")).get("cpu", name)
-    if name not in _TRANSPORTS:
-        raise ValueError(f"backend {backend!r} is not one of {', '.join(repr(t) for t in _TRANSPORTS if t)}")
-    communicator = collectives.connect(_TRANSPORTS[name])
-    for what, given, found in (("rank", rank, communicator.rank), ("world_size", world_size, communicator.size)):
+    if groups:
+        raise ValueError("trying to initialize the default process group twice!")
+    if store is not None and init_method is not None:
+        raise AssertionError("Cannot specify both init_method and store.")
+    seconds = seconds_of("init_process_group", timeout)
+    config = _config(backend, device_id)
+    transport = transport_of(config)
+    told = rank >= 0 and world_size > 0
+    if store is not None and not told:
+        raise AssertionError(f"init_process_group: with a store, rank and world_size must be given; got {rank} and {world_size}")
+    url = init_method or "env://"
+    by_hand = told and world_size > 1 and collectives.environment().launcher == "none" and transport in ("auto", "tcp")
+    if store is None and (by_hand or not url.startswith("env://")):
+        store, rank, world_size = next(rendezvous(url, rank, world_size, timeout=timeout or default_pg_timeout))
+    place: dict[str, Any] = {} if store is None else {"store": _own_part(store), "rank": rank, "size": world_size}
+    debug = "mismatch" if get_debug_level() is DebugLevel.DETAIL else None
+    communicator = collectives.connect(transport, timeout=seconds, debug=debug, **place)
+    world = ProcessGroup(communicator, list(range(communicator.size)), config)
+    world.store = store
+    for what, given, found in (("rank", rank, world.rank()), ("world_size", world_size, world.size())):
         if given not in (-1, found):
-            communicator.close()
+            world.shutdown()
             raise ValueError(
                 f"init_process_group: {what}={given} was given, but this process was started as {what} {found}"
             )
-    GroupMember.WORLD = ProcessGroup(communicator, list(range(communicator.size)))
+    groups.append(world)
+
+
+_parts = itertools.count()
+
+
+def _own_part(store: Any) -> PrefixStore:
+    """A part of a store for this process group: the same store may serve another one when this is destroyed."""
+    return PrefixStore(f"process_group/{next(_parts)}", store)
+
+
+def _config(backend: str | None, device_id: Any) -> BackendConfig:
+    if backend is None and device_id is not None:
+        return BackendConfig(Backend.default_device_backend_map[Device(device_id).type])
+    return BackendConfig(backend or Backend.UNDEFINED)
 
 
 def destroy_process_group(group: ProcessGroup | None = None) -> None:
@@ -167,24 +144,21 @@ def destroy_process_group(group: ProcessGroup | None = None) -> None:
     ValueError
         If there is no such group.
     """
-    world = _world()
-    if group is None or group is world:
-        for other in (*_groups, world):
-            other.communicator.close()
-        _groups.clear()
-        GroupMember.WORLD = None
+    leaving = joined(group)
+    if leaving is None:
         return
-    if group not in _groups:
-        raise ValueError("destroy_process_group: this group was destroyed already, or is not of this job")
-    group.communicator.close()
-    _groups.remove(group)
-
-
-_groups: list[ProcessGroup] = []
+    if leaving not in groups:
+        raise ValueError("Invalid process group specified: it was destroyed already, or is not of this job")
+    if leaving is not groups[0]:
+        leaving.shutdown()
+        groups.remove(leaving)
+        return
+    while groups:
+        groups.pop().shutdown()
 
 
 def new_group(
-    ranks: list[int] | None = None, timeout: Any = None, backend: str | None = None, pg_options: Any = None,
+    ranks: Sequence[int] | None = None, timeout: timedelta | None = None, backend: str | None = None, pg_options: Any = None,
     use_local_synchronization: bool = False, group_desc: str | None = None, device_id: Any = None, sort_ranks: bool = True,
 ) -> Any:  # fmt: skip
     """A group of some ranks; every rank of the world calls it with the same ranks. As ``torch.distributed.new_group``.
@@ -193,10 +167,18 @@ def new_group(
     ----------
     ranks : list of int, optional
         Numbers in the world; all unless given.
-    timeout, backend, pg_options, use_local_synchronization, group_desc, device_id
-        Accepted as in PyTorch; the group is the world's, with fewer ranks.
+    timeout : timedelta, optional
+        How long its collectives may wait; as long as the world's unless given.
+    backend : str, optional
+        Must be carried as the world's tensors are; the world's unless given.
+    use_local_synchronization : bool
+        Not supported, as by PyTorch's "mpi": all ranks of the world form a group together. A group of one is the exception.
+    group_desc : str, optional
+        A name, kept as ``group.group_desc``.
     sort_ranks : bool
         Whether the group counts its ranks in the order of the world, or as they are given.
+    pg_options, device_id
+        Accepted as in PyTorch.
 
     Returns
     -------
@@ -205,107 +187,186 @@ def new_group(
     Raises
     ------
     ValueError
-        If a number is no rank's, or stands twice.
+        If a number is no rank's, or stands twice, or members only are to call.
     """
-    world = _world()
-    members = list(world.ranks if ranks is None else ranks)
+    world = _get_default_group()
+    seconds = seconds_of("new_group", timeout)
+    members = list(range(world.size()) if ranks is None else ranks)
     if sort_ranks:
         members.sort()
-    if len(set(members)) != len(members) or any(not 0 <= r < world.size() for r in members):
-        raise ValueError(f"new_group: ranks {ranks} must be different numbers from 0 to {world.size() - 1}")
-    mine = world.rank()
-    made = world.communicator.split(0 if mine in members else None, members.index(mine) if mine in members else 0)
-    if made is None:
-        return GroupMember.NON_GROUP_MEMBER
-    _groups.append(ProcessGroup(made, members))
-    return _groups[-1]
+    if len(set(members)) != len(members):
+        raise ValueError(f"new_group: ranks list must not contain duplicate entries, got {list(members)}")
+    for r in members:
+        if not 0 <= r < world.size():
+            raise ValueError(f"new_group: Rank {r} is out of range. Valid ranks are 0 to {world.size() - 1} (world_size={world.size()})")
+    config = world.config if backend is None else BackendConfig(backend)
+    if use_local_synchronization and len(members) not in (1, world.size()):
+        raise ValueError(
+            "new_group: use_local_synchronization=True is not supported: all ranks of the world, also those that are no members, form "
+            "the group together; call it on all of them without"
+        )
+    if use_local_synchronization and len(members) == 1:
+        if world.rank() not in members:
+            return None
+        alone = collectives.connect("local").subgroup([0], timeout=seconds or world.communicator.timeout)
+        assert alone is not None
+        return _register(alone, members, config, group_desc)
+    return _split(world, members, world.rank() in members, 0, config, seconds, group_desc)
 
 
-def _world() -> ProcessGroup:
-    if GroupMember.WORLD is None:
-        raise ValueError("Default process group has not been initialized, please make sure to call init_process_group.")
-    return GroupMember.WORLD
+def _split(
+    parent: ProcessGroup,
+    members: list[int],
+    belongs: bool,
+    color: int,
+    config: BackendConfig,
+    seconds: float | None,
+    description: str | None,
+) -> Any:
+    """Split a group: those that belong, with one color for each new group; the others get the marker."""
+    missing = [kind for kind in config.device_backend_map if kind not in parent.config.device_backend_map]
+    if missing and len(missing) == len(config.device_backend_map):
+        raise ValueError(f"backend {config}: the group that it is split from has {parent.config}")
+    key = members.index(groups[0].rank()) if belongs else 0
+    made = parent.communicator.split(color if belongs else None, key, timeout=seconds)
+    return GroupMember.NON_GROUP_MEMBER if made is None else _register(made, members, config, description)
 
 
-def _group(given: Any) -> ProcessGroup:
-    return _world() if given is None else given
+def _register(
+    communicator: collectives.Communicator, members: list[int], config: BackendConfig, description: str | None
+) -> ProcessGroup:
+    groups.append(ProcessGroup(communicator, members, config, description or "undefined"))
+    return groups[-1]
 
 
-def communicator_of(given: Any) -> collectives.Communicator | None:
-    """The communicator of a group, of the world if None; None where this rank is no member."""
-    return None if given is GroupMember.NON_GROUP_MEMBER else _group(given).communicator
+def new_subgroups(
+    group_size: int | None = None, group: ProcessGroup | None = None, timeout: timedelta | None = None,
+    backend: str | None = None, pg_options: Any = None, group_desc: str | None = None,
+) -> tuple[Any, list[Any]]:  # fmt: skip
+    """Groups of equal size of ranks that follow each other; as ``torch.distributed.new_subgroups``.
 
+    Parameters
+    ----------
+    group_size : int, optional
+        Members of each; as many as ranks are on a node unless given, which must then be the same on all nodes.
+    group : ProcessGroup, optional
+        Whose members to divide; the world's unless given.
+    timeout, backend, pg_options, group_desc
+        As for `new_group`.
 
-def get_rank(group: Any = None) -> int:
-    """This process's number in a group, -1 where it is no member. As ``torch.distributed.get_rank``."""
-    return -1 if group is GroupMember.NON_GROUP_MEMBER else _group(group).rank()
-
-
-def get_world_size(group: Any = None) -> int:
-    """How many members a group has, -1 where this process is none. As ``torch.distributed.get_world_size``."""
-    return -1 if group is GroupMember.NON_GROUP_MEMBER else _group(group).size()
-
-
-def get_backend(group: Any = None) -> str:
-    """What carries a group's arrays: "mpi" or "local"."""
-    return _group(group).name()
-
-
-def get_process_group_ranks(group: Any) -> list[int]:
-    """A group's members as numbers in the world."""
-    return list(_group(group).ranks)
-
-
-def get_group_rank(group: ProcessGroup, global_rank: int) -> int:
-    """A rank of the world as a number in a group.
+    Returns
+    -------
+    this rank's group, list of all (GroupMember.NON_GROUP_MEMBER for the others)
 
     Raises
     ------
     ValueError
-        If it is no member.
+        If the size does not divide the number of ranks.
+
+    Examples
+    --------
+    >>> import disttorch.distributed as dist
+    >>> dist.init_process_group("local")
+    >>> dist.new_subgroups(1)[0].size()
+    1
+    >>> dist.destroy_process_group()
     """
-    ranks = _group(group).ranks
-    if global_rank not in ranks:
-        raise ValueError(f"global rank {global_rank} is not part of group {group}")
-    return ranks.index(global_rank)
+    if group_size is None:
+        here = _get_default_group().communicator.node()
+        group_size = here.size
+        here.close()
+    if group_size <= 0:
+        raise ValueError(f"The arg 'group_size' ({group_size}) must be positive")
+    ranks = get_process_group_ranks(group)
+    if len(ranks) < group_size:
+        raise ValueError(f"The arg 'group_size' ({group_size}) must not exceed the world size ({len(ranks)})")
+    if len(ranks) % group_size:
+        raise ValueError(f"The world size ({len(ranks)}) must be divisible by '{group_size=}'")
+    parts = [ranks[i : i + group_size] for i in range(0, len(ranks), group_size)]
+    return new_subgroups_by_enumeration(parts, timeout, backend, pg_options, group_desc)
 
 
-def get_global_rank(group: ProcessGroup, group_rank: int) -> int:
-    """A number in a group as a rank of the world.
+def new_subgroups_by_enumeration(
+    ranks_per_subgroup_list: Sequence[Sequence[int]], timeout: timedelta | None = None, backend: str | None = None,
+    pg_options: Any = None, group_desc: str | None = None,
+) -> tuple[Any, list[Any]]:  # fmt: skip
+    """Groups of the ranks that are listed; as ``torch.distributed.new_subgroups_by_enumeration``.
+
+    Every rank of the world calls it with the same lists, in which a rank stands once at most.
+
+    Returns
+    -------
+    this rank's group (None if it is in no list), list of all (GroupMember.NON_GROUP_MEMBER for the others)
 
     Raises
     ------
     ValueError
-        If the group has no such member.
+        If there are no lists, or a rank is in two.
     """
-    ranks = _group(group).ranks
-    if not 0 <= group_rank < len(ranks):
-        raise ValueError(f"group rank {group_rank} is not part of group {group}")
-    return ranks[group_rank]
+    if not ranks_per_subgroup_list:
+        raise ValueError("The arg 'ranks_per_subgroup_list' cannot be empty")
+    seen: dict[int, Sequence[int]] = {}
+    for ranks in ranks_per_subgroup_list:
+        for r in ranks:
+            if r in seen:
+                raise ValueError(f"Rank {r} has appeared in both subgroup {list(seen[r])} and {list(ranks)}")
+            seen[r] = ranks
+    made = [new_group(ranks, timeout, backend, pg_options, group_desc=group_desc) for ranks in ranks_per_subgroup_list]
+    return next((g for g in made if isinstance(g, ProcessGroup)), None), made
 
 
-def get_node_local_rank(fallback_rank: int | None = None) -> int:
-    """This process's number among those of its node, as what started it says; for choosing a GPU.
+def split_group(
+    parent_pg: ProcessGroup | None = None, split_ranks: list | None = None, timeout: timedelta | None = None,
+    pg_options: Any = None, group_desc: str | None = None, backend: str | None = None,
+) -> ProcessGroup | None:  # fmt: skip
+    """Divide a group in one step; as ``torch.distributed.split_group``. Every member of the parent calls.
+
+    Parameters
+    ----------
+    parent_pg : ProcessGroup, optional
+        The world unless given.
+    split_ranks : list of list of int
+        Numbers *in the parent*, none twice.
+    timeout, pg_options, group_desc, backend
+        As for `new_group`.
+
+    Returns
+    -------
+    ProcessGroup, or None on ranks that are in no list
 
     Raises
     ------
-    RuntimeError
-        If nothing says so and no other number is given.
+    ValueError
+        If there are no lists, a number is no rank's of the parent, or stands twice.
     """
-    told = collectives.environment().local_rank
-    if told is not None:
-        return told
-    if fallback_rank is None:
-        raise RuntimeError(
-            "LOCAL_RANK is not in the environment. Consider passing fallback_rank to allow `get_node_local_rank` to work"
-        )
-    return fallback_rank
+    if not split_ranks:
+        raise ValueError("split_ranks cannot be None or empty")
+    parent = joined(parent_pg)
+    if parent is None:
+        raise ValueError(f"split_group: global rank {get_rank()} is not part of the parent group")
+    listed = [r for ranks in split_ranks for r in ranks]
+    if len(set(listed)) != len(listed) or any(not 0 <= r < parent.size() for r in listed):
+        raise ValueError(f"split_group: split_ranks {split_ranks} must be different numbers from 0 to {parent.size() - 1}")
+    config = parent.config if backend is None else BackendConfig(backend)
+    seconds = seconds_of("split_group", timeout)
+    color = next((i for i, ranks in enumerate(split_ranks) if parent.rank() in ranks), None)
+    members = [] if color is None else [parent.ranks[r] for r in split_ranks[color]]
+    made = _split(parent, members, color is not None, color or 0, config, seconds, group_desc)
+    return None if color is None else made
 
 
-def check_tensor(name: str, argument: str, value: Any) -> Tensor:
-    """Refuse what is no tensor, in PyTorch's words."""
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"Invalid function argument. Expected parameter `{argument}` of {name} to be of type Tensor, not {type(value).__name__}"
-        )
-    return value
+def shrink_group(
+    ranks_to_exclude: list[int], group: ProcessGroup | None = None, shrink_flags: int = 0, pg_options: Any = None
+) -> ProcessGroup:
+    """Refused: what is left of a job when ranks are lost is started again, by ``dlaunch --restarts``.
+
+    Raises
+    ------
+    TypeError
+        Always, as PyTorch does where a backend cannot shrink a group.
+    """
+    backend = joined(group)
+    raise TypeError(
+        f"shrink_group: {backend and backend.communicator.transport!r} cannot go on without ranks {ranks_to_exclude}; new_group forms a "
+        "smaller group while all ranks are there, and dlaunch starts a job again whose ranks were lost"
+    )

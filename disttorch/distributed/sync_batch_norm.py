@@ -12,7 +12,8 @@ from ..nn.normalization import _BatchNorm
 from ..ops import creation
 from ..ops.nn.arguments import check_floating
 from ..ops.nn.normalization import move_running
-from .collective import all_gather_into_tensor, all_reduce
+from .collective import all_reduce
+from .movement import all_gather_single
 from .process_group import get_world_size, is_initialized
 
 __all__ = ["SyncBatchNorm"]
@@ -113,7 +114,7 @@ def _joined_statistics(input: Tensor, group: Any) -> tuple[Any, Any, int]:
     own = xp.concatenate([xp.asarray(v, dtype="float64") for v in (mean, var, xp.full((1,), count))])
     ranks = get_world_size(group)
     everyone = creation.empty(ranks * (2 * channels + 1), dtype=wrap(own).dtype, device=input.device)
-    all_gather_into_tensor(everyone, wrap(own), group=group)
+    all_gather_single(everyone, wrap(own), group=group)
     parts = everyone._array.reshape(ranks, 2 * channels + 1)
     counts = parts[:, -1:]
     total = counts.sum()

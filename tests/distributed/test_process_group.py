@@ -1,184 +1,205 @@
-"""PyTorch's functions on tensors against NumPy, on whatever number of ranks the job has."""
+"""Groups: who is in them, how they are formed and left, and what is said of what cannot be."""
 
-import numpy as np
+from datetime import timedelta
+
 import pytest
 
 import disttorch
 import disttorch.distributed as dist
 
 pytestmark = pytest.mark.mpi(min_size=1)
-DTYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "uint8", "complex64", "bool"]
-SHAPES = [(), (3,), (2, 5), (0, 3), (1000,)]
 
 
-def values(rank, shape, dtype):
-    """Small whole numbers, exact in every dtype, different on each rank."""
-    return (
-        (np.arange(np.prod(shape, dtype=int)).reshape(shape) + rank) % 2
-        if dtype == "bool"
-        else (np.arange(np.prod(shape, dtype=int)).reshape(shape) % 7 + rank)
-    )
+def summed(group, value):
+    x = disttorch.tensor([float(value)])
+    dist.all_reduce(x, group=group)
+    return x.item()
 
 
-def tensor(rank, shape, dtype):
-    return disttorch.tensor(values(rank, shape, dtype), dtype=getattr(disttorch, dtype))
-
-
-def everyone(shape, dtype):
-    return np.stack([values(r, shape, dtype) for r in range(dist.get_world_size())])
-
-
-REDUCTIONS = [
-    (dist.ReduceOp.SUM, lambda a: a.sum(0)),
-    (dist.ReduceOp.MAX, lambda a: a.max(0)),
-    (dist.ReduceOp.MIN, lambda a: a.min(0)),
-    (dist.ReduceOp.PRODUCT, lambda a: a.prod(0)),
-    (dist.ReduceOp.AVG, lambda a: a.mean(0)),
-]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("op", "expected"), REDUCTIONS, ids=[r[0] for r in REDUCTIONS])
-@pytest.mark.parametrize("async_op", [False, True])
-def test_all_reduce(dtype, op, expected, async_op):
-    d = getattr(disttorch, dtype)
-    for shape in SHAPES:
-        x = tensor(dist.get_rank(), shape, dtype)
-        allowed = {
-            "bool": op not in ("sum", "product", "avg"),
-            "complex64": op in ("sum", "product", "avg"),
-        }.get(dtype, d.is_floating_point or op != "avg")
-        if not allowed:
-            with pytest.raises(TypeError, match=op):
-                dist.all_reduce(x, op)
-            continue
-        work = dist.all_reduce(x, op, async_op=async_op)
-        assert (work is not None) == async_op
-        if work is not None:
-            work.wait()
-            assert work.is_completed()
-            assert work.is_success()
-        tolerance = {"float16": 2e-3, "bfloat16": 1e-2}.get(dtype, 1e-6)
-        correct = expected(everyone(shape, dtype))
-        if dtype == "uint8":
-            correct = correct % 256
-        np.testing.assert_allclose(np.array(x.tolist()).reshape(shape), correct, rtol=tolerance)
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_movement(dtype):
+def test_the_world():
     rank, size = dist.get_rank(), dist.get_world_size()
-    for shape in SHAPES:
-        mine = tensor(rank, shape, dtype)
-        whole = everyone(shape, dtype)
-
-        found = [disttorch.empty(shape, dtype=mine.dtype) for _ in range(size)]
-        dist.all_gather(found, mine)
-        assert [f.tolist() for f in found] == [tensor(r, shape, dtype).tolist() for r in range(size)]
-
-        joined = disttorch.empty((size, *shape), dtype=mine.dtype)
-        dist.all_gather_into_tensor(joined, mine)
-        np.testing.assert_array_equal(np.array(joined.tolist()).reshape(whole.shape), whole)
-
-        for root in range(size):
-            copy = tensor(rank, shape, dtype)
-            dist.broadcast(copy, root)
-            assert copy.tolist() == tensor(root, shape, dtype).tolist()
-
-            at_root = [disttorch.empty(shape, dtype=mine.dtype) for _ in range(size)] if rank == root else None
-            dist.gather(mine, at_root, dst=root)
-            if at_root:
-                assert [f.tolist() for f in at_root] == [tensor(r, shape, dtype).tolist() for r in range(size)]
-
-            part = disttorch.empty(shape, dtype=mine.dtype)
-            dist.scatter(part, [tensor(10 + r, shape, dtype) for r in range(size)] if rank == root else None, src=root)
-            assert part.tolist() == tensor(10 + rank, shape, dtype).tolist()
+    world = dist.group.WORLD
+    assert world is dist.GroupMember.WORLD
+    assert isinstance(world, dist.ProcessGroup)
+    assert (world.rank(), world.size()) == (rank, size)
+    assert dist.get_process_group_ranks(None) == dist.get_process_group_ranks(world) == list(range(size))
+    assert dist.get_group_rank(world, size - 1) == dist.get_global_rank(world, size - 1) == size - 1
+    assert dist.is_available()
+    assert dist.is_initialized()
+    assert world.group_desc == "default_pg"
+    assert world.name() == dist.get_backend() == "gloo"
+    assert dist.get_backend_config().startswith("cpu:gloo")
 
 
-def test_reduce_scatter_and_all_to_all():
+@pytest.mark.parametrize("backend", [None, "gloo"])
+def test_groups(backend):
     rank, size = dist.get_rank(), dist.get_world_size()
-    part = disttorch.empty(3)
-    dist.reduce_scatter_tensor(part, disttorch.arange(3 * size).float() + rank)
-    np.testing.assert_allclose(part.numpy(), (np.arange(3) + 3 * rank) * size + sum(range(size)))
-    out = disttorch.empty(2 * size)
-    dist.all_to_all_single(out, disttorch.arange(2 * size).float() + 100 * rank)
-    np.testing.assert_array_equal(
-        out.numpy().reshape(size, 2), np.arange(2) + 2 * rank + 100 * np.arange(size)[:, None]
-    )
-
-
-def test_reduce_leaves_other_ranks_alone():
-    rank, size = dist.get_rank(), dist.get_world_size()
-    x = disttorch.full((2,), float(rank))
-    dist.reduce(x, dst=size - 1)
-    assert x.tolist() == ([sum(range(size))] * 2 if rank == size - 1 else [rank] * 2)
-
-
-def test_objects():
-    rank, size = dist.get_rank(), dist.get_world_size()
-    found = [None] * size
-    dist.all_gather_object(found, {"rank": rank})
-    assert found == [{"rank": r} for r in range(size)]
-    given = ["from", rank]
-    dist.broadcast_object_list(given, src=size - 1)
-    assert given == ["from", size - 1]
-    at_root = [None] * size if rank == 0 else None
-    dist.gather_object(rank, at_root, dst=0)
-    assert at_root == (list(range(size)) if rank == 0 else None)
-
-
-@pytest.mark.mpi(min_size=2)
-def test_point_to_point():
-    rank = dist.get_rank()
-    if rank == 0:
-        dist.send(disttorch.tensor([1.0, 2.0]), dst=1, tag=5)
-        x = disttorch.empty(2)
-        assert dist.recv(x) == 1
-        assert x.tolist() == [3, 4]
-    elif rank == 1:
-        x = disttorch.empty(2)
-        work = dist.irecv(x, src=0, tag=5)
-        work.wait()
-        assert x.tolist() == [1, 2]
-        dist.isend(disttorch.tensor([3.0, 4.0]), dst=0).wait()
-
-
-def test_groups():
-    rank, size = dist.get_rank(), dist.get_world_size()
-    even = dist.new_group(list(range(0, size, 2)))
+    before = dist.get_pg_count()
+    even = dist.new_group(list(range(0, size, 2)), backend=backend, group_desc="even")
     x = disttorch.full((1,), float(rank))
-    dist.all_reduce(x, group=even)
     if rank % 2:
-        assert even is dist.GroupMember.NON_GROUP_MEMBER
+        assert even == dist.GroupMember.NON_GROUP_MEMBER
         assert dist.get_rank(even) == dist.get_world_size(even) == -1
+        assert dist.get_pg_count() == before
+        with pytest.warns(UserWarning, match=f"Running all_reduce on global rank {rank} which does not belong"):
+            assert dist.all_reduce(x, group=even) is None
         assert x.item() == rank
+        dist.destroy_process_group(even)
+        with pytest.raises(ValueError, match="Invalid process group specified"):
+            dist.get_backend(even)
     else:
+        dist.all_reduce(x, group=even)
+        assert dist.get_pg_count() == before + 1
+        assert even.group_desc == "even"
         assert dist.get_rank(even) == rank // 2
         assert dist.get_process_group_ranks(even) == list(range(0, size, 2))
         assert x.item() == sum(range(0, size, 2))
         last = dist.get_global_rank(even, dist.get_world_size(even) - 1)
         dist.broadcast(x.fill_(rank), src=last, group=even)  # src is a rank of the world
         assert x.item() == last
+        dist.broadcast(x.fill_(rank), group_src=0, group=even)
+        assert x.item() == 0
+        with pytest.raises(ValueError, match="Global rank 1 is not part of group"):
+            dist.get_group_rank(even, 1)
         dist.destroy_process_group(even)
+        with pytest.raises(ValueError, match="destroyed already"):
+            dist.destroy_process_group(even)
 
 
-def test_collectives_count_as_changes_in_place():
-    w = disttorch.ones(2, requires_grad=True)
-    x = disttorch.ones(2)
-    y = (w * x).sum()
-    dist.all_reduce(x)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        y.backward()
+NON_MEMBERS_DO_NOTHING = {
+    "all_reduce": lambda g, x: dist.all_reduce(x, group=g),
+    "all_reduce_coalesced": lambda g, x: dist.all_reduce_coalesced([x], group=g),
+    "reduce": lambda g, x: dist.reduce(x, 0, group=g),
+    "broadcast": lambda g, x: dist.broadcast(x, 0, group=g),
+    "barrier": lambda g, x: dist.barrier(g),
+    "monitored_barrier": lambda g, x: dist.monitored_barrier(g),
+    "all_gather": lambda g, x: dist.all_gather([x], x, group=g),
+    "all_gather_coalesced": lambda g, x: dist.all_gather_coalesced([[x]], [x], group=g),
+    "all_gather_single": lambda g, x: dist.all_gather_single(x, x, group=g),
+    "reduce_scatter": lambda g, x: dist.reduce_scatter(x, [x], group=g),
+    "reduce_scatter_tensor": lambda g, x: dist.reduce_scatter_tensor(x, x, group=g),
+    "gather": lambda g, x: dist.gather(x, group=g),
+    "scatter": lambda g, x: dist.scatter(x, group=g),
+    "all_to_all": lambda g, x: dist.all_to_all([x], [x], group=g),
+    "all_to_all_single": lambda g, x: dist.all_to_all_single(x, x, group=g),
+    "send": lambda g, x: dist.send(x, 0, group=g),
+    "isend": lambda g, x: dist.isend(x, 0, group=g),
+    "irecv": lambda g, x: dist.irecv(x, 0, group=g),
+    "all_gather_object": lambda g, x: dist.all_gather_object([], 1, group=g),
+    "gather_object": lambda g, x: dist.gather_object(1, group=g),
+    "broadcast_object_list": lambda g, x: dist.broadcast_object_list([1], group=g),
+    "scatter_object_list": lambda g, x: dist.scatter_object_list([1], group=g),
+    "send_object_list": lambda g, x: dist.send_object_list([1], 0, group=g),
+}
+
+
+@pytest.mark.parametrize("name", NON_MEMBERS_DO_NOTHING)
+def test_non_members_do_nothing(name):
+    x = disttorch.ones(1)
+    with pytest.warns(UserWarning, match=f"Running {name} on global rank"):
+        assert NON_MEMBERS_DO_NOTHING[name](dist.GroupMember.NON_GROUP_MEMBER, x) is None
+    assert x.item() == 1
+    assert not x._version
+
+
+def test_receiving_where_one_is_no_member():
+    with pytest.warns(UserWarning, match="Running recv"):
+        assert dist.recv(disttorch.ones(1), 0, group=dist.GroupMember.NON_GROUP_MEMBER) == -1
+    with pytest.warns(UserWarning, match="Running recv_object_list"):
+        assert dist.recv_object_list([1], 0, group=dist.GroupMember.NON_GROUP_MEMBER) == -1
+
+
+def test_the_order_of_ranks_in_a_group():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    backward = list(range(size))[::-1]
+    group = dist.new_group(backward, sort_ranks=False)
+    assert dist.get_rank(group) == size - 1 - rank
+    assert dist.get_process_group_ranks(group) == backward
+    assert dist.new_group(backward).rank() == rank
+    found = [disttorch.empty(1) for _ in range(size)]
+    dist.all_gather(found, disttorch.tensor([float(rank)]), group=group)
+    assert [f.item() for f in found] == backward
+    dist.destroy_process_group(group)
+
+
+def test_timeouts():
+    world = dist.group.WORLD
+    group = dist.new_group(timeout=timedelta(seconds=77))
+    assert group.communicator.timeout == 77
+    assert dist.new_group().communicator.timeout == world.communicator.timeout
+    group.set_timeout(timedelta(minutes=2))
+    assert group.communicator.timeout == 120
+    assert summed(group, 1) == dist.get_world_size()
+
+
+def test_a_group_of_one_needs_nobody_else():
+    rank = dist.get_rank()
+    mine = dist.new_group([0], use_local_synchronization=True)
+    if rank == 0:
+        assert (mine.rank(), mine.size(), summed(mine, 5)) == (0, 1, 5)
+        dist.destroy_process_group(mine)
+    else:
+        assert mine is None
+
+
+def test_subgroups():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    for n in (n for n in range(1, size + 1) if size % n == 0):
+        own, all_ = dist.new_subgroups(n)
+        assert len(all_) == size // n
+        first = rank // n * n
+        assert dist.get_process_group_ranks(own) == list(range(first, first + n))
+        assert all_[rank // n] is own
+        assert summed(own, rank) == sum(range(first, first + n))
+        for group in all_:
+            dist.destroy_process_group(group)
+    own, all_ = dist.new_subgroups()  # all ranks of these tests are on one node
+    assert own.size() == size
+    assert len(all_) == 1
+
+
+def test_subgroups_by_enumeration():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    lists = [list(range(0, size, 2)), list(range(1, size - 1, 2))]
+    lists = [ranks for ranks in lists if ranks]
+    own, all_ = dist.new_subgroups_by_enumeration(lists)
+    mine = next((ranks for ranks in lists if rank in ranks), None)
+    assert len(all_) == len(lists)
+    assert (own is None) == (mine is None)
+    if mine:
+        assert dist.get_process_group_ranks(own) == mine
+        assert summed(own, rank) == sum(mine)
+
+
+def test_splitting():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    parent = dist.new_group(list(range(size))[::-1], sort_ranks=False)
+    lists = [[0], list(range(1, size))] if size > 1 else [[0]]
+    own = dist.split_group(parent, lists, group_desc="part")
+    expected = [size - 1 - r for r in next(ranks for ranks in lists if parent.rank() in ranks)]
+    assert dist.get_process_group_ranks(own) == expected
+    assert own.group_desc == "part"
+    assert summed(own, rank) == sum(expected)
+    left_out = dist.split_group(None, [[size - 1]])
+    assert (left_out is None) == (rank != size - 1)
 
 
 BAD = [
-    (dist.init_process_group, RuntimeError, "twice"),
-    (lambda: dist.all_reduce([1.0]), TypeError, "of type Tensor, not list"),
-    (lambda: dist.all_reduce(disttorch.ones(1), "median"), ValueError, "median"),
-    (lambda: dist.all_gather([], disttorch.ones(1)), ValueError, "has 0 tensors, but the group has"),
-    (lambda: dist.broadcast(disttorch.ones(1), src=99), ValueError, "global rank 99 is not part of group"),
-    (lambda: dist.broadcast(disttorch.ones(1), src=0, group_src=0), ValueError, "given twice"),
-    (lambda: dist.new_group([0, 0]), ValueError, "different numbers"),
+    (dist.init_process_group, ValueError, "twice"),
+    (lambda: dist.new_group([0, 0]), ValueError, "duplicate entries"),
+    (lambda: dist.new_group([99]), ValueError, "Rank 99 is out of range"),
+    (lambda: dist.new_group(timeout=3), TypeError, "of type datetime.timedelta"),
+    (lambda: dist.new_group(backend="smoke"), ValueError, "backend 'smoke' is not one of"),
+    (lambda: dist.new_subgroups(0), ValueError, r"'group_size' \(0\) must be positive"),
+    (lambda: dist.new_subgroups(99), ValueError, r"\(99\) must not exceed the world size"),
+    (lambda: dist.new_subgroups_by_enumeration([]), ValueError, "cannot be empty"),
+    (lambda: dist.new_subgroups_by_enumeration([[0], [0]]), ValueError, "Rank 0 has appeared in both"),
+    (lambda: dist.split_group(None, []), ValueError, "split_ranks cannot be None or empty"),
+    (lambda: dist.split_group(None, [[0], [0]]), ValueError, "must be different numbers"),
+    (lambda: dist.shrink_group([0]), TypeError, "cannot go on without ranks"),
+    (lambda: dist.destroy_process_group(5), ValueError, "Invalid process group specified"),
+    (lambda: dist.get_world_size("world"), ValueError, "Invalid process group specified"),
+    (lambda: dist.get_global_rank(dist.group.WORLD, 99), ValueError, "Group rank 99 is not part of group"),
 ]
 
 
@@ -188,9 +209,26 @@ def test_bad_input(call, error, message):
         call()
 
 
-def test_gathered_shapes_must_agree():
+@pytest.mark.mpi(min_size=3)
+def test_what_only_members_would_call():
+    with pytest.raises(ValueError, match="use_local_synchronization=True is not supported"):
+        dist.new_group([0, 1], use_local_synchronization=True)
+
+
+@pytest.mark.mpi(min_size=2)
+def test_the_size_of_subgroups_must_divide():
     size = dist.get_world_size()
-    with pytest.raises(
-        ValueError, match=r"tensor_list\[0\] is disttorch.float32 of shape \[2\], but this rank's tensor .* \[3\]"
-    ):
-        dist.all_gather([disttorch.empty(2)] * size, disttorch.ones(3))
+    if size == 2:
+        with pytest.raises(ValueError, match="must not exceed"):
+            dist.new_subgroups(3)
+    else:
+        with pytest.raises(ValueError, match="must be divisible by"):
+            dist.new_subgroups(size - 1)
+
+
+def test_tensors_on_devices_that_a_group_does_not_carry():
+    only_gpus = dist.new_group()
+    only_gpus.config = dist.BackendConfig("nccl")
+    with pytest.raises(RuntimeError, match="No backend type associated with device type cpu; the group has cuda:nccl"):
+        dist.all_reduce(disttorch.ones(1), group=only_gpus)
+    dist.destroy_process_group(only_gpus)

@@ -89,9 +89,6 @@ KEYWORDS_NOT_AGREED: dict[str, dict[str, str]] = {
     ".triu_indices": {"dtype": "None is int64"},
     ".Generator": {"device": "None is the CPU", "seed": "private"},
     "utils.data.random_split": {"generator": "None is the default generator"},
-    "distributed.all_reduce": {"op": "reductions are texts"},
-    "distributed.reduce": {"op": "reductions are texts"},
-    "distributed.reduce_scatter_tensor": {"op": "reductions are texts"},
     "random.fork_rng": dict.fromkeys(("_caller", "_devices_kw", "device_type"), "private, and None is the device there is"),
     # ours takes more
     ".affine_grid_generator": {"align_corners": "need not be given"},
@@ -133,8 +130,6 @@ KEYWORDS_NOT_AGREED: dict[str, dict[str, str]] = {
     **{f"autograd.profiler.{name}": {"*": "options of PyTorch's tables that have no column in ours are taken by name and not read"}
        for name in ("EventList.key_averages", "EventList.table", "profile.export_chrome_trace", "profile.key_averages", "profile.table")},
     "profiler.tensorboard_trace_handler": {"use_python_export": "there is one way to export"},
-    "distributed.all_to_all_single": {"*": "equal parts only"},
-    "distributed.barrier": {"timeout": "a group has one timeout"},
-    "distributed.init_process_group": {"_ranks": "private"},
+    **{f"{place}.init_process_group": {"_ranks": "private"} for place in ("distributed", "distributed.device_mesh")},
     "nn.parallel.DistributedDataParallel": {"*": "gradients are always views of the buckets; options for PyTorch's reducer are not there"},
 }  # fmt: skip

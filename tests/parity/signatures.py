@@ -33,7 +33,8 @@ PLACES = """
     . Tensor nn nn.functional nn.init nn.parameter nn.utils nn.utils.rnn nn.utils.parametrizations nn.utils.parametrize linalg fft
     special signal.windows masked optim optim.lr_scheduler optim.swa_utils utils.data utils.data.distributed utils.checkpoint
     utils.dlpack autograd autograd.functional autograd.forward_ad autograd.graph autograd.profiler func amp random distributions
-    distributed nn.parallel cuda cuda.amp backends multiprocessing profiler
+    distributed distributed.nn.functional distributed.device_mesh distributed._functional_collectives
+    distributed.elastic.multiprocessing.errors futures nn.parallel cuda cuda.amp backends multiprocessing profiler
 """.split()
 
 #: PyTorch's words for functions that it does not describe anywhere, as it documents them.

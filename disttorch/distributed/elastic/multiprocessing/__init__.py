@@ -1,0 +1,5 @@
+"""As ``torch.distributed.elastic.multiprocessing``: the decorator `errors.record`."""
+
+from . import errors
+
+__all__ = ["errors"]
