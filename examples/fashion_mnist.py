@@ -4,6 +4,10 @@
     python examples/fashion_mnist.py                          one process
     srun --mpi=pmi2 -n 8 python examples/fashion_mnist.py     a Slurm job
 
+It saves a checkpoint after each epoch, and in the middle of one when it gets SIGUSR1 or SIGTERM, with which a batch system
+says that the time is up; then it ends. Started again with --resume it goes on there, and comes to the same network to the
+bit as if nothing had happened (slurm/preemptible.sbatch does this by itself).
+
 The images are Zalando's Fashion-MNIST (Xiao, Rasul and Vollgraf, arXiv:1708.07747): 60,000 to learn from and 10,000 to be
 tested on. Where they cannot be had, it trains on the small UCI handwritten digits that lie beside this file.
 """
@@ -13,6 +17,7 @@ import gzip
 import hashlib
 import math
 import os
+import signal
 import sys
 import time
 import urllib.error
@@ -105,7 +110,7 @@ def load_data(args):
         arrays = [read_idx(folder / name) for name in FILES]
         arrays = [a[:, None] if a.ndim == 3 else a.astype(np.int64) for a in arrays]
         names = CLASSES
-    return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays], names
+    return [torch.from_numpy(np.ascontiguousarray(a[: args.images])) for a in arrays], names
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -141,18 +146,47 @@ def learning_rate(step, steps, highest):
     return highest * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
+asked = []  # the signals that asked this rank to save and to end
+
+
+def all_should_stop():
+    """Whether any rank was asked to: signals do not come to all ranks in the same step, but all must stop in the same."""
+    count = torch.tensor(len(asked))
+    dist.all_reduce(count)
+    return count.item() > 0
+
+
+def save(args, model, optimizer, epoch, loader=None):
+    """Save what a run needs to go on after `epoch` whole ones, and after the batches of the next that `loader` has given."""
+    streams = [None] * dist.get_world_size()
+    dist.all_gather_object(streams, torch.get_rng_state())  # each rank drops out units of its own
+    if dist.get_rank() == 0:
+        args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "model": model.module.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "epoch": epoch,
+            "loader": loader.state_dict() if loader else None,
+            "random": streams,
+        }
+        torch.save(state, args.checkpoint)
+
+
 def normalise(images, device):
     return (images.to(device).float() - 72.9) / 90.0  # the mean and standard deviation of Fashion-MNIST's pixels
 
 
 def train_epoch(model, optimizer, loader, epoch, args, device):
+    """Train for an epoch, or the rest of one. Returns the images a second; None where the run is to stop."""
     model.train()
     steps = args.epochs * len(loader)
+    done = loader.state_dict()["given"]  # batches of this epoch, before a checkpoint
     bar = tqdm(
-        total=len(loader.dataset), desc=f"epoch {epoch}/{args.epochs}", unit=" images", disable=dist.get_rank() != 0
-    )
-    start = time.perf_counter()
-    for i, (images, labels) in enumerate(loader):
+        total=len(loader.dataset), initial=done * args.batch_size, desc=f"epoch {epoch}/{args.epochs}", unit=" images",
+        disable=dist.get_rank() != 0,
+    )  # fmt: skip
+    start, before = time.perf_counter(), bar.n
+    for i, (images, labels) in enumerate(loader, done):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate((epoch - 1) * len(loader) + i, steps, args.lr)
         optimizer.zero_grad()
@@ -161,8 +195,13 @@ def train_epoch(model, optimizer, loader, epoch, args, device):
         optimizer.step()
         bar.update(min(args.batch_size, bar.total - bar.n))
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+        if i % 10 == 9 and all_should_stop():
+            bar.close()
+            save(args, model, optimizer, epoch - 1, loader)
+            say(f"asked to stop: saved {i + 1} of {len(loader)} steps of epoch {epoch} in {args.checkpoint}")
+            return None
     bar.close()
-    return len(loader.dataset) / (time.perf_counter() - start)
+    return (len(loader.dataset) - before) / (time.perf_counter() - start)
 
 
 @torch.no_grad()
@@ -199,11 +238,16 @@ def main():
     parser.add_argument("--lr", type=float, default=2e-3, help="the highest learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument(
+        "--images", type=int, help="learn from so many and test on so many, for a quick try (default: all)"
+    )
     parser.add_argument("--data", type=Path, help="a folder with the four files of Fashion-MNIST")
     parser.add_argument("--site", default=SITE, help="where to download them from")
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/fashion_mnist.safetensors"))
-    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")
+    parser.add_argument("--resume", action="store_true", help="continue from the checkpoint, if there is one yet")
     args = parser.parse_args()
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: asked.append(number))
 
     dist.init_process_group()
     rank, ranks = dist.get_rank(), dist.get_world_size()
@@ -226,26 +270,31 @@ def main():
     say(f"{ranks} rank(s) on {device.type}, {sum(p.numel() for p in model.parameters()):,} parameters")
 
     first = 1
-    if args.resume:
+    if args.resume and not args.checkpoint.exists():
+        say(f"there is no {args.checkpoint} yet: begins with epoch 1")
+    elif args.resume:
         state = torch.load(args.checkpoint)
         model.module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
-        say(f"continues after epoch {state['epoch']} of {args.checkpoint}")
+        if rank < len(state["random"]):  # more ranks than before: the new ones begin their streams
+            torch.set_rng_state(state["random"][rank])
+        if state["loader"] is not None:
+            loader.load_state_dict(state["loader"])
+        begun = f" and {state['loader']['given']} steps" if state["loader"] else ""
+        say(f"continues after epoch {state['epoch']}{begun} of {args.checkpoint}")
 
     counts = evaluate(model, test_x, test_y, device) if first > args.epochs else None
     for epoch in range(first, args.epochs + 1):
         sampler.set_epoch(epoch)
         speed = train_epoch(model, optimizer, loader, epoch, args, device)
+        if speed is None:
+            dist.destroy_process_group()
+            return
         counts = evaluate(model, test_x, test_y, device)
         accuracy = counts.diagonal().sum().item() / counts.sum().item()
         say(f"epoch {epoch}: test accuracy {accuracy:.4f}, {speed:,.0f} images/s")
-        if rank == 0:
-            args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(
-                {"model": model.module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch},
-                args.checkpoint,
-            )
+        save(args, model, optimizer, epoch)
     report(counts, names)
     say(f"test accuracy {counts.diagonal().sum().item() / counts.sum().item():.4f}")
     dist.destroy_process_group()

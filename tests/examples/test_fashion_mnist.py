@@ -6,6 +6,7 @@ import http.server
 import importlib.util
 import re
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -21,16 +22,15 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 NOWHERE = ["--site", "http://127.0.0.1:9/"]  # nothing listens on the discard port
 
 
+def environment(home):
+    return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": str(ROOT)}
+
+
 def run(tmp_path, *args, ranks=1, launcher=("-m", "launcher"), **options):
     start = [sys.executable, *launcher, "-n", str(ranks)] if ranks > 1 else [sys.executable]
-    environment = {
-        "PATH": str(Path(sys.executable).parent) + ":/usr/bin:/bin",
-        "HOME": str(tmp_path),
-        "PYTHONPATH": str(ROOT),
-    }
     return subprocess.run(
         [*start, str(EXAMPLE), *map(str, args)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False, **options,
+        cwd=tmp_path, env=environment(tmp_path), capture_output=True, text=True, timeout=300, check=False, **options,
     )  # fmt: skip
 
 
@@ -67,6 +67,42 @@ def test_trains_on_the_digits_where_there_is_nothing_else_and_resumes(tmp_path, 
 
     done = run(tmp_path, "--epochs", 6, "--resume", *NOWHERE)
     assert accuracy(done.stdout) == accuracy(again.stdout)
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_stopped_and_resumed_it_comes_to_the_same_network(tmp_path, no_debian, monkeypatch, number):
+    """Where no signal came the files are the same to the byte: parameters, optimizer, random streams."""
+    monkeypatch.setitem(globals(), "EXAMPLE", no_debian)
+    assert run(tmp_path, "--epochs", 8, "--checkpoint", "whole", *NOWHERE, ranks=2).returncode == 0
+    arguments = ["--epochs", "8", "--checkpoint", "parts", "--resume", *NOWHERE]
+    with subprocess.Popen(
+        [sys.executable, "-m", "launcher", "-n", "2", str(no_debian), *arguments], cwd=tmp_path, text=True,
+        env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    ) as job:  # fmt: skip
+        seen = ""
+        while "epoch 2: " not in seen:
+            line = job.stdout.readline()
+            assert line, seen
+            seen += line
+        job.send_signal(number)
+        seen += job.stdout.read()
+    assert job.returncode == (0 if number == signal.SIGUSR1 else 128 + number)
+    assert "there is no parts yet: begins with epoch 1\n" in seen
+    stopped = re.search(r"asked to stop: saved 10 of 12 steps of epoch (\d+) in parts\n", seen)
+    assert stopped, seen
+    assert f"epoch {stopped[1]}: " not in seen
+    again = run(tmp_path, *arguments, ranks=2)
+    assert again.returncode == 0, again.stderr
+    assert f"continues after epoch {int(stopped[1]) - 1} and 10 steps of parts\n" in again.stdout
+    assert (tmp_path / "parts").read_bytes() == (tmp_path / "whole").read_bytes()
+
+
+def test_learns_from_so_many_images(tmp_path, no_debian, monkeypatch):
+    monkeypatch.setitem(globals(), "EXAMPLE", no_debian)
+    ended = run(tmp_path, "--images", 300, "--epochs", 1, *NOWHERE)
+    assert ended.returncode == 0, ended.stderr
+    assert "300/300" in ended.stderr
+    assert sum(int(n) for n in re.findall(r"^\d .* (\d+)$", ended.stdout, re.MULTILINE)) == 300
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path, no_debian, monkeypatch):
