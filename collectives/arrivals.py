@@ -105,6 +105,8 @@ class Pages:
         self.others = [block for other, block in enumerate(self.blocks) if other != rank]
         self.count = 0
         """Operations that this rank has called."""
+        self.names: Sequence[int] = range(self.size)
+        """What the ranks are called in messages: their numbers in the group that users see."""
 
     def arrive(self, card: Card, place: int = 0) -> int:
         """Say what is called next; returns its number. `place`: where in shared memory its array is, 0 for elsewhere."""
@@ -134,7 +136,7 @@ class Pages:
     def mismatch(self, n: int) -> CollectiveMismatchError:
         """The error for ranks that called different things as their `n`-th operation."""
         lines = [
-            f"  rank {rank}: " + (card_text(self.card(rank, n)) if block[ARRIVED] > n else "has not come here yet")
+            f"  rank {self.names[rank]}: " + (card_text(self.card(rank, n)) if block[ARRIVED] > n else "has not come here yet")
             for rank, block in enumerate(self.blocks)
         ]
         return CollectiveMismatchError(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .reductions import Reduction
+from .shared import SharedTransport
 from .staging import Array
 from .transport import Counts, Transport
 from .work import Work
@@ -51,6 +52,8 @@ class HierarchicalTransport(Transport):
         self._members = [[r for r in range(base.size) if node_of[r] == n] for n in range(max(node_of) + 1)]
         self._even = len({len(members) for members in self._members}) == 1
         self._in_order = [r for members in self._members for r in members] == list(range(base.size))
+        if isinstance(node, SharedTransport):
+            node.name_ranks(self._members[node_of[base.rank]])
         self._queue: deque[_Entry] = deque()
         self._lock = threading.Lock()
 

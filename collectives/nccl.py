@@ -73,7 +73,8 @@ class NCCLTransport(Transport):
 
     def _introduce(self) -> tuple[int, ...]:
         """Rank 0's unique id on all ranks."""
-        told = np.zeros(UNIQUE_ID_BYTES + 1, np.int8)
+        # CuPy gives numbers of C's char, which has a sign on some machines and none on others.
+        told = np.zeros(UNIQUE_ID_BYTES + 1, np.int16)
         failure: Exception | None = None
         if self.rank == 0:
             try:

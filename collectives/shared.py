@@ -168,6 +168,10 @@ class SharedTransport(Transport):
     def late(self) -> Sequence[int] | None:
         return self._pages.behind(*self._awaited)
 
+    def name_ranks(self, names: Sequence[int]) -> None:
+        """How messages call the ranks, where they are a part of a group of others."""
+        self._pages.names = names
+
     def description(self) -> str:
         return f"shared memory (messages over {self.base.description()})"
 

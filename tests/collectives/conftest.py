@@ -66,9 +66,9 @@ def _connected(transport: str) -> Communicator:
     if transport == "tcp":
         from collectives.store import TCPStore
 
-        store = TCPStore("127.0.0.1", 0, comm.size, is_master=True) if comm.rank == 0 else None
+        store = TCPStore("127.0.0.1", 0, comm.size, True, wait_for_workers=False) if comm.rank == 0 else None
         port = MPI.COMM_WORLD.bcast(store.port if store else None)
-        store = store or TCPStore("127.0.0.1", port, comm.size)
+        store = store or TCPStore("127.0.0.1", port, comm.size, wait_for_workers=False)
         return connect("tcp", store=store, rank=comm.rank, size=comm.size, timeout=WAIT)
     if transport == "hierarchical":
         os.environ["DISTTORCH_NODE"] = f"node {node_of(comm.rank, comm.size)}"

@@ -46,12 +46,11 @@ class Stream:
         self.ptr = next(_numbers)
         Stream.by_number[self.ptr] = self
         self.waits: list[Event] = []
-        self._queue: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self) -> None:
-        while True:
-            action = self._queue.get()
+        while (action := self._queue.get()) is not None:
             try:
                 action()
             except Exception as error:
@@ -60,6 +59,10 @@ class Stream:
 
     def enqueue(self, action: Callable[[], None]) -> None:
         self._queue.put(action)
+
+    def end(self) -> None:
+        """End the thread, when everything before is done."""
+        self._queue.put(None)
 
     def wait_event(self, event: Event) -> None:
         self.waits.append(event)
@@ -223,7 +226,7 @@ def memory(pointer: int, count: int, dtype: Any) -> np.ndarray:
 
 class NcclCommunicator:
     def __init__(self, ndev: int, commId: tuple[int, ...], rank: int) -> None:
-        assert len(commId) == 128 and all(-128 <= each < 128 for each in commId)
+        assert len(commId) == 128 and all(-128 <= each < 256 for each in commId)
         self.id: Any = commId[:8]
         self.size_, self.rank = ndev, rank
         self.calls = self.splits = 0
@@ -421,3 +424,7 @@ def install(monkeypatch: Any, **changes: Any) -> Iterator[types.ModuleType]:
     for module in (cupy, cuda, runtime, nccl, cupyx):
         monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
     yield cupy
+    for stream in Stream.by_number.values():
+        stream.end()
+    Stream.by_number.clear()
+    vars(_local).clear()

@@ -50,15 +50,22 @@ def on_ranks(size: int, program: Callable[[NCCLTransport], Any], make: Callable[
     def rank(number: int) -> Any:
         stand_in.Device(number).use()
         base = TCPTransport.world(store, number, size, 20, address="127.0.0.1")
-        world = make(base)
-        result = program(world)
-        base.barrier().wait(30)
-        world.close()
-        base.close()
-        return result
+        try:
+            world = make(base)
+            result = program(world)
+            base.barrier().wait(30)
+            world.close()
+            return result
+        finally:
+            # A rank that fails must not keep the others waiting.
+            base.close()
 
     with ThreadPoolExecutor(size) as pool:
-        return [future.result(60) for future in [pool.submit(rank, number) for number in range(size)]]
+        ended = [pool.submit(rank, number) for number in range(size)]
+    errors = [error for future in ended if (error := future.exception()) is not None]
+    if errors:
+        raise min(errors, key=lambda error: "has closed its transport" in str(error))
+    return [future.result() for future in ended]
 
 
 def device(values: Any) -> Any:

@@ -113,7 +113,7 @@ def test_messages_of_the_program_do_not_mix_with_ours(world: Communicator) -> No
 
 @pytest.mark.mpi(min_size=2)
 @pytest.mark.parametrize(
-    ("sent", "expected"), [(3, r"recv: rank 1 of \d+ expects 16 bytes with tag 9, got 12"), (5, "recv: rank 1 of .*(?i:trunc)")]
+    ("sent", "expected"), [(3, r"recv: rank 1 of \d+ expects 16 bytes with tag 9, got 12"), (5, "recv: rank 1 of .*((?i:trunc)|got 20)")]
 )
 def test_messages_of_another_length(world: Communicator, sent: int, expected: str) -> None:
     if world.rank == 0:
@@ -126,7 +126,7 @@ def test_messages_of_another_length(world: Communicator, sent: int, expected: st
 def test_an_open_receive_can_be_cancelled(world: Communicator) -> None:
     work = world.recv(np.zeros(1), tag=10, async_op=True)
     assert work.cancel()
-    with pytest.raises(CommunicationError, match=f"recv: rank {world.rank} of {world.size}: cancelled"):
+    with pytest.raises(CommunicationError, match=f"recv: rank {world.rank}( of {world.size})?: cancelled"):
         work.wait()
 
 
