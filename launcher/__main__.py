@@ -1,18 +1,20 @@
 """`dlaunch`, also as ``python -m launcher``: starts the ranks of a job and ends with their exit code."""
 
-import json
 import os
 import shlex
-import shutil
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from launcher import command_line, contract, process, report
+from launcher import checks, command_line, contract, gpus, logs, nodes
 from launcher.command_line import Request, UsageError
-from launcher.job import Job, master_address, master_port, run_directory_parent, stdin_of_rank_0
-from launcher.mpi import Mpi, MpiError, allocation_environment, find_mpi
+from launcher.engines import choose
+from launcher.gpus import GpuError
+from launcher.hosts import HostsError, place
+from launcher.launch import supervisor
+from launcher.mpi import MpiError
 from launcher.processor import CORE_TYPE, weaker_core_type
+from launcher.remote import RemoteError
+from launcher.restart import Runner, say
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,84 +29,93 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         The exit code: 0 if all ranks ended with 0; else that of the rank that failed first (128 + number for a
-        signal); 128 + number where a signal to `dlaunch` ended the job; 2 where nothing was started.
+        signal), in the last start of the job; 128 + number where a signal to `dlaunch` ended the job; 2 where nothing
+        was started.
     """
-    environ = dict(os.environ)
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments[:1] == ["info"]:
+        from launcher import info
+
+        return info.main(arguments[1:])
+    if arguments[:1] == ["doctor"]:
+        from launcher import doctor
+
+        return doctor.main(arguments[1:])
     try:
-        request = command_line.parse(sys.argv[1:] if arguments is None else arguments)
-        command_line.check_first_launch(environ)
-        command_line.check_target(request.target)
-        warning = command_line.check_size(request.ranks, contract.usable_cores(), request.oversubscribe, environ)
-        weaker = None if CORE_TYPE in request.env else weaker_core_type(environ)
-        if weaker is not None:
-            del environ[CORE_TYPE]
-        environ = {**contract.outside(environ), **request.env}
-        mpi = find_mpi(request.mpi, environ)
-    except (UsageError, MpiError) as error:
-        print(f"dlaunch: {error}", file=sys.stderr)
+        request, environ, said = _checked(arguments, dict(os.environ))
+        for line in said:
+            say(line)
+        if request.node_rank:
+            return _follow(request, environ)
+        runner = Runner(request, choose(request, environ), environ)
+        if request.dry_run:
+            runner.explain()
+            return 0
+        if request.log_dir is not None and (aside := logs.prepare(request.log_dir)):
+            say(f"what an earlier job left in {request.log_dir} is in {aside} now")
+    except (UsageError, MpiError, HostsError, GpuError, RemoteError) as error:
+        say(str(error))
         return 2
-    for said in (warning, weaker):
-        if said:
-            print(f"dlaunch: {said}", file=sys.stderr)
+    except OSError as error:
+        if request.log_dir is None or error.filename is None or not str(error.filename).startswith(request.log_dir):
+            raise
+        say(f"--log-dir {request.log_dir}: {error.strerror}")
+        return 2
+    return runner.run()
+
+
+def _checked(arguments: Sequence[str], environ: dict[str, str]) -> tuple[Request, dict[str, str], list[str]]:
+    """The request, the environment that it makes of this one, and what is to be said before the start."""
+    request = command_line.parse(arguments)
+    if request.node_rank is None:  # one on each host may be started by srun
+        checks.check_first_launch(environ)
+    checks.check_target(request.target)
+    weaker = None if CORE_TYPE in request.env else weaker_core_type(environ)
+    if weaker is not None:
+        del environ[CORE_TYPE]
+    environ = {**contract.outside(environ), **_options(request), **request.env}
+    request = checks.check_nodes(request, environ)
+    if request.log_dir is not None:
+        request = request._replace(log_dir=os.path.abspath(request.log_dir))
+    if request.hosts:
+        place(request.hosts, request.ranks, request.oversubscribe)
+    if request.nodes and request.node_rank is None and not request.hosts and request.ranks % request.nodes:
+        raise UsageError(f"-n {request.ranks} ranks do not fit evenly on --nnodes {request.nodes} nodes of the allocation")
+    here = checks.ranks_here(request, environ)
+    warning = checks.check_size(here, contract.usable_cores(), request.oversubscribe, environ) if here else None
+    if here and "SLURM_JOB_ID" not in environ:  # there, the supervisors see what their host has
+        gpus.variables(request.gpus, gpus.present(environ), here, request.oversubscribe, gpus.host_name())
+    return request, environ, [line for line in (warning, weaker) if line]
+
+
+def _options(request: Request) -> dict[str, str]:
+    """The variables that options stand for."""
+    options = {
+        "MASTER_ADDR": request.master_addr,
+        "MASTER_PORT": request.master_port,
+        contract.TIMEOUT: None if request.timeout is None else f"{request.timeout:g}",
+        contract.DEBUG: request.debug,
+    }
+    return {name: str(value) for name, value in options.items() if value is not None}
+
+
+def _follow(request: Request, environ: dict[str, str]) -> int:
+    """Runs the ranks of a node that is not node 0."""
+    assert request.master_addr and request.master_port and request.nodes and request.node_rank
+
+    def program(attempt: int) -> list[str]:
+        log_dir = None if request.log_dir is None else logs.directory_of(request.log_dir, attempt)
+        return supervisor(request, log_dir, None)
+
+    port = request.master_port + 1
     if request.dry_run:
-        _explain(request, mpi, environ)
+        print(f"# node {request.node_rank} of {request.nodes} does what that of node 0 says at {request.master_addr}:{port}")
+        print(f"# and runs, for each of {checks.ranks_here(request, environ)} ranks:")
+        print(shlex.join(program(0)))
         return 0
-    directory = tempfile.mkdtemp(prefix="dlaunch-", dir=run_directory_parent(environ))
-    try:
-        variables = contract.job_variables(directory, master_address(environ), master_port(), environ)
-        stdin = stdin_of_rank_0()
-        command, added = _command(request, mpi, directory, variables, environ, stdin)
-        environ.update(added)
-        job = Job(command, environ, directory, request.ranks, mpi.engine.end, request.grace, request.tag, stdin)
-        outcome = job.run()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
-    last_words = report.lines(outcome)
-    if last_words:
-        print(file=sys.stderr)  # what the ranks wrote last, such as a progress bar, need not have ended its line
-    for line in last_words:
-        print(line, file=sys.stderr)
-    return report.exit_code(outcome)
-
-
-def _command(
-    request: Request,
-    mpi: Mpi,
-    directory: str,
-    variables: Mapping[str, str],
-    environ: Mapping[str, str],
-    stdin: str | None,
-) -> tuple[list[str], dict[str, str]]:
-    """The command line for mpiexec, and the variables that are added to the environment for it."""
-    exported = {**request.env, **variables}
-    rank = os.path.join(os.path.dirname(os.path.abspath(__file__)), "rank.py")
-    # -I -S: the supervisor needs nothing but the standard library, and starts in 10 ms without the rest.
-    program = [sys.executable, "-I", "-S", rank, "--run-dir", directory, "--kernel", process.kernel()]
-    if request.threads is not None:
-        program += ["--threads", str(request.threads)]
-    if request.tag:
-        program.append("--tag")
-    if stdin is not None:
-        program += ["--stdin", stdin]
-    # One argument, since mpiexec would take a script's argument ":" for its own.
-    program += ["--target", json.dumps(request.program)]
-    one_host = "SLURM_JOB_ID" not in environ
-    command = mpi.command(request.ranks, sorted(exported), one_host, program)
-    return command, {**exported, **mpi.engine.environment(environ), **allocation_environment(environ)}
-
-
-def _explain(request: Request, mpi: Mpi, environ: Mapping[str, str]) -> None:
-    """Prints what would be run, in a form that a shell understands."""
-    variables = contract.job_variables("RUN_DIRECTORY", master_address(environ), master_port(), environ)
-    command, added = _command(request, mpi, "RUN_DIRECTORY", variables, environ, stdin_of_rank_0())
-    ranks = contract.thread_variables(request.threads, contract.usable_cores(), request.ranks, environ)
-    print(f"# {mpi.engine.name}: {mpi.version} ({mpi.library})")
-    print(f"# each rank also gets RANK, WORLD_SIZE={request.ranks}, LOCAL_RANK, LOCAL_WORLD_SIZE and, on this host:")
-    for name, value in sorted(ranks.items()):
-        print(f"#   {name}={value}")
-    for name, value in sorted(added.items()):
-        print(f"{name}={shlex.quote(value)} \\")
-    print(shlex.join(command))
+    return nodes.follow(
+        request.master_addr, port, request.node_rank, request.nodes, request.ranks, program, environ, say
+    )
 
 
 if __name__ == "__main__":

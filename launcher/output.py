@@ -5,13 +5,16 @@ the host of `dlaunch` therefore write whole lines into two named pipes of the ru
 `Merged` copies these to its own stdout and stderr. Ranks on other hosts write whole lines to their process manager.
 """
 
-import contextlib
+import errno
 import fcntl
 import os
 import threading
 from pathlib import Path
 
 STREAMS = ("stdout", "stderr")
+
+# There is nowhere to say it, either: the stream that cannot be written is the one for saying things.
+_NO_AUDIENCE = {errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 class TaggedWriter:
@@ -113,11 +116,14 @@ class Merged:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all bytes; when nobody reads any more they are dropped, so that the ranks go on without an audience."""
+    """Writes all bytes; where nobody reads any more, or the disk is full, they are dropped, and the ranks go on."""
     view = memoryview(data)
-    with contextlib.suppress(BrokenPipeError):
+    try:
         while view:
             view = view[os.write(fd, view) :]
+    except OSError as error:
+        if error.errno not in _NO_AUDIENCE:
+            raise
 
 
 def _copy(source: int, target: int) -> None:

@@ -48,6 +48,14 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
+def end_of(pid: int) -> int | None:
+    """A descriptor that becomes readable when a process ends; None where the kernel has none (before Linux 5.3)."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None
+
+
 def signal_process(pid: int, ticks: int | None, number: int) -> bool:
     """Sends a signal to a process if it is still the one that started at `ticks`; says whether it was there."""
     if start_ticks(pid) != ticks:

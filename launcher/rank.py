@@ -15,14 +15,15 @@ import signal
 import sys
 import time
 from collections import deque
+from pathlib import Path
 
 # Run by its path, since `-m launcher.rank` would find a `launcher` of the user's in the current directory.
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import contract, output, process, record
+from launcher import binding, contract, gpus, logs, output, process, record
 
-WORDS = 40  # lines of stderr that are kept
+WORDS = 300  # lines of stderr that are kept; a deep program's traceback has many
 WORDS_BYTES = 16384
 HOLD = 30.0  # seconds that a failed rank waits for `dlaunch` to end the job; then MPI's process manager does
 PATIENCE = 0.3  # seconds in which a script may end by itself after MPI's process manager has ended its guard
@@ -38,10 +39,18 @@ def main() -> int:
     parser.add_argument("--kernel", required=True, help="launcher.process.kernel() of dlaunch")
     parser.add_argument("--threads", type=int, help="threads of this rank")
     parser.add_argument("--tag", action="store_true", help="prefix each line of output with the rank")
+    parser.add_argument("--bind", choices=binding.KINDS, default="none", help="which processors this rank gets")
+    parser.add_argument("--gpus", type=gpus.parse, help="which GPUs the ranks of this host see")
+    parser.add_argument("--oversubscribe", action="store_true", help="more ranks than GPUs are meant")
+    parser.add_argument("--log-dir", help="the directory for a file of each stream")
+    parser.add_argument("--place", help="rank,world size,local rank,local world size (default: the process manager's)")
     parser.add_argument("--stdin", help="what rank 0 reads, on the host of dlaunch (default: what mpiexec gives it)")
     parser.add_argument("--target", required=True, type=json.loads, help="the script and its arguments, a JSON list")
     options = parser.parse_args()
-    place = contract.find_place(os.environ)
+    if options.place is not None:
+        place: contract.Place | None = contract.Place(*map(int, options.place.split(",")))
+    else:
+        place = contract.find_place(os.environ)
     if place is None:
         raise SystemExit("launcher.rank: no process manager has given this process a rank; start it with dlaunch")
     directory = record.RunDirectory(options.run_dir)
@@ -101,40 +110,53 @@ class Supervisor:
 
     def run(self) -> int:
         """Starts the script, waits for its end, records it; returns its exit code as a shell would give it."""
-        self._start()
-        while self.status is None:
-            self._turn()
-        failed = self.status != 0
-        if failed:
-            self._end_group()
-            process.unlink_segments(self.segments)
-        self._drain()
-        end = self._end()
+        try:
+            self._start()
+        except gpus.GpuError as error:
+            end = self._refused(str(error))
+        else:
+            while self.status is None:
+                self._turn()
+            if self.status != 0:
+                self._end_group()
+                process.unlink_segments(self.segments)
+            self._drain()
+            end = self._end()
+        self._record(end)
         if self.shared:
-            self.directory.write(end)
-            if failed or self.directory.ending():
-                self._hold()
-        elif failed and not self.told:
+            if (end.failed or self.directory.ending()) and self._hold():
+                return 0
+        elif end.failed and not self.told:
             from launcher import report
 
-            print(f"dlaunch: {report.describe(end)}", file=sys.stderr)
+            output.write_all(2, f"dlaunch: {report.describe(end)}\n".encode())
         return end.status
 
     def _start(self) -> None:
+        _, _, local_rank, ranks_here = self.place
         environ = {**os.environ, **contract.place_variables(self.place)}
-        cores = contract.usable_cores()
-        threads = contract.thread_variables(self.options.threads, cores, self.place.local_world_size, environ)
-        environ.update(threads)
+        if self.options.gpus is not None:
+            found = gpus.present(environ)
+            environ.update(
+                gpus.variables(self.options.gpus, found, ranks_here, self.options.oversubscribe, os.uname().nodename)
+            )
+        cores, sharing = binding.bind(self.options.bind, local_rank, ranks_here)
+        environ.update(contract.thread_variables(self.options.threads, cores, sharing, environ))
 
         err_read, err_write = os.pipe()
-        self.writers: dict[int, output.TaggedWriter | output.PlainWriter]
+        out: logs.Writer = output.PlainWriter(1)
+        err: logs.Writer = output.PlainWriter(2)
         if self.options.tag:
-            out_read, out_write = os.pipe()
             out, err = output.tagged_writers(self.place.rank, self.directory.path, self.here and self.shared)
-            self.writers = {out_read: out, err_read: err}
-        else:
-            out_write = 1
-            self.writers = {err_read: output.PlainWriter(2)}
+        if self.options.log_dir is not None:
+            name = os.path.join(self.options.log_dir, f"rank-{self.place.rank}")
+            out = logs.Logged(Path(f"{name}.out"), out, self._notice)
+            err = logs.Logged(Path(f"{name}.err"), err, self._notice)
+        self.writers: dict[int, logs.Writer] = {err_read: err}
+        out_write = 1
+        if self.options.tag or self.options.log_dir is not None:
+            out_read, out_write = os.pipe()
+            self.writers[out_read] = out
         self.stderr = err_read
         command = [sys.executable, os.path.join(os.path.dirname(__file__), "script.py"), *self.options.target]
         self.started = time.time()
@@ -145,7 +167,39 @@ class Supervisor:
         if self.shared:
             ticks = process.start_ticks(self.pid)
             host = os.uname().nodename
-            self.directory.write(record.Start(self.place.rank, host, process.kernel(), self.pid, ticks, self.started))
+            self._record(record.Start(self.place.rank, host, process.kernel(), self.pid, ticks, self.started))
+
+    def _refused(self, reason: str) -> record.End:
+        """The end of a rank whose script was not started."""
+        now = time.time()
+        host = os.uname().nodename
+        if self.place.local_rank == 0:
+            output.write_all(2, f"dlaunch: {reason}\n".encode())
+        # The others fail because of it, too, but one is enough to say so.
+        told = self.place.local_rank > 0
+        return record.End(self.place.rank, host, os.getpid(), 2, None, now, 0.0, told, False, [reason])
+
+    def _record(self, entry: record.Start | record.End) -> None:
+        """Writes an entry. A run directory on a disk that is full is as one that this host does not see."""
+        if not self.shared:
+            return
+        try:
+            self.directory.write(entry)
+        except OSError as error:
+            self.shared = False
+            said = f"dlaunch: rank {self.place.rank} cannot write into {self.directory.path}: {error.strerror}\n"
+            output.write_all(2, said.encode())
+
+    def _notice(self, text: str) -> None:
+        """Lets dlaunch say something; once is enough, so later notices of this rank replace nothing."""
+        text = f"rank {self.place.rank} on {os.uname().nodename} cannot write its log {text}"
+        try:
+            if self.shared:
+                self.directory.put(f"rank-{self.place.rank}.notice", text)
+                return
+        except OSError:  # the same disk is full
+            self.shared = self.directory.path.is_dir()
+        output.write_all(2, f"dlaunch: {text}; its output goes to the terminal only\n".encode())
 
     def _stdin(self) -> int:
         source = self.options.stdin if self.place.rank == 0 and self.here else None
@@ -251,8 +305,8 @@ class Supervisor:
             words=lines[-WORDS:],
         )
 
-    def _hold(self) -> None:
-        """Waits until the process manager ends this rank.
+    def _hold(self) -> bool:
+        """Waits until the process manager ends this rank, or dlaunch lets it go, which it says.
 
         If this process ended now the process manager would kill the other ranks at once, also those which are just
         saving their work, with a banner of its own. `dlaunch` ends it when all have ended.
@@ -261,27 +315,41 @@ class Supervisor:
         while time.monotonic() < limit and os.getppid() == self.guard and self.shared:
             ready, _, _ = select.select([self.wakeup], [], [], TICK)
             if ready and set(os.read(self.wakeup, 4096)) & {*record.ENDING_SIGNALS}:
-                return
+                return False
+            if self.directory.lets_go():
+                return True
             self.shared = self.directory.path.is_dir()
+        return False
 
 
 def _guard(inner: int, rank: int, directory: record.RunDirectory, started: float) -> int:
-    """Stays until the supervisor ends, passes signals on to it, and records its end if it could not do so itself."""
+    """Stays until the supervisor ends, passes signals on to it, and records its end if it could not do so itself.
+
+    When the process manager dies that started it, it goes as well; then the supervisor ends the script.
+    """
     wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
+    parent = os.getppid()
+    # Not by PR_SET_PDEATHSIG, which fires as soon as the thread ends that forked: a process manager may have several.
+    parents_end = process.end_of(parent)
+    watched = [wakeup] if parents_end is None else [wakeup, parents_end]
     while True:
         pid, status = os.waitpid(inner, os.WNOHANG)
         if pid:
             break
-        select.select([wakeup], [], [])
-        for number in os.read(wakeup, 4096):
+        ready, _, _ = select.select(watched, [], [], TICK if parents_end is None else None)
+        if parents_end in ready or os.getppid() != parent:
+            os._exit(1)
+        for number in os.read(wakeup, 4096) if wakeup in ready else b"":
             if number != signal.SIGCHLD:
                 os.kill(inner, number)
     code = os.waitstatus_to_exitcode(status)
     if code < 0 and directory.path.is_dir():
         now = time.time()
-        directory.write(
-            record.End(rank, os.uname().nodename, inner, None, -code, now, now - started, False, True, [])
-        )
+        end = record.End(rank, os.uname().nodename, inner, None, -code, now, now - started, False, True, [])
+        try:
+            directory.write(end)
+        except OSError as error:
+            output.write_all(2, f"dlaunch: rank {rank} cannot write into {directory.path}: {error.strerror}\n".encode())
     return code if code >= 0 else 128 - code
 
 

@@ -3,6 +3,8 @@
     rank-3.start.json    the rank has a script running: where, which process
     rank-3.failed        when its script failed, if that was before its end (seconds since the epoch)
     rank-3.end.json      how it ended
+    rank-3.notice        what the user should hear of it meanwhile: a log that cannot be written
+    over                 ranks that have failed need not wait for their end any more
     signals              one number a line: the signals that `dlaunch` has passed on, for supervisors on other hosts
     stdout, stderr, lock the pipes of ``--tag`` (`launcher.output`)
 """
@@ -41,6 +43,7 @@ class End(NamedTuple):
     told: bool  # MPI's process manager had asked for its end before
     supervisor: bool  # it is the supervisor that ended, and took the script with it
     words: list[str]  # the last lines of its stderr
+    lost: str | None = None  # its host has gone with it, and this is all that is known
 
     @property
     def failed(self) -> bool:
@@ -65,10 +68,26 @@ class RunDirectory:
     def write(self, entry: Start | End) -> None:
         """Writes a rank's entry so that a reader sees all of it or nothing."""
         kind = "start" if isinstance(entry, Start) else "end"
-        name = self.path / f"rank-{entry.rank}.{kind}.json"
-        partial = name.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(entry._asdict()))
-        partial.rename(name)
+        self.put(f"rank-{entry.rank}.{kind}.json", json.dumps(entry._asdict()))
+
+    def put(self, name: str, text: str) -> None:
+        """Writes a file so that a reader sees all of it or nothing."""
+        partial = self.path / f"{name}.{os.getpid()}.partial"
+        partial.write_text(text)
+        partial.rename(self.path / name)
+
+    def has_end(self, rank: int) -> bool:
+        """Whether a rank's end is recorded."""
+        return (self.path / f"rank-{rank}.end.json").exists()
+
+    def notices(self) -> list[str]:
+        """What ranks want the user to hear that has not been returned yet."""
+        found = []
+        for name in sorted(os.listdir(self.path)):
+            if name.endswith(".notice") and name not in self._seen:
+                self._seen.add(name)
+                found.append((self.path / name).read_text())
+        return found
 
     def read(self) -> tuple[dict[int, Start], dict[int, End]]:
         """All entries so far, by rank. Each is read from the disk once."""
@@ -101,6 +120,14 @@ class RunDirectory:
             return [int(line) for line in (self.path / "signals").read_text().split()]
         except FileNotFoundError:
             return []
+
+    def let_go(self) -> None:
+        """Notes that ranks need not wait for their end any more, and may end as if all were well: it is known how it is."""
+        (self.path / "over").touch()
+
+    def lets_go(self) -> bool:
+        """Whether that has been noted."""
+        return (self.path / "over").exists()
 
     def ending(self) -> bool:
         """Whether `dlaunch` is ending the job."""

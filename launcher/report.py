@@ -27,12 +27,21 @@ class Outcome(NamedTuple):
     mpiexec_status: int | None  # exit code of mpiexec where it ended by itself; negative for a signal
     command: Sequence[str]
     elapsed: float  # seconds
+    manager: str = "mpiexec"  # what that is to be called
+    elsewhere: bool = False  # whether ranks ran on other hosts, which need not see the run directory
+    orphaned: bool = False  # whether a signal ended that program while no rank had failed
+    interrupted: bool = False  # whether `dlaunch` got an ending signal at any time, also after a rank had failed
 
     @property
     def first_failure(self) -> End | None:
         """The rank that failed first, by the clocks of the hosts; one that MPI had not asked to end before others."""
         failures = [end for end in self.ends.values() if end.failed]
         return min(failures, key=lambda end: (end.told, end.time), default=None)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it ended otherwise than with all ranks having ended well."""
+        return exit_code(self) != 0
 
 
 def exit_code(outcome: Outcome) -> int:
@@ -46,6 +55,8 @@ def exit_code(outcome: Outcome) -> int:
     if outcome.stopped_by is not None:
         return 128 + outcome.stopped_by
     failure = outcome.first_failure
+    if outcome.orphaned and outcome.mpiexec_status is not None:
+        return 128 - outcome.mpiexec_status
     if failure is not None and not (failure.told and outcome.mpiexec_status):
         return failure.status
     if _finished(outcome):
@@ -63,6 +74,12 @@ def lines(outcome: Outcome) -> list[str]:
         if not outcome.forced:
             return [said + f"all {_ranks(outcome.world_size)} have ended"]
         return [said + f"{_name(outcome.forced)} had not ended within the grace period and got SIGKILL"]
+    if outcome.orphaned and outcome.mpiexec_status is not None:
+        number = -outcome.mpiexec_status
+        return [
+            f"dlaunch: {outcome.manager} was killed by {_signal_name(number)} (signal {number}) after "
+            f"{outcome.elapsed:.1f} s, so all {_ranks(outcome.world_size)} were ended"
+        ]
     failure = outcome.first_failure
     if failure is not None and not (failure.told and outcome.mpiexec_status):
         return [*_words(failure), f"dlaunch: {describe(failure)}{_others(failure, outcome)}{_advice(failure)}"]
@@ -70,10 +87,10 @@ def lines(outcome: Outcome) -> list[str]:
         return []
     status = outcome.mpiexec_status
     how = (
-        f"exit code {status}" if status is None or status >= 0 else f"{signal.Signals(-status).name} (signal {-status})"
+        f"exit code {status}" if status is None or status >= 0 else f"{_signal_name(-status)} (signal {-status})"
     )
     if not outcome.starts:
-        what = f"mpiexec ended with {how} before any rank had started; its own message is above. The command was:"
+        what = f"{outcome.manager} ended with {how} before any rank had started; its own message is above. The command was:"
         return [f"dlaunch: {what}", "  " + " ".join(outcome.command)]
     aborting = [end for end in outcome.ends.values() if any("MPI_Abort" in line for line in end.words)]
     if aborting:
@@ -84,12 +101,12 @@ def lines(outcome: Outcome) -> list[str]:
         ]
     if failure is not None:
         return [
-            f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: mpiexec's own message is above. "
+            f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: {outcome.manager}'s own message is above. "
             f"The first end that was seen is that of rank {failure.rank} (pid {failure.pid} on {failure.host})"
         ]
     lost = sorted(set(range(outcome.world_size)) - set(outcome.ends))
     return [
-        f"dlaunch: mpiexec ended with {how} after {outcome.elapsed:.1f} s; "
+        f"dlaunch: {outcome.manager} ended with {how} after {outcome.elapsed:.1f} s; "
         f"{_name(lost)} did not say how {'it' if len(lost) == 1 else 'they'} ended"
     ]
 
@@ -104,6 +121,8 @@ def describe(end: End) -> str:
     >>> describe(End(0, "n1", 41, 3, None, 0.0, 0.5, False, False, []))
     'rank 0 (pid 41 on n1) ended with exit code 3 after 0.5 s'
     """
+    if end.lost is not None:
+        return f"rank {end.rank}: its host {end.host} was lost after {end.elapsed:.1f} s: {end.lost}"
     subject = f"rank {end.rank} (pid {end.pid} on {end.host})"
     if end.supervisor:
         subject = f"rank {end.rank}: its supervisor (pid {end.pid} on {end.host})"
@@ -129,7 +148,7 @@ def _exception(end: End) -> str | None:
         return None
     for line in _traceback(end)[1:]:
         if match := re.match(r"(?:  \| )?([A-Za-z_][\w.]*(?:: .*)?)$", line):
-            return match[1] if len(match[1]) <= 200 else match[1][:197] + "..."
+            return match[1].rstrip(": ") if len(match[1]) <= 200 else match[1][:197] + "..."
     return None
 
 
@@ -164,7 +183,11 @@ def _advice(end: End) -> str:
 
 
 def _finished(outcome: Outcome) -> bool:
-    return len(outcome.ends) == outcome.world_size and not any(end.failed for end in outcome.ends.values())
+    if any(end.failed for end in outcome.ends.values()):
+        return False
+    # Ranks whose host does not see the run directory, or finds it full, say it by their exit code alone.
+    by_exit_code = outcome.mpiexec_status == 0 and (bool(outcome.starts) or outcome.elsewhere)
+    return len(outcome.ends) == outcome.world_size or by_exit_code
 
 
 def _signal_name(number: int) -> str:

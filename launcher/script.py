@@ -113,7 +113,22 @@ def _others_wait() -> bool:
 def _leave(code: int) -> NoReturn:
     """Ends this process with its exit functions run and its output written, but without MPI_Finalize."""
     _wind_up()
+    _unlink_segments()
     os._exit(code)
+
+
+def _unlink_segments() -> None:
+    """Gives back MPI's memory in /dev/shm, as MPI_Finalize would have: where all ranks fail at once, nobody else can."""
+    from importlib.machinery import SourceFileLoader
+    from importlib.util import module_from_spec, spec_from_loader
+
+    # By its path: the script's own paths need not lead to launcher.
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "process.py")
+    spec = spec_from_loader("launcher.process", SourceFileLoader("launcher.process", path))
+    assert spec is not None and spec.loader is not None
+    process = module_from_spec(spec)
+    spec.loader.exec_module(process)
+    process.unlink_segments(process.shared_segments(os.getpid()))
 
 
 def _leave_by_interrupt() -> NoReturn:

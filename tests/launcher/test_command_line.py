@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from launcher import command_line, mpi
+from launcher import checks, command_line, mpi
 from launcher.__main__ import main
 from launcher.command_line import UsageError
 from launcher.mpi import ENGINES, MpiError, candidates, find_mpi
@@ -33,6 +33,32 @@ REFUSED = [
     (["-n", "2", "--mpi", "/nowhere/mpiexec", "good.py"], "/nowhere/mpiexec: there is no such program"),
     (["-n", "2", "--mpi", "/bin/true", "good.py"], "/bin/true belongs to no MPI"),
     (["-n", "1000000", "good.py"], "-n 1000000 does not fit"),
+    (["-n", "2", "--engine", "torchrun", "good.py"], "--engine"),
+    (["-n", "2", "--engine", "srun", "good.py"], "starts the ranks in an allocation, and this is none"),
+    (["-n", "2", "--bind", "socket", "good.py"], "--bind"),
+    (["-n", "2", "--debug", "all", "good.py"], "--debug"),
+    (["-n", "2", "--timeout", "0", "good.py"], "--timeout 0 would let no collective wait"),
+    (["-n", "2", "--timeout", "-1", "good.py"], "--timeout"),
+    (["-n", "2", "--gpus", "0", "good.py"], "--gpus: it is auto, none, a number of GPUs (4) or a list of them (0,2,3); none"),
+    (["-n", "2", "--gpus", "0,1", "--env", "CUDA_VISIBLE_DEVICES=1", "good.py"], "both say which GPUs the ranks see"),
+    (["-n", "2", "--gpus", "7,8", "good.py"], "--gpus asks for GPU 7, 8 (counted from 0), but host"),
+    (["-n", "2", "--max-restarts", "-1", "good.py"], "--max-restarts"),
+    (["-n", "2", "--min-ranks", "3", "good.py"], "--min-ranks 3 is more than all 2 ranks"),
+    (["-n", "2", "--hosts", "a", "--hostfile", "h", "good.py"], "one of them is enough"),
+    (["-n", "2", "--hosts", "a,,b", "good.py"], "'' is no host"),
+    (["-n", "9", "--hosts", "a:4,b:4", "good.py"], "-n 9 does not fit: the hosts take 8 ranks (a:4, b:4); --oversubscribe"),
+    (["--hosts", "a,b", "good.py"], "-n is missing"),
+    (["-n", "2", "--hostfile", "nowhere", "good.py"], "--hostfile nowhere cannot be read"),
+    (["-n", "2", "--hosts", "a,b", "--nnodes", "3", "good.py"], "--nnodes 3, but there are 2 hosts in the list"),
+    (["-n", "2", "--nnodes", "2", "good.py"], "--nnodes 2: on which hosts?"),
+    (["-n", "2", "--rsh", "ssh", "good.py"], "--hosts or --hostfile must say which"),
+    (["-n", "2", "--node-rank", "0", "good.py"], "--node-rank needs --nnodes"),
+    (["-n", "2", "--nnodes", "2", "--node-rank", "2", "good.py"], "--node-rank 2 is not one of --nnodes 2"),
+    (["-n", "2", "--nnodes", "2", "--node-rank", "1", "good.py"], "--node-rank needs --master-addr"),
+    (["-n", "1", "--nnodes", "2", "--node-rank", "1", "good.py"], "too few for --nnodes 2"),
+    (["-n", "2", "--nnodes", "2", "--node-rank", "1", "--hosts", "a,b", "good.py"], "by hand; --hosts that it starts all itself"),
+    (["-n", "2", "--nnodes", "2", "--node-rank", "1", "--engine", "mpiexec", "good.py"], "--node-rank is the plain engine's"),
+    (["-n", "2", "--master-port", "65535", "good.py"], "must be a port, 1 to 65534; got '65535'"),
 ]
 
 
@@ -57,6 +83,61 @@ def test_the_program_ends_with_the_code_of_main(session):
     assert job.stderr == "dlaunch: argument -n/--nproc: must be a whole number, at least 1; got '0'\n"
 
 
+def test_ranks_are_the_slots_of_the_hosts_if_nothing_else_is_said(tmp_path):
+    path = tmp_path / "hosts"
+    path.write_text("a slots=2\nb slots=3\nc\n")
+    assert command_line.parse(["--hosts", "a:2,b:3", "train.py"]).ranks == 5
+    assert command_line.parse(["--hostfile", str(path), "train.py"]).ranks == 6
+    assert command_line.parse(["--hostfile", str(path), "--nnodes", "2", "train.py"]).ranks == 5
+    assert command_line.parse(["--hostfile", str(path), "-n", "4", "train.py"]).ranks == 4
+
+
+HERE = [
+    # options, environment, ranks on this host
+    (["-n", "8"], {}, 8),
+    (["-n", "8", "--hosts", "n1.invalid:4,n2.invalid:4"], {}, 0),
+    (["-n", "8", "--hosts", "n1.invalid:5,localhost:4"], {}, 3),
+    (["-n", "8", "--hosts", "n1.invalid:5,localhost:4"], {"SLURM_JOB_ID": "1"}, 8),
+    (["-n", "7", "--nnodes", "2", "--node-rank", "0", "--master-addr", "a"], {}, 4),
+    (["-n", "7", "--nnodes", "2", "--node-rank", "1", "--master-addr", "a"], {}, 3),
+]
+
+
+@pytest.mark.parametrize(("options", "environ", "expected"), HERE)
+def test_ranks_of_this_host(options, environ, expected):
+    assert checks.ranks_here(command_line.parse([*options, "train.py"]), environ) == expected
+
+
+MEETING = [
+    # options, environment, address, port
+    (["--master-addr", "a", "--master-port", "4711"], {"MASTER_ADDR": "b", "MASTER_PORT": "1"}, "a", 4711),
+    ([], {"MASTER_ADDR": "b", "MASTER_PORT": "4712"}, "b", 4712),
+    (["--env", "MASTER_ADDR=c"], {"MASTER_ADDR": "b"}, "c", 29500),
+]
+
+
+@pytest.mark.parametrize(("options", "environ", "address", "port"), MEETING)
+def test_where_nodes_meet(options, environ, address, port):
+    request = command_line.parse(["-n", "2", "--nnodes", "2", "--node-rank", "1", *options, "train.py"])
+    request = checks.check_nodes(request, environ)
+    assert (request.master_addr, request.master_port) == (address, port)
+
+
+def test_a_dlaunch_for_each_node_may_be_started_by_srun(session):
+    options = ["-n", 2, "--nnodes", 2, "--node-rank", 1, "--master-addr", "127.0.0.1", "--dry-run", session.script("pass\n")]
+    step = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2"}
+    assert session.run(*options, **step).returncode == 0
+    assert "start it once" in session.run("-n", 2, "--dry-run", "script.py", **step).stderr
+
+
+def test_help_is_in_groups(session):
+    said = session.run("--help").stdout
+    groups = "what to run/how the ranks are started/several hosts/what each rank gets/what is seen of them/when something ends"
+    places = [said.index(f"\n{group}:\n") for group in groups.split("/")]
+    assert places == sorted(places)
+    assert max(map(len, said.splitlines())) <= 80
+
+
 @pytest.mark.parametrize("target", [["train.py", "--as-torch"], ["-m", "package.train", "-n"]])
 def test_a_script_for_pytorch_is_run_by_the_module_for_it(target):
     request = command_line.parse(["-n", "2", "--as-torch", *target])
@@ -72,7 +153,7 @@ def test_modules_are_found_without_importing_them(monkeypatch, tmp_path, name):
     for file in ("package/inner.py", "runnable/__main__.py", "runnable/deep/__main__.py", "single.py"):
         (tmp_path / file).write_text("raise RuntimeError('imported')\n")
     monkeypatch.chdir(tmp_path)
-    command_line.check_target(["-m", name])
+    checks.check_target(["-m", name])
 
 
 SIZES = [
@@ -94,10 +175,10 @@ SIZES = [
 def test_sizes(ranks, cores, oversubscribe, environ, said):
     if said.startswith("error: "):
         with pytest.raises(UsageError) as error:
-            command_line.check_size(ranks, cores, oversubscribe, environ)
+            checks.check_size(ranks, cores, oversubscribe, environ)
         assert said[7:] in str(error.value) and "--oversubscribe" in str(error.value)
     else:
-        warning = command_line.check_size(ranks, cores, oversubscribe, environ)
+        warning = checks.check_size(ranks, cores, oversubscribe, environ)
         assert (warning is None) if said == "" else said in warning
 
 
@@ -115,9 +196,9 @@ def test_sizes(ranks, cores, oversubscribe, environ, said):
 def test_one_dlaunch_for_each_rank_is_a_mistake(environ, refused):
     if refused:
         with pytest.raises(UsageError, match="start it once"):
-            command_line.check_first_launch(environ)
+            checks.check_first_launch(environ)
     else:
-        command_line.check_first_launch(environ)
+        checks.check_first_launch(environ)
 
 
 def program(path, said):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from launcher import contract
-from launcher.job import master_address
+from launcher.meeting import master_address
 from launcher.processor import weaker_core_type
 
 OMP, BLAS, MKL = contract.THREAD_VARIABLES
@@ -30,6 +30,8 @@ def test_every_rank_finds_its_place(session, say):
         assert environ["MASTER_ADDR"] == "127.0.0.1"
         assert 1024 < int(environ["MASTER_PORT"]) < 65536
         assert environ["DISTTORCH_LAUNCHER"] == "dlaunch"
+        assert environ["DISTTORCH_ATTEMPT"] == "0"
+        assert not {"DISTTORCH_TIMEOUT", "DISTTORCH_DEBUG", "DISTTORCH_FLIGHT_DIR", "CUDA_VISIBLE_DEVICES"} & environ.keys()
         assert environ["PYTHONFAULTHANDLER"] == "1"
         threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
         assert [environ[name] for name in contract.THREAD_VARIABLES] == [threads] * 3
@@ -61,6 +63,14 @@ SET_BY_USER = [
     ([], {"PYTHONFAULTHANDLER": "0"}, {"PYTHONFAULTHANDLER": "0"}),
     ([], {"OPENBLAS_CORETYPE": "SkylakeX"}, {"OPENBLAS_CORETYPE": "SkylakeX"}),
     (["--env", "A=b=c", "--env", "EMPTY=", "--env", f"{MKL}=9"], {}, {"A": "b=c", "EMPTY": "", MKL: "9"}),
+    (["--timeout", "90", "--debug", "mismatch"], {}, {"DISTTORCH_TIMEOUT": "90", "DISTTORCH_DEBUG": "mismatch"}),
+    (["--timeout", "0.5"], {"DISTTORCH_TIMEOUT": "7"}, {"DISTTORCH_TIMEOUT": "0.5"}),
+    ([], {"DISTTORCH_TIMEOUT": "7"}, {"DISTTORCH_TIMEOUT": "7"}),
+    (["--timeout", "9", "--env", "DISTTORCH_TIMEOUT=8"], {}, {"DISTTORCH_TIMEOUT": "8"}),
+    (["--master-addr", "127.0.0.2"], {"MASTER_ADDR": "10.0.0.1"}, {"MASTER_ADDR": "127.0.0.2"}),
+    (["--master-port", "4711"], {"MASTER_PORT": "10"}, {"MASTER_PORT": "4711"}),
+    (["--log-dir", "logs"], {}, {"DISTTORCH_FLIGHT_DIR": "{cwd}/logs"}),
+    (["--log-dir", "logs"], {"DISTTORCH_FLIGHT_DIR": "/elsewhere"}, {"DISTTORCH_FLIGHT_DIR": "/elsewhere"}),
     # A rank of another job starts this one: that job's address is not this one's.
     ([], {"DISTTORCH_LAUNCHER": "dlaunch", "MASTER_ADDR": "10.0.0.1"}, {"MASTER_ADDR": "127.0.0.1"}),
 ]
@@ -71,6 +81,7 @@ def test_what_the_user_sets_wins(session, say, options, environ, expected):
     job = session.run("-n", 1, *options, session.script(say + SHOW), **environ)
     assert job.returncode == 0, job.stderr
     [seen] = session.files("environ.*.json", 1)
+    expected = {name: value.format(cwd=session.directory) for name, value in expected.items()}
     assert {name: seen["environ"].get(name) for name in expected} == expected
 
 
@@ -164,13 +175,14 @@ def test_the_same_script_under_python_and_mpiexec(session):
     """Without the launcher: plain `python` is a world of one, plain `mpiexec` a world of two."""
     import subprocess
 
+    from launcher.launch import Launch
     from launcher.mpi import find_mpi
 
     script = session.script("from mpi4py import MPI\nprint(MPI.COMM_WORLD.allreduce(1), flush=True)\n")
     mpi = find_mpi("auto", session.environ)
     launches = {
         "python": ([], ["1"]),
-        "mpiexec": (mpi.command(2, [], True, []), ["2", "2"]),
+        "mpiexec": (mpi.command(Launch(2, [])), ["2", "2"]),
         "dlaunch": ([sys.executable, "-m", "launcher", "-n", "2"], ["2", "2"]),
     }
     for name, (prefix, expected) in launches.items():

@@ -83,7 +83,7 @@ def test_a_segmentation_fault_says_in_which_line(session, say):
     assert "in inner" in job.stderr
 
 
-@pytest.mark.parametrize("victim", ["script", "supervisor", "guard"])
+@pytest.mark.parametrize("victim", ["script", "supervisor", "guard", "mpiexec"])
 @pytest.mark.parametrize("mpi", [False, True], ids=["plain", "MPI"])
 def test_kill_9_in_the_middle(session, say, left_of, running, victim, mpi):
     script = session.script(say + (MPI if mpi else "") + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\n" + WAITS)
@@ -92,13 +92,20 @@ def test_kill_9_in_the_middle(session, say, left_of, running, victim, mpi):
     supervisor = starts[1]["ppid"]
     with open(f"/proc/{supervisor}/stat") as stat:
         guard = int(stat.read().rpartition(")")[2].split()[1])
-    os.kill({"script": starts[1]["pid"], "supervisor": supervisor, "guard": guard}[victim], signal.SIGKILL)
+    with open(f"/proc/{job.pid}/task/{job.pid}/children") as children:
+        [mpiexec] = map(int, children.read().split())
+    victims = {"script": starts[1]["pid"], "supervisor": supervisor, "guard": guard, "mpiexec": mpiexec}
+    os.kill(victims[victim], signal.SIGKILL)
     begun = time.monotonic()
     _, err = job.communicate(timeout=BOUND)
     assert time.monotonic() - begun < BOUND
     assert left_of(starts[0]["run"]) == []
     assert not any(running(start["pid"]) for start in starts)
     last = err.splitlines()[-1]
+    if victim == "mpiexec":
+        assert job.returncode == 137
+        assert re.match(r"dlaunch: mpiexec was killed by SIGKILL \(signal 9\) after .*, so all 3 ranks were ended", last)
+        return
     if victim == "guard":  # MPI's process manager sees this one itself, and ends the others
         assert job.returncode in (9, 137)
         assert "MPI ended the job" in last
@@ -107,6 +114,21 @@ def test_kill_9_in_the_middle(session, say, left_of, running, victim, mpi):
         pid = {"script": starts[1]["pid"], "supervisor": supervisor}[victim]
         assert f"(pid {pid} on {os.uname().nodename}) was killed by SIGKILL (signal 9)" in last
     assert "rank 1" in last
+
+
+def test_a_process_manager_on_another_host_is_killed(session, say, left_of):
+    """MPI's process manager has a process on each host; its ranks there must not outlive it."""
+    script = session.script(say + "signal.signal(15, signal.SIG_IGN)\nsay('start', run=os.environ['DISTTORCH_RUN_DIR'])\n" + WAITS)
+    job = session.start("-n", 2, script)
+    starts = session.files("start.*.json", 2)
+    pid = starts[1]["ppid"]
+    for _ in range(2):  # the guard, and who started it: hydra's proxy, or Open MPI's mpiexec itself
+        with open(f"/proc/{pid}/stat") as stat:
+            pid = int(stat.read().rpartition(")")[2].split()[1])
+    os.kill(pid, signal.SIGKILL)
+    job.communicate(timeout=BOUND)
+    assert job.returncode != 0
+    assert left_of(starts[0]["run"]) == []
 
 
 def test_children_of_a_failed_script_do_not_outlive_it(session, say, left_of, running):

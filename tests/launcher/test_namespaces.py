@@ -1,0 +1,186 @@
+"""Jobs on two hosts: two network namespaces with addresses of their own, joined by a wire. Only root makes these.
+
+A namespace's name is its address, so that the list of hosts says both: where ``ip netns exec`` goes, and where ranks meet.
+"""
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from launcher.mpi import find_mpi
+
+RSH = "ip netns exec {host}"
+
+# Open MPI's ranks know by the host's name who shares memory with them, and name that memory by it. So a host that is one
+# for them also has a name and a /dev/shm of its own.
+OWN_SHM = """#!/bin/sh
+host=$1
+shift
+exec ip netns exec "$host" unshare --uts --mount sh -c \
+    'hostname "h${0##*.}" && mount -t tmpfs none /dev/shm && exec "$@"' "$host" "$@"
+"""
+PLACE = """
+print(*(os.environ[name] for name in "RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE MASTER_ADDR".split()), flush=True)
+"""
+
+# Rank 0 listens where the ranks were told to meet; the addresses that come in are those of their hosts.
+MEET = PLACE + """
+import socket
+address = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+size = int(os.environ["WORLD_SIZE"])
+if rank == 0:
+    with socket.create_server(address) as server:
+        print("from", *sorted(server.accept()[1][0] for _ in range(size - 1)), flush=True)
+else:
+    while True:
+        try:
+            socket.create_connection(address, timeout=5)
+            break
+        except OSError:
+            time.sleep(0.05)
+"""
+SUM = PLACE + """
+from mpi4py import MPI
+print("sum", MPI.COMM_WORLD.allreduce(10 ** MPI.COMM_WORLD.rank), flush=True)
+"""
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def hosts():
+    """The names of two namespaces; they and the wire between them are gone afterwards."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes network namespaces")
+    if shutil.which("ip") is None:
+        pytest.skip("there is no ip(8) to make network namespaces with")
+    net = f"10.{64 + secrets.randbelow(64)}.{secrets.randbelow(256)}"
+    names = [f"{net}.1", f"{net}.2"]
+    wires = [f"dl{secrets.token_hex(3)}{end}" for end in "ab"]
+    with contextlib.ExitStack() as cleaning:
+        for name in names:
+            try:
+                ip("netns", "add", name)
+            except subprocess.CalledProcessError as error:
+                pytest.skip(f"no network namespace can be made here: {error.stderr.strip()}")
+            cleaning.callback(ip, "netns", "del", name)
+        try:
+            ip("link", "add", wires[0], "netns", names[0], "type", "veth", "peer", "name", wires[1], "netns", names[1])
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"no wire between network namespaces can be made here: {error.stderr.strip()}")
+        for name, wire in zip(names, wires):
+            ip("-n", name, "addr", "add", f"{name}/24", "dev", wire)
+            for device in ("lo", wire):
+                ip("-n", name, "link", "set", device, "up")
+        yield names
+
+
+def way(session):
+    """The way to a host for the MPI at hand."""
+    if find_mpi("auto", session.environ).engine.name != "Open MPI":
+        return RSH
+    session.environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    path = session.script(OWN_SHM, "way")
+    path.chmod(0o700)
+    return f"{path} {{host}}"
+
+
+def launch(session, host, *arguments, rsh=RSH):
+    """Runs dlaunch on one of the hosts."""
+    job = subprocess.Popen(
+        ["ip", "netns", "exec", host, sys.executable, "-m", "launcher",
+         "--oversubscribe", "--rsh", rsh, *map(str, arguments)],
+        cwd=session.directory, env=session.environ, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    session.running.append(job)
+    return job
+
+
+def places(hosts, counts):
+    """What PLACE prints."""
+    size = sum(counts)
+    found = []
+    for count in counts:
+        found += [f"{len(found) + local} {size} {local} {count} {hosts[0]}" for local in range(count)]
+    return found
+
+
+def ended(job):
+    out, err = job.communicate(timeout=60)
+    assert job.returncode == 0, err
+    return sorted(out.splitlines())
+
+
+@pytest.mark.parametrize("counts", [(2, 2), (1, 2)])
+def test_the_plain_engine_from_outside(session, say, hosts, counts):
+    job = session.start(
+        "--oversubscribe", "--rsh", RSH, "--engine", "plain", "-n", sum(counts), "--hosts",
+        ",".join(f"{host}:{count}" for host, count in zip(hosts, counts)), session.script(say + MEET),
+    )  # fmt: skip
+    others = [hosts[0]] * (counts[0] - 1) + [hosts[1]] * counts[1]
+    assert ended(job) == [*places(hosts, counts), " ".join(["from", *others])]
+
+
+def test_the_plain_engine_from_one_of_them(session, say, hosts):
+    job = launch(session, hosts[1], "--engine", "plain", "-n", 4, "--hosts", ",".join(hosts), session.script(say + MEET))
+    assert ended(job) == [*places(hosts, (2, 2)), f"from {hosts[0]} {hosts[1]} {hosts[1]}"]
+
+
+def test_mpiexec(session, say, hosts):
+    script = session.script(say + SUM)
+    job = launch(session, hosts[0], "-n", 4, "--hosts", f"{hosts[0]}:2,{hosts[1]}:2", script, rsh=way(session))
+    assert ended(job) == [*places(hosts, (2, 2)), *["sum 1111"] * 4]
+
+
+@pytest.mark.parametrize("engine", ["plain", "mpiexec"])
+def test_a_rank_fails_on_the_other_host(session, say, hosts, left_of, engine):
+    script = session.script(
+        say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nfor other in range(3):\n    wait_for(f'start.{other}.json')\n"
+        "if rank == 2:\n    raise ValueError('bad batch')\nwait_for('never')\n"
+    )
+    job = launch(session, hosts[0], "--engine", engine, "-n", 3, "--hosts", f"{hosts[0]}:1,{hosts[1]}:2", script)
+    _, err = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert re.match(r"dlaunch: rank 2 .*by ValueError: bad batch; the other 2 ranks were ended", err.splitlines()[-1])
+    assert left_of(session.files("start.*.json", 3)[0]["run"]) == []
+
+
+def test_nodes_that_are_started_by_hand(session, say, hosts):
+    script = session.script(say + MEET)
+    jobs = []
+    for node, host in enumerate(hosts):
+        jobs.append(
+            subprocess.Popen(
+                ["ip", "netns", "exec", host, sys.executable, "-m", "launcher", "-n", "4", "--oversubscribe", "--nnodes", "2",
+                 "--node-rank", str(node), "--master-addr", hosts[0], str(script)],
+                cwd=session.directory, env=session.environ, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+        )  # fmt: skip
+        session.running.append(jobs[-1])
+    assert sorted(line for job in jobs for line in ended(job)) == [
+        *places(hosts, (2, 2)), f"from {hosts[0]} {hosts[1]} {hosts[1]}"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("engine", ["plain", "mpiexec"])
+def test_a_host_that_is_gone(session, say, hosts, engine):
+    """No namespace has this name, so the way there fails."""
+    net = hosts[0].rpartition(".")[0]
+    job = launch(
+        session, hosts[0], "--engine", engine, "-n", 3, "--min-ranks", 2, "--hosts", f"{hosts[0]}:1,{net}.9:1,{hosts[1]}:1",
+        session.script(say + PLACE),
+    )  # fmt: skip
+    out, err = job.communicate(timeout=60)
+    assert job.returncode == 0, err
+    assert sorted(out.splitlines()) == places(hosts, (1, 1))
+    assert f"host {net}.9 cannot be reached" in err and "its slot is left out" in err
