@@ -290,7 +290,12 @@ class Supervisor:
         assert self.status is not None
         code = os.waitstatus_to_exitcode(self.status)
         # A script that failed by itself did so before; one that MPI ended was as good as dead when its guard was.
-        ended = self.directory.failed_at(self.place.rank) or (self.told and self.orphaned) or self.ended
+        ended = (self.told and self.orphaned) or self.ended
+        failure = self.directory.failure(self.place.rank)
+        if failure is not None:
+            ended = failure[0]
+            if code == -signal.SIGTERM and self.directory.ending():  # on its way out, because of another rank's end
+                code = failure[1]
         lines = b"".join(self.words).decode(errors="replace").splitlines()
         return record.End(
             rank=self.place.rank,

@@ -1,7 +1,7 @@
 """What the ranks of a job write down, and what they are told: the files of the job's private run directory.
 
     rank-3.start.json    the rank has a script running: where, which process
-    rank-3.failed        when its script failed, if that was before its end (seconds since the epoch)
+    rank-3.failed        when its script failed (seconds since the epoch) and its exit code, if that was before its end
     rank-3.end.json      how it ended
     rank-3.notice        what the user should hear of it meanwhile: a log that cannot be written
     over                 ranks that have failed need not wait for their end any more
@@ -102,10 +102,11 @@ class RunDirectory:
                 self._ends[fields["rank"]] = End(**fields)
         return self._starts, self._ends
 
-    def failed_at(self, rank: int) -> float | None:
-        """When a rank's script failed, if it could say so itself."""
+    def failure(self, rank: int) -> tuple[float, int] | None:
+        """When a rank's script failed and with which exit code it was going to end, if it could say so itself."""
         try:
-            return float((self.path / f"rank-{rank}.failed").read_text())
+            time, code = (self.path / f"rank-{rank}.failed").read_text().split()
+            return float(time), int(code)
         except (FileNotFoundError, ValueError):  # the latter if it was killed while it wrote
             return None
 

@@ -38,14 +38,15 @@ def main() -> None:
     except SystemExit as error:
         if error.code in (None, 0):
             raise
-        _note_failure()
+        code = error.code & 0xFF if isinstance(error.code, int) else 1
+        _note_failure(code)
         if not _others_wait():
             raise
         if not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
-        _leave(error.code & 0xFF if isinstance(error.code, int) else 1)
+        _leave(code)
     except BaseException as error:
-        _note_failure()
+        _note_failure(1)
         error.__traceback__ = _without_us(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
@@ -95,13 +96,16 @@ def _without_us(trace: TracebackType | None) -> TracebackType | None:
     return start
 
 
-def _note_failure() -> None:
-    """Notes when the script failed. Other ranks may fail because of it, and be dead before this one has ended."""
+def _note_failure(code: int) -> None:
+    """Notes when the script failed, and with which exit code it will end.
+
+    Other ranks may fail because of it, and be dead before this one has ended; or dlaunch may end it on its way out.
+    """
     os.environ["DISTTORCH_FAILED"] = "1"
     directory, rank = os.environ.get("DISTTORCH_RUN_DIR"), os.environ.get("RANK")
     if directory and rank and os.path.isdir(directory):
         with open(os.path.join(directory, f"rank-{rank}.failed"), "x") as file:
-            file.write(str(time.time()))
+            file.write(f"{time.time()} {code}")
 
 
 def _others_wait() -> bool:
