@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .flight import ASKED
 from .memory import Shared
 
 __all__ = ["GROUPS", "Board", "RankState", "group_number"]
@@ -29,6 +30,7 @@ _GROUPS_AT = 1024 // 8  # from here on 64-bit words: number and sequence number 
 GROUPS = 128
 """Groups of a rank that the board follows; a job with more of them is told less about the rest."""
 RUNNING, LEFT, FAILED = 0, 1, 2
+_LISTENS = 30  # the index of a word
 PAGE = 4096
 
 
@@ -171,6 +173,21 @@ class Board:
         self._mine[_FAILURE_AT : _FAILURE_AT + len(text) + 1] = text + b"\0"
         self._words[2] = FAILED
 
+    def listen(self) -> None:
+        """This rank writes its flight record when it is asked."""
+        self._words[_LISTENS] = 1
+
+    def ask_for_record(self, rank: int) -> bool:
+        """Have a rank of this node that runs write its flight record; says whether it was asked."""
+        words = self._all_words[rank]
+        if not words[_LISTENS] or process_life(words[0], words[1]) != "runs" or not _catches(words[0], ASKED):
+            return False
+        try:
+            os.kill(words[0], ASKED)
+        except ProcessLookupError:
+            return False
+        return True
+
     def read(self, rank: int) -> RankState:
         """What a rank of this node did last."""
         page, words = self._pages[rank], self._all_words[rank]
@@ -208,6 +225,16 @@ def process_life(pid: int, ticks: int) -> str:
     if int(fields[19]) != ticks or fields[0] in "ZX":
         return "has ended"
     return "is stopped" if fields[0] in "Tt" else "runs"
+
+
+def _catches(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal (proc(5), SigCgt); without one the signal may end it."""
+    try:
+        with open(f"/proc/{pid}/status") as status:
+            caught = next((int(line.split()[1], 16) for line in status if line.startswith("SigCgt")), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return bool(caught >> (number - 1) & 1)
 
 
 def _ticks(pid: int) -> int | None:

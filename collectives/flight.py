@@ -6,6 +6,7 @@ call fails or times out, when the ranks' calls differ, and on SIGUSR1. ``dlaunch
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -23,6 +24,8 @@ from typing import Any
 __all__ = ["CAPACITY", "ENDED", "FAILED", "OPERATION", "PEER", "Call", "FlightRecorder", "Note", "caller"]
 
 FORMAT = "disttorch flight record 1"
+ASKED = signal.SIGRTMIN + 9
+"""The signal with which a rank that waits too long asks another of its node for its record: one that programs do not use."""
 CAPACITY = 1000
 """Calls that are kept."""
 
@@ -133,7 +136,7 @@ class FlightRecorder:
     def _path(self) -> Path:
         return self.directory / f"rank-{self.rank}.flight.json"
 
-    def write(self, reason: str, error: BaseException | None = None) -> Path | None:
+    def write(self, reason: str, error: BaseException | None = None, *, caught: bool = False) -> Path | None:
         """Write the record; returns its path, or None where it could not be written, which is said on stderr.
 
         Parameters
@@ -141,6 +144,8 @@ class FlightRecorder:
         reason : {"timeout", "error", "mismatch", "signal"}
         error : BaseException, optional
             What is being raised.
+        caught : bool
+            Whether it has come all the way up, so that its traceback says where the program was.
         """
         record = {
             "format": FORMAT,
@@ -154,7 +159,7 @@ class FlightRecorder:
             "error": None if error is None else f"{type(error).__name__}: {error}",
             "program": sys.argv,
             "groups": self.groups,
-            "stack": _stack(error),
+            "stack": _stack(error if caught else None),
             "dropped": max(0, self.noted() - len(self.calls)),
             "entries": [Call(note).as_dict() for note in tuple(self.calls)],
         }
@@ -168,22 +173,29 @@ class FlightRecorder:
             except OSError as failure:
                 # The error that is being raised is the one that matters; this one must not hide it.
                 print(f"rank {self.rank}: no flight record: {path}: {failure.strerror}", file=sys.stderr)
-                partial.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # there may be nothing to remove
+                    partial.unlink()
                 return None
         self.has_written = self.has_written or reason != "signal"
         return path
 
-    def listen(self) -> None:
-        """Write the record on SIGUSR1, if the program leaves that signal alone."""
-        if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGUSR1) is not signal.SIG_DFL:
-            return
+    def listen(self) -> bool:
+        """Write the record on `ASKED`, and on SIGUSR1 if the program leaves that signal alone; says whether it does."""
+        if threading.current_thread() is not threading.main_thread():
+            return False
 
         def write(number: int, frame: FrameType | None) -> None:
+            if self.has_written:  # that of an error says more
+                return
             path = self.write("signal")
-            if path is not None:
+            if path is not None and number == signal.SIGUSR1:
                 print(f"rank {self.rank}: SIGUSR1: flight record written to {path}", file=sys.stderr)
 
-        signal.signal(signal.SIGUSR1, write)
+        for number in (ASKED, signal.SIGUSR1):
+            if signal.getsignal(number) is signal.SIG_DFL or getattr(signal.getsignal(number), "ours", False):
+                signal.signal(number, write)
+        write.ours = True  # type: ignore[attr-defined]
+        return signal.getsignal(ASKED) is write
 
 
 # Files of our packages, whose frames are not where the user's program called.

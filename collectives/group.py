@@ -252,6 +252,7 @@ class Group:
             lines = [self.job.describe(state) for state in states.values()]
             return CollectiveTimeoutError(f"{said}The other side:\n  " + "\n  ".join(lines))
         if missing:
+            self.job.ask_for_records(missing)
             names = ", ".join(str(self.ranks.index(state.rank)) for state in missing)
             verb = "has" if len(missing) == 1 else "have"
             lines = [self.job.describe(state) for state in missing]

@@ -35,6 +35,10 @@ DEFAULT_TIMEOUT = 1800.0
 """Seconds, as in PyTorch's process groups on CPUs."""
 
 
+FOR_RECORDS = 0.3
+"""Seconds that a rank which others wait for gets to write its flight record."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """What may be set from outside, by arguments or by dlaunch's variables.
@@ -118,7 +122,8 @@ class Job:
             self.recorder = FlightRecorder(0, 1, directory or _record_name())
         else:
             self._meet(base, directory)
-        self.recorder.listen()
+        if self.recorder.listen() and self.board is not None:
+            self.board.listen()
 
     def _meet(self, base: Transport, directory: str) -> None:
         told = exchange(base, (node_identity(), socket.gethostname(), directory or _record_name()))
@@ -161,6 +166,15 @@ class Job:
                 members = [rank for rank in range(self.size) if self.node_of[rank] == node and self._ways[rank]]
                 found.update(ask([self._ways[rank] for rank in members], members, self._secret))
         return {rank: found.get(rank, RankState(rank)) for rank in ranks}
+
+    def ask_for_records(self, states: Sequence[RankState]) -> None:
+        """Have ranks of this node write their flight records, as far as they would not end by it, before this one fails."""
+        if self.board is None:
+            return
+        here = [state.rank for state in states if self.node_of[state.rank] == self.node_of[self.rank]]
+        asked = [self.board.ask_for_record(rank) for rank in here]
+        if any(asked):
+            time.sleep(FOR_RECORDS)
 
     def describe(self, state: RankState) -> str:
         """A rank's state in a sentence."""
@@ -239,7 +253,7 @@ def announce_failure(error: BaseException | None) -> None:
     for job in tuple(_current):
         job.fail(f"{type(error).__name__}: {error}")
         if job.size > 1 and not job.recorder.has_written:
-            job.recorder.write("error", error)
+            job.recorder.write("error", error, caught=True)
 
 
 def _leave_all() -> None:

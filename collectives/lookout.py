@@ -83,10 +83,11 @@ def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret:
     places = [place for way in ways for place in way]
     tried = ", ".join(sorted({address for address, _ in places}))
     with ThreadPoolExecutor(max_workers=min(16, max(1, len(places)))) as pool:
-        answers = [answer for answer in pool.map(lambda place: _ask_one(place, secret), places) if answer]
+        told = list(pool.map(lambda place: _ask_one(place, secret), places))
+    answers = [answer for answer in told if isinstance(answer, list)]
     if not answers:
-        why = f"no answer from {tried}"
-        return {rank: RankState(rank, life="cannot be reached", failure=why) for rank in ranks}
+        life, why = min((answer for answer in told if isinstance(answer, tuple)), default=("is not known", ""))
+        return {rank: RankState(rank, life=life, failure=f"{why} {tried}" if why else "") for rank in ranks}
     states = [RankState(**fields) for fields in answers[0]]
     # JSON's keys are texts.
     return {
@@ -94,17 +95,33 @@ def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret:
     }
 
 
-def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | None:
+# What may be said of ranks that give no answer, what is known most surely first by the order of the alphabet: `min` takes that.
+_NO_ANSWER = (
+    "does not answer",
+    "it is stopped, or calculates something that lets no other thread of its process run; asked at",
+)
+_NOBODY = "has ended", "nobody listens any more at"
+_UNREACHABLE = "cannot be reached", "no answer from"
+
+
+def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | tuple[str, str]:
+    """The answer, or why there is none."""
     try:
-        with socket.create_connection(place, timeout=PATIENCE) as connection:
+        connection = socket.create_connection(place, timeout=PATIENCE)
+    except ConnectionRefusedError:
+        return _NOBODY
+    except OSError:  # this way does not lead there; another may
+        return _UNREACHABLE
+    with connection:
+        try:
             connection.settimeout(PATIENCE)
             connection.sendall(secret)
             answer = b""
             while more := connection.recv(1 << 16):
                 answer += more
-        return json.loads(answer) if answer else None
-    except (OSError, ValueError):  # this way does not lead there; another may
-        return None
+            return json.loads(answer) if answer else _NO_ANSWER
+        except (OSError, ValueError):  # the system has taken the connection, but nobody speaks
+            return _NO_ANSWER
 
 
 def addresses_here() -> list[str]:

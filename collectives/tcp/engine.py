@@ -36,6 +36,12 @@ SHORT = 1 << 17
 AT_ONCE = 0.01
 """Seconds that one `progress` takes at most, however much comes."""
 
+PATIENT = 100
+"""Questions in a row, shortly after one another and all in vain, after which whoever asks is taken to wait."""
+SHORTLY = 0.001
+PAUSE = 0.001
+"""Seconds that such a question waits for a socket: the system wakes the process at once, where yielding would not."""
+
 Request = Send | Receive
 Steps = Generator[Iterable[Request], None, None]
 """An algorithm: yields the messages that have to be done before it goes on."""
@@ -154,6 +160,8 @@ class Engine:
         self._mailboxes: dict[tuple[int, int], Mailbox] = {}
         self._letters: dict[tuple[int, int], Letters] = {}
         self._ready: deque[Call] = deque()
+        self._in_vain = 0
+        self._asked = 0.0
         self._release = weakref.finalize(self, _close_sockets, self.selector, [peer.socket for peer in self.peers.values()])
         _engines.add(self)
 
@@ -181,16 +189,26 @@ class Engine:
             self._go_on(call)
 
     def progress(self, call: Call | None = None) -> None:
-        """Read and write what sockets have and take, without waiting; let calls go on; return at once when `call` is done."""
-        until = time.monotonic() + AT_ONCE
+        """Read and write what sockets have and take; let calls go on; return at once when `call` is done.
+
+        Who asks again and again in vain waits for a moment, in the system instead of beside it.
+        """
+        now = time.monotonic()
+        until = now + AT_ONCE
+        if now - self._asked > SHORTLY + PAUSE:
+            self._in_vain = 0
         while not self.closed:
             while self._ready:
                 self._go_on(self._ready.popleft())
             if call is not None and call.finished:
+                self._in_vain = 0
                 return
-            events = self.selector.select(0)
+            events = self.selector.select(0 if self._in_vain < PATIENT else PAUSE)
             if not events:
+                self._in_vain += 1
+                self._asked = time.monotonic()
                 return
+            self._in_vain = 0
             for key, event in events:
                 connection: Connection = key.data
                 if event & selectors.EVENT_WRITE:
