@@ -30,7 +30,7 @@ from .debug import DebugLevel, get_debug_level, set_debug_level, set_debug_level
 from .device_mesh import DeviceMesh, init_device_mesh
 from .errors import DistBackendError, DistError, DistNetworkError, DistStoreError
 from .exchange import all_to_all, all_to_all_single, reduce_scatter, reduce_scatter_single, reduce_scatter_tensor
-from .group import (
+from .groups import (
     GroupMember,
     ProcessGroup,
     get_backend,
@@ -45,7 +45,7 @@ from .group import (
     group,
     is_initialized,
 )
-from .group import (
+from .groups import (
     _get_default_group as _get_default_group,
 )
 from .movement import (

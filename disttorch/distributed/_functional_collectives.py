@@ -19,7 +19,7 @@ from ..ops.shape import joining
 from . import differentiable
 from .collective import root_of
 from .device_mesh import DeviceMesh
-from .group import ProcessGroup, check_tensor, check_tensors, groups, joined
+from .groups import ProcessGroup, check_tensor, check_tensors, groups, joined
 from .process_group import new_group
 
 __all__ = [

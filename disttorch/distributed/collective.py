@@ -12,7 +12,7 @@ from typing import Any
 
 from ..autograd.variable import Tensor, bump_version
 from ..futures import Future
-from .group import ProcessGroup, check_tensor, check_tensors, communicator_for, get_group_rank, member, seconds_of
+from .groups import ProcessGroup, check_tensor, check_tensors, communicator_for, get_group_rank, member, seconds_of
 from .reduce_op import ReduceOp, reduction_for
 from .work import Work, begin, together
 

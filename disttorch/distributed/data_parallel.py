@@ -22,7 +22,7 @@ from .algorithms.join import Join, Joinable, JoinHook
 from .buckets import BuiltinCommHookType, GradBucket
 from .communication_times import CommunicationTimes
 from .data_parallel_checks import Places, check_devices, check_hook, check_module, group_of, refuse_what_is_not_there
-from .group import ProcessGroup, joined
+from .groups import ProcessGroup, joined
 from .model_state import check_models, copy_from
 from .reducer import Reducer
 from .structures import moved, tensors_in

@@ -11,7 +11,7 @@ from ..futures import Future
 from ..nn.module import Module
 from ..nn.parameter import UninitializedParameter
 from .buckets import GradBucket
-from .group import ProcessGroup, joined
+from .groups import ProcessGroup, joined
 from .model_state import said
 
 __all__ = ["Places", "check_devices", "check_hook", "check_module", "group_of", "refuse_what_is_not_there"]

@@ -15,7 +15,7 @@ from .. import cuda
 from ..autograd.variable import Tensor
 from ..ops.creation import tensor as as_tensor
 from .backend import BackendConfig
-from .group import (
+from .groups import (
     ProcessGroup,
     _get_default_group,
     get_node_local_rank,

@@ -24,7 +24,7 @@ from ..autograd.variable import Tensor
 from ..ops import creation
 from ..ops.shape import joining
 from . import collective, exchange, movement
-from .group import get_world_size, joined
+from .groups import get_world_size, joined
 from .reduce_op import ReduceOp
 
 __all__ = ["all_gather", "all_reduce", "all_to_all", "all_to_all_list", "broadcast", "gather", "reduce", "reduce_scatter", "scatter"]

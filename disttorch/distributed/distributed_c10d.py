@@ -20,7 +20,7 @@ from .constants import default_pg_timeout
 from .debug import DebugLevel, get_debug_level, set_debug_level, set_debug_level_from_env
 from .errors import DistBackendError, DistError, DistNetworkError, DistStoreError
 from .exchange import all_to_all, all_to_all_single, reduce_scatter, reduce_scatter_single, reduce_scatter_tensor
-from .group import (
+from .groups import (
     GroupMember,
     ProcessGroup,
     get_backend,
@@ -35,7 +35,7 @@ from .group import (
     group,
     is_initialized,
 )
-from .group import _get_default_group as _get_default_group
+from .groups import _get_default_group as _get_default_group
 from .movement import (
     all_gather,
     all_gather_coalesced,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autograd.variable import Tensor, bump_version
-from .group import check_tensor, check_tensors, communicator_for, member
+from .groups import check_tensor, check_tensors, communicator_for, member
 from .parts import Parts, check_own, check_whole, written
 from .reduce_op import ReduceOp, reduction_for
 from .work import Work, begin

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from . import collective, exchange, movement, point_to_point
-from .group import ProcessGroup
+from .groups import ProcessGroup
 from .reduce_op import ReduceOp
 
 __all__ = ["attach"]

@@ -8,7 +8,7 @@ from typing import Any
 from ..autograd.variable import Tensor, bump_version
 from ..futures import Future
 from .collective import root_of
-from .group import check_tensor, check_tensors, communicator_for, member
+from .groups import check_tensor, check_tensors, communicator_for, member
 from .parts import Parts, check_own, check_whole, same_shape, written
 from .work import Work, begin, together
 

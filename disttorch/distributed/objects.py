@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .collective import root_of
-from .group import get_global_rank, member
+from .groups import get_global_rank, member
 from .point_to_point import _other
 
 __all__ = [

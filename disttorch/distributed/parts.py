@@ -10,7 +10,7 @@ from typing import Any
 
 from ..autograd.variable import Tensor, bump_version
 from ..backend import namespace
-from .group import ProcessGroup
+from .groups import ProcessGroup
 
 __all__ = [
     "Parts",

@@ -12,7 +12,7 @@ import collectives
 from ..autograd.variable import Tensor, bump_version
 from ..backend import cpu
 from .collective import root_of
-from .group import (
+from .groups import (
     ProcessGroup,
     _get_default_group,
     check_tensor,

@@ -14,7 +14,7 @@ from ..backend.device import device as Device
 from .backend import Backend, BackendConfig, transport_of
 from .constants import default_pg_timeout
 from .debug import DebugLevel, get_debug_level
-from .group import (
+from .groups import (
     GroupMember,
     ProcessGroup,
     _get_default_group,

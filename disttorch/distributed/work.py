@@ -10,7 +10,7 @@ import collectives
 
 from ..autograd.variable import Tensor
 from ..futures import Future
-from .group import ProcessGroup, member
+from .groups import ProcessGroup, member
 
 __all__ = ["Work", "_coalescing_manager", "begin", "together"]
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ...ops import creation
 from ..collective import all_reduce
-from ..group import get_rank
+from ..groups import get_rank
 from ..work import Work
 
 __all__ = ["Join", "JoinHook", "Joinable"]

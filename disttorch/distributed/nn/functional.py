@@ -14,7 +14,7 @@ from ...autograd.variable import Tensor
 from ...ops.shape import joining
 from .. import differentiable
 from ..collective import root_of
-from ..group import ProcessGroup, check_tensor, check_tensors, get_world_size, joined
+from ..groups import ProcessGroup, check_tensor, check_tensors, get_world_size, joined
 from ..reduce_op import ReduceOp
 
 __all__ = [

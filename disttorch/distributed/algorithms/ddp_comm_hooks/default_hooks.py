@@ -11,7 +11,7 @@ from ....autograd.variable import Tensor
 from ....backend.dtypes import bfloat16, float16
 from ....futures import Future
 from ...buckets import GradBucket
-from ...group import joined
+from ...groups import joined
 from ...steps import Steps
 
 __all__ = [

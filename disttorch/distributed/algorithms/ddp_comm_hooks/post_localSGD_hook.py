@@ -10,7 +10,7 @@ from typing import Any
 
 from ....futures import Future
 from ...buckets import GradBucket
-from ...group import joined
+from ...groups import joined
 from .default_hooks import mean
 
 __all__ = ["PostLocalSGDState", "post_localSGD_hook"]

@@ -20,7 +20,7 @@ from ....futures import Future
 from ....ops.creation import randn
 from ....ops.random import Generator as RandomStream
 from ...buckets import GradBucket
-from ...group import joined
+from ...groups import joined
 from ...steps import Steps
 from .default_hooks import communicator_of, mean
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ....autograd.variable import Tensor, bump_version
 from ....backend import namespace
-from ...group import ProcessGroup, joined
+from ...groups import ProcessGroup, joined
 
 __all__ = ["ModelAverager", "PeriodicModelAverager", "average_parameters"]
 
