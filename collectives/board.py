@@ -45,7 +45,8 @@ class RankState:
     pid : int
     life : str
         ``"runs"``, ``"is stopped"`` (SIGSTOP or a debugger), ``"has ended"``, ``"has left"`` (closed its
-        communicator), ``"has failed"``, ``"cannot be reached"``, ``"is not known"``.
+        communicator), ``"has failed"``, ``"cannot be reached"``, ``"does not answer"``, ``"is gone"`` (both by
+        what its node's ranks do not say), ``"is not known"``.
     calls : int
         How many it has made.
     last : str
@@ -98,7 +99,7 @@ class RankState:
             parts.append("has left the job: its script is done or has closed the group")
         elif self.life != "runs":
             parts.append(self.life + (f" ({self.failure})" if self.failure else ""))
-        if self.life not in ("cannot be reached", "is not known"):
+        if self.life not in ("cannot be reached", "does not answer", "is gone", "is not known"):
             number = f", number {self.seq} of its group" if self.seq else ""
             parts.append(
                 f"last called {self.last}{number}, {self.ago:.1f} s ago" if self.last else "it has called nothing yet"

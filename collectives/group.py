@@ -244,7 +244,7 @@ class Group:
         missing = [
             state
             for state in states.values()
-            if state.life in ("cannot be reached", "has ended", "is stopped")
+            if state.life in ("cannot be reached", "does not answer", "is gone", "has ended", "is stopped")
             or (call.seq and state.groups is not None and state.groups.get(number, 0) < call.seq)
         ]
         said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {self.timeout:g} s). "

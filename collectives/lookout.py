@@ -69,7 +69,7 @@ class Lookout:
 
 
 def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret: bytes) -> dict[int, RankState]:
-    """The states of a node's ranks, from whichever of them answers; "cannot be reached" where none does.
+    """The states of a node's ranks, from whichever of them answers; where none does, what that says of each.
 
     Parameters
     ----------
@@ -80,14 +80,12 @@ def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret:
     secret : bytes
         The job's.
     """
-    places = [place for way in ways for place in way]
-    tried = ", ".join(sorted({address for address, _ in places}))
-    with ThreadPoolExecutor(max_workers=min(16, max(1, len(places)))) as pool:
-        told = list(pool.map(lambda place: _ask_one(place, secret), places))
+    asked = [(rank, place) for rank, way in zip(ranks, ways) for place in way]
+    with ThreadPoolExecutor(max_workers=min(16, max(1, len(asked)))) as pool:
+        told = list(pool.map(lambda one: _ask_one(one[1], secret), asked))
     answers = [answer for answer in told if isinstance(answer, list)]
     if not answers:
-        life, why = min((answer for answer in told if isinstance(answer, tuple)), default=("is not known", ""))
-        return {rank: RankState(rank, life=life, failure=f"{why} {tried}" if why else "") for rank in ranks}
+        return {rank: _without_answer(rank, asked, told) for rank in ranks}
     states = [RankState(**fields) for fields in answers[0]]
     # JSON's keys are texts.
     return {
@@ -95,13 +93,19 @@ def ask(ways: Sequence[Sequence[tuple[str, int]]], ranks: Sequence[int], secret:
     }
 
 
-# What may be said of ranks that give no answer, what is known most surely first by the order of the alphabet: `min` takes that.
-_NO_ANSWER = (
-    "does not answer",
-    "it is stopped, or calculates something that lets no other thread of its process run; asked at",
-)
-_NOBODY = "has ended", "nobody listens any more at"
+# What is said of a rank that gives no answer; what says most comes first.
+_SILENT = "does not answer", "its process is stopped, or calculates something that lets no other thread run; asked at"
+_GONE = "is gone", "nobody listens any more at"
 _UNREACHABLE = "cannot be reached", "no answer from"
+
+
+def _without_answer(rank: int, asked: Sequence[tuple[int, tuple[str, int]]], told: Sequence[object]) -> RankState:
+    mine = {place[0]: said for (one, place), said in zip(asked, told) if one == rank}
+    for life, why in (_SILENT, _GONE, _UNREACHABLE):
+        tried = sorted(address for address, said in mine.items() if said == (life, why))
+        if tried:
+            return RankState(rank, life=life, failure=f"{why} {', '.join(tried)}")
+    return RankState(rank)
 
 
 def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | tuple[str, str]:
@@ -109,8 +113,8 @@ def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | tuple[str, s
     try:
         connection = socket.create_connection(place, timeout=PATIENCE)
     except ConnectionRefusedError:
-        return _NOBODY
-    except OSError:  # this way does not lead there; another may
+        return _GONE
+    except OSError:
         return _UNREACHABLE
     with connection:
         try:
@@ -119,9 +123,11 @@ def _ask_one(place: tuple[str, int], secret: bytes) -> list[dict] | tuple[str, s
             answer = b""
             while more := connection.recv(1 << 16):
                 answer += more
-            return json.loads(answer) if answer else _NO_ANSWER
-        except (OSError, ValueError):  # the system has taken the connection, but nobody speaks
-            return _NO_ANSWER
+            return json.loads(answer) if answer else _GONE
+        except TimeoutError:  # the system has taken the connection, but nobody speaks
+            return _SILENT
+        except (OSError, ValueError):  # it ends just now
+            return _GONE
 
 
 def addresses_here() -> list[str]:

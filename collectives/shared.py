@@ -40,7 +40,7 @@ from .arrivals import (
     page_words,
 )  # fmt: skip
 from .reductions import Reduction, combine, is_half
-from .shared_blocks import Allocations, share_blocks
+from .shared_blocks import Allocations, Placed, share_blocks
 from .staging import Array
 from .transport import Counts, Transport
 from .work import Work
@@ -97,7 +97,7 @@ class SharedTransport(Transport):
         self._small: dict[Any, tuple[list[Any], int, bool]] = {}
         self._cards: dict[Any, int] = {}
         self._awaited = (ARRIVED, 0)
-        self._allocations = Allocations(base)
+        self._allocations = Allocations(base, BLOCK)
         self.watch: Callable[[float], None] | None = None
 
     # Operations ------------------------------------------------------------------------------------------------------
@@ -105,18 +105,22 @@ class SharedTransport(Transport):
     def all_reduce(self, array: Array, op: Reduction) -> Work:
         if array.nbytes <= SMALL:
             return self._small_all_reduce(array, op)
-        n = self._arrive(self._card("all_reduce", array, op), self._allocations.place(array))
-        return self._start("all_reduce", self._all_reduce(n, array.reshape(-1), op, range(self.size)), array)
+        placed = self._allocations.find(array)
+        if placed is not None:
+            return self._all_reduce_in_place(array, op, placed)
+        n = self._arrive(self._card("all_reduce", array, op))
+        return self._start("all_reduce", self._all_reduce(n, array.reshape(-1), op, None, None), array)
 
     def reduce(self, array: Array, root: int, op: Reduction) -> Work:
         n = self._arrive(self._card("reduce", array, op, root))
-        return self._start("reduce", self._all_reduce(n, array.reshape(-1), op, (root,)), array)
+        return self._start("reduce", self._all_reduce(n, array.reshape(-1), op, root), array)
 
     def reduce_scatter(self, array: Array, source: Array, op: Reduction, counts: Counts = None) -> Work:
         name = "reduce_scatter" if counts is None else "reduce_scatter with counts"
-        n = self._arrive(self._card(name, source, op), self._allocations.place(source))
-        parts = _parts(source, self.size, counts)
-        return self._start("reduce_scatter", self._reduce_scatter(n, array.reshape(-1), parts, op), array, source)
+        placed = self._allocations.find(source)
+        n = self._arrive(self._card(name, source, op), 0 if placed is None else placed.place)
+        steps = self._reduce_scatter(n, array.reshape(-1), source, _parts(source, self.size, counts), op, placed)
+        return self._start("reduce_scatter", steps, array, source)
 
     def broadcast(self, array: Array, root: int) -> Work:
         n = self._arrive(self._card("broadcast", array, None, root))
@@ -283,7 +287,7 @@ class SharedTransport(Transport):
         blocks = self._pages.others if ranks is None else [self._pages.blocks[rank] for rank in ranks]
         for block in blocks:
             while block[word] < value:
-                for _ in range(ASKS):
+                for _ in self._asks:
                     if block[word] >= value:
                         break
                 else:
@@ -423,12 +427,17 @@ class SharedTransport(Transport):
             known = self._small[key] = views, self._card("all_reduce", array, op), plain
         return known
 
-    def _all_reduce(self, n: int, flat: Array, op: Reduction, receivers: Sequence[int]) -> Steps:
-        """Three things in turn, for three steps at a time: give data, add up one's share of it, take the sums."""
+    def _all_reduce(self, n: int, flat: Array, op: Reduction, root: int | None, placed: Placed | None = None) -> Steps:
+        """To one rank, or to all where `root` is None.
+
+        Three things in turn, for three steps at a time: give data, add up one's share of it, take the sums.
+        """
         yield from self._all_here(n)
-        places = self._pages.places(n)
-        if places[0] and len(receivers) == self.size and all(place == places[0] for place in places):
-            yield from self._reduce_in_place(n, flat, op, places[0])
+        if placed is not None and self._all_at(n, placed):
+            yield from self._reduce_in_place(n, flat, op, placed)
+            return
+        if self.size == 2:
+            yield from self._all_reduce_of_two(flat, op, root)
             return
         size, rank, dtype = self.size, self.rank, flat.dtype
         itemsize = dtype.itemsize
@@ -436,7 +445,7 @@ class SharedTransport(Transport):
         share = -(-length // size)
         steps = -(-flat.size // length)
         first = self._take_steps(steps)
-        receives = rank in receivers
+        receives = root is None or rank == root
         for i in range(steps + 2):
             if i < steps:
                 part = flat[i * length : (i + 1) * length]
@@ -464,34 +473,99 @@ class SharedTransport(Transport):
                         flat[start + begin : start + end] = sums.view(dtype)
                 self._say(READ, step + 1)
 
-    def _reduce_in_place(self, n: int, flat: Array, op: Reduction, place: int) -> Steps:
-        """Arrays in shared memory: this rank's share of all of them is combined where it lies, and written to all."""
-        size, rank, dtype = self.size, self.rank, flat.dtype
-        arrays = self._allocations.arrays(place, flat, rank)
-        line = max(1, 64 // dtype.itemsize)
-        share = -(-flat.size // (size * line)) * line
-        begin, end = min(flat.size, rank * share), min(flat.size, (rank + 1) * share)
-        length = BLOCK // dtype.itemsize
-        scratch = np.empty(min(length, end - begin), dtype) if size > 2 else None
-        for start in range(begin, end, length):
-            parts = [a[start : min(end, start + length)] for a in arrays]
+    def _all_reduce_of_two(self, flat: Array, op: Reduction, root: int | None) -> Steps:
+        """Each adds the other's data to its own: as much comes from the other as in shares, and nothing is written twice."""
+        rank, dtype = self.rank, flat.dtype
+        length = SLOT // dtype.itemsize
+        steps = -(-flat.size // length)
+        first = self._take_steps(steps)
+        receives, gives = root in (None, rank), root != rank
+        for i in range(steps + 1):
+            if i < steps:
+                part = flat[i * length : (i + 1) * length]
+                if gives:
+                    yield from self._free(first + i)
+                    self._slot(rank, first + i)[: part.nbytes].view(dtype)[...] = part
+                self._say(POSTED, first + i + 1)
+            if i >= 1:
+                step = first + i - 1
+                if receives:
+                    part = flat[(i - 1) * length : i * length]
+                    yield from self._until(POSTED, step + 1)
+                    theirs = self._slot(1 - rank, step)[: part.nbytes].view(dtype)
+                    combine(op, (theirs, part) if rank else (part, theirs), part, 2)
+                self._say(READ, step + 1)
+
+    def _all_at(self, n: int, placed: Placed) -> bool:
+        """Whether the arrays of all ranks lie at one place of shared memory."""
+        return all(place == placed.place for place in self._pages.places(n))
+
+    def _all_reduce_in_place(self, array: Array, op: Reduction, placed: Placed) -> Work:
+        """Arrays in shared memory; done at once where the other ranks are there, without what carries on with it later."""
+        pages, card, place = self._pages, self._card("all_reduce", array, op), placed.place
+        if self._queue or pages.count % (CARDS // 2) == 0 or not self._lock.acquire(False):
+            n = self._arrive(card, place)
+            return self._start("all_reduce", self._all_reduce(n, array.reshape(-1), op, None, placed), array)
+        try:
+            n = pages.arrive(card, place)
+            flat = array.reshape(-1)
+            at = FIRST_CARD + n % CARDS * 2
+            for block in pages.others:
+                if block[ARRIVED] <= n:
+                    for _ in self._asks:
+                        if block[ARRIVED] > n:
+                            break
+                    else:
+                        return self._enqueue("all_reduce", self._all_reduce(n, flat, op, None, placed), array)
+                if block[at] != card:
+                    raise pages.mismatch(n)
+                if block[at + 1] != place:
+                    return self._enqueue("all_reduce", self._all_reduce(n, flat, op, None, placed), array)
+            if FENCES:
+                fence()
+            self._reduce_share(flat, op, placed)
+            self._say(REDUCED, n + 1)
+            if not n % 16:
+                pages.mine[CHECKED] = n + 1
+            for block in pages.others:
+                if block[REDUCED] <= n:
+                    for _ in self._asks:
+                        if block[REDUCED] > n:
+                            break
+                    else:
+                        return self._enqueue("all_reduce", self._until(REDUCED, n + 1), array)
+            if FENCES:
+                fence()
+            return DONE_AT_ONCE
+        finally:
+            self._lock.release()
+
+    def _reduce_in_place(self, n: int, flat: Array, op: Reduction, placed: Placed) -> Steps:
+        self._reduce_share(flat, op, placed)
+        self._say(REDUCED, n + 1)
+        yield from self._until(REDUCED, n + 1)
+
+    def _reduce_share(self, flat: Array, op: Reduction, placed: Placed) -> None:
+        """This rank's share of all ranks' arrays is combined where it lies, and written to all."""
+        size = self.size
+        scratch = np.empty(BLOCK // flat.dtype.itemsize, flat.dtype) if size > 2 and placed.pieces else None
+        for piece in placed.pieces:
+            parts = [flat[part] if type(part) is slice else part for part in piece]
             sums = parts[0] if scratch is None else scratch[: len(parts[0])]
             combine(op, parts, sums, size)
             for part in parts:
                 if part is not sums:
                     part[...] = sums
-        self._say(REDUCED, n + 1)
-        yield from self._until(REDUCED, n + 1)
 
-    def _reduce_scatter(self, n: int, array: Array, parts: list[Array], op: Reduction) -> Steps:
+    def _reduce_scatter(
+        self, n: int, array: Array, source: Array, parts: list[Array], op: Reduction, placed: Placed | None
+    ) -> Steps:
         yield from self._all_here(n)
-        places = self._pages.places(n)
         size, rank, dtype = self.size, self.rank, array.dtype
-        if places[0] and all(place == places[0] for place in places):
+        if placed is not None and self._all_at(n, placed):
             # The sources lie in shared memory: read this rank's part of all of them where it is.
             begin = sum(part.size for part in parts[:rank])
-            whole = sum(part.size for part in parts)
-            mine = [a[begin : begin + array.size] for a in self._allocations.arrays(places[0], whole, rank, dtype)]
+            mine = self._allocations.sources(placed, source, begin, array.size)
             length = BLOCK // dtype.itemsize
             for start in range(0, array.size, length):
                 combine(op, [a[start : start + length] for a in mine], array[start : start + length], size)

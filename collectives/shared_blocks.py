@@ -14,7 +14,7 @@ from .reductions import REDUCTIONS
 from .staging import Array
 from .transport import Transport
 
-__all__ = ["Allocations", "share_blocks"]
+__all__ = ["Allocations", "Placed", "share_blocks"]
 
 
 def share_blocks(base: Transport, nbytes: int) -> list[Shared]:
@@ -59,53 +59,101 @@ class _Allocation:
     users: Any  # weak reference to the array that all arrays in the block are views of
 
 
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """An array that lies in shared memory.
+
+    Attributes
+    ----------
+    place : int
+        The same number on all ranks for arrays at one place of one allocation.
+    pieces : list of list of ndarray
+        This rank's share of the array, in blocks: of each block the arrays of all ranks.
+    """
+
+    place: int
+    pieces: list[list[Array]]
+    array: Any  # weak reference
+
+
 class Allocations:
     """Memory that users have asked for, and where arrays lie in it.
 
     It is freed with its last user. A rank that still uses its own keeps those of the others mapped.
+
+    Parameters
+    ----------
+    base : Transport
+        Between the ranks of the node.
+    block : int
+        Bytes that are worked on at a time.
     """
 
-    def __init__(self, base: Transport):
+    def __init__(self, base: Transport, block: int):
         self._base = base
+        self._block = block
         self._count = 0
         self._by_base: dict[int, _Allocation] = {}
-        self._by_number: dict[int, int] = {}
+        self._placed: dict[int, Placed] = {}
 
     def allocate(self, nbytes: int) -> np.ndarray:
         """Bytes of this rank; called on all ranks with the same number."""
         blocks = share_blocks(self._base, nbytes)
         self._count += 1
-        number = self._count
         own = blocks[self._base.rank].bytes
         identity = id(own)
 
         def forget(_: object) -> None:
             self._by_base.pop(identity, None)
-            self._by_number.pop(number, None)
 
         others = [None if rank == self._base.rank else block.bytes for rank, block in enumerate(blocks)]
-        self._by_base[identity] = _Allocation(number, own.ctypes.data, others, weakref.ref(own, forget))
-        self._by_number[number] = identity
+        self._by_base[identity] = _Allocation(self._count, own.ctypes.data, others, weakref.ref(own, forget))
         return own[:nbytes]
 
-    def place(self, array: Array) -> int:
-        """Where an array lies: the same number on all ranks for arrays at one place of one allocation; 0 for elsewhere."""
+    def find(self, array: Array) -> Placed | None:
+        """Where an array lies; None for elsewhere. What was found once is remembered as long as the array lives."""
+        identity = id(array)
+        placed = self._placed.get(identity)
+        if placed is not None and placed.array() is array:
+            return placed
         allocation = self._by_base.get(id(array.base))
-        if allocation is None:
-            return 0
-        return allocation.number << 40 | array.__array_interface__["data"][0] - allocation.address + 1
+        if allocation is None or not array.flags.c_contiguous:
+            return None
+        offset = array.__array_interface__["data"][0] - allocation.address
+        placed = Placed(
+            allocation.number << 40 | offset + 1,
+            self._pieces(allocation, array, offset),
+            weakref.ref(array, lambda _: self._placed.pop(identity, None)),
+        )
+        self._placed[identity] = placed
+        return placed
 
-    def arrays(self, place: int, like: Array | int, rank: int, dtype: Any = None) -> list[Array]:
-        """The arrays of all ranks at a place: flat, as long as `like` (this rank's array, or a number of elements)."""
-        allocation = self._by_base[self._by_number[place >> 40]]
-        start = (place & (1 << 40) - 1) - 1
-        count = like if isinstance(like, int) else like.size
-        dtype = dtype or like.dtype  # type: ignore[union-attr]
-        own = allocation.users()
-        blocks = [own if q == rank else block for q, block in enumerate(allocation.blocks)]
-        return [block[start : start + count * dtype.itemsize].view(dtype) for block in blocks]
+    def _pieces(self, allocation: _Allocation, array: Array, offset: int) -> list[list[Array]]:
+        size, rank, dtype = self._base.size, self._base.rank, array.dtype
+        own = array.reshape(-1)
+        # Pieces hold no reference to this rank's memory but through the array itself, so that it can be freed.
+        arrays = [
+            None if block is None else block[offset : offset + array.nbytes].view(dtype) for block in allocation.blocks
+        ]
+        line = max(1, 64 // dtype.itemsize)
+        share = -(-own.size // (size * line)) * line
+        begin, end = min(own.size, rank * share), min(own.size, (rank + 1) * share)
+        length = max(1, self._block // dtype.itemsize)
+        spans = [slice(start, min(end, start + length)) for start in range(begin, end, length)]
+        return [[span if a is None else a[span] for a in arrays] for span in spans]
+
+    def sources(self, placed: Placed, array: Array, begin: int, count: int) -> list[Array]:
+        """Some elements of the arrays of all ranks at a place."""
+        allocation = self._by_base[id(array.base)]
+        start = (placed.place & (1 << 40) - 1) - 1 + begin * array.dtype.itemsize
+        stop = start + count * array.dtype.itemsize
+        flat = array.reshape(-1)
+        return [
+            flat[begin : begin + count] if block is None else block[start:stop].view(array.dtype)
+            for block in allocation.blocks
+        ]
 
     def clear(self) -> None:
         """Let go of the other ranks' memory."""
         self._by_base.clear()
-        self._by_number.clear()
+        self._placed.clear()

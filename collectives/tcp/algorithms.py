@@ -16,7 +16,7 @@ from itertools import accumulate
 import numpy as np
 
 from ..reductions import Reduction, is_half
-from .engine import Call, Steps
+from .calls import Call, Steps
 from .requests import Receive
 
 __all__ = [

@@ -151,7 +151,7 @@ class Connection:
             send.sent = end
             if end == len(send.view):
                 self.sends.pop(send.transfer, None)
-                self._engine.finished(send)
+                self._engine.delivery.finished(send)
             elif not send.call.finished and send.available > send.sent:
                 send.queued = True
                 self._data.append(send)
@@ -227,17 +227,17 @@ class Connection:
         self._missing -= count
         into = self._into
         if isinstance(into, Receive) and into.followers:
-            self._engine.pass_on(into)
+            self._engine.delivery.pass_on(into)
         if self._missing == 0:
             self._into = None
             self._payload_ends(into)
 
     def _payload_ends(self, into: Receive | Arrival | Place | None) -> None:
         if isinstance(into, Arrival):
-            self._engine.kept(into)
+            self._engine.delivery.kept(into)
         elif isinstance(into, Receive):
             if into.place.position == into.place.size:
-                self._engine.finished(into)
+                self._engine.delivery.finished(into)
         elif isinstance(into, Notice):
             self._engine.was_told_of_failure(into.group, into.number, into.text.decode(errors="replace"))
 
@@ -245,14 +245,14 @@ class Connection:
         kind, code, slot, transfer, arguments, group, number, length = header
         engine = self._engine
         if kind == Kind.MESSAGE:
-            self._into, self._missing = engine.message(self, code, arguments, slot, group, number, length), length
+            self._into, self._missing = engine.delivery.message(self, code, arguments, slot, group, number, length), length
             if length == 0:
                 into, self._into = self._into, None
                 self._payload_ends(into)
         elif kind == Kind.DATA:
             self._data_comes(transfer, length)
         elif kind == Kind.OFFER:
-            engine.offered(self, code, arguments, slot, group, number, length, transfer)
+            engine.delivery.offered(self, code, arguments, slot, group, number, length, transfer)
         elif kind == Kind.READY:
             send = self.sends.get(transfer)
             if send is not None:

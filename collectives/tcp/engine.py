@@ -1,8 +1,8 @@
 """Engine: everything that one process has under way over TCP, driven by whoever asks for any part of it.
 
 A call (an operation of a group, or one send or receive) is a generator that starts messages and yields those that it has to wait
-for. The engine reads and writes the sockets, finds out which message is for whom, and lets calls go on whose messages are
-done. It has no thread: everything happens in `progress`, which never waits.
+for. The engine reads and writes the sockets and lets calls go on whose messages are done. It has no thread: everything happens in
+`progress`, which whoever waits for anything calls again and again.
 """
 
 from __future__ import annotations
@@ -15,115 +15,28 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..errors import CollectiveMismatchError, CommunicationError
+from ..errors import CommunicationError
+from .calls import Call, Group, Request, Steps
 from .connection import Connection
-from .frames import CODES, OPERATIONS, SEND, Kind, pack
-from .mailboxes import Letters, Mailbox
-from .requests import Arrival, Combine, Combining, Discarding, Filling, Place, Receive, Send, bytes_of
+from .delivery import Delivery
+from .frames import Kind, pack
+from .requests import Receive, Send
 
 if TYPE_CHECKING:
     import socket
 
-__all__ = ["SHORT", "Call", "Engine", "Group", "Steps"]
+__all__ = ["Engine"]
 
-SHORT = 1 << 17
-"""Bytes up to which a message is sent without asking: keeping it costs the receiver less than an answer."""
 AT_ONCE = 0.01
 """Seconds that one `progress` takes at most, however much comes."""
-
-PATIENT = 100
+PATIENCE = 100
 """Questions in a row, shortly after one another and all in vain, after which whoever asks is taken to wait."""
 SHORTLY = 0.001
 PAUSE = 0.001
 """Seconds that such a question waits for a socket: the system wakes the process at once, where yielding would not."""
-
-Request = Send | Receive
-Steps = Generator[Iterable[Request], None, None]
-"""An algorithm: yields the messages that have to be done before it goes on."""
-
-
-class Group:
-    """Ranks that call together.
-
-    Attributes
-    ----------
-    id : int
-        The same on all of them, and of no other group of theirs.
-    members : sequence of int
-        Their ranks in the job.
-    rank : int
-        This one's place among them.
-    calls : int
-        How many collectives have been called.
-    """
-
-    def __init__(self, id: int, members: Sequence[int], rank: int) -> None:
-        self.id, self.members, self.rank = id, tuple(members), rank
-        self.size = len(self.members)
-        self.place_of = {member: place for place, member in enumerate(self.members)}
-        self.calls = 0
-        self.come: dict[int, int] = {}
-        """How many collectives each other rank of the job is known to have called."""
-
-
-class Call:
-    """An operation under way, seen by its algorithm: ranks are the group's, messages are arrays.
-
-    Attributes
-    ----------
-    operation : str
-        Its name.
-    number : int
-        Which of the group's collectives it is; the tag of a send or a receive.
-    finished : bool
-        Whether it is done or has failed.
-    error : Exception or None
-        Why it has failed.
-    """
-
-    def __init__(self, engine: Engine, group: Group, operation: str, number: int, arguments: int = 0) -> None:
-        self.engine, self.group, self.operation, self.number = engine, group, operation, number
-        self.rank, self.size = group.rank, group.size
-        self.code, self.arguments = CODES[operation], arguments
-        self.finished = False
-        self.error: Exception | None = None
-        self.waits_for: list[Request] = []
-        self.open = 0
-        """How many of those are not done."""
-        self.started: list[Request] = []
-        """Everything that was begun and was not done when it began."""
-        self.steps: Steps | None = None
-
-    @property
-    def collective(self) -> bool:
-        """Whether all ranks of the group call it."""
-        return self.code < SEND
-
-    def header(self, kind: Kind, slot: int, length: int, transfer: int = 0) -> bytes:
-        """The header of one of its messages."""
-        return pack(
-            kind, code=self.code, slot=slot, transfer=transfer, arguments=self.arguments, group=self.group.id, number=self.number,
-            length=length,
-        )  # fmt: skip
-
-    def send(self, rank: int, array: np.ndarray, slot: int = 0, origin: Receive | None = None) -> Send:
-        """Start to send an array; with `origin`, what is received into it as it comes."""
-        return self.engine.send(self, self.group.members[rank], bytes_of(array), slot, origin)
-
-    def receive(self, rank: int | None, array: np.ndarray, slot: int = 0) -> Receive:
-        """Expect a message that overwrites an array."""
-        source = None if rank is None else self.group.members[rank]
-        return self.engine.receive(Receive(self, source, self.number, slot, Filling(bytes_of(array))))
-
-    def receive_and_combine(self, rank: int, count: int, dtype: np.dtype, combine: Combine, slot: int = 0) -> Receive:
-        """Expect a message of so many elements, with which `combine` is called block by block."""
-        place = Combining(count, dtype, combine)
-        return self.engine.receive(Receive(self, self.group.members[rank], self.number, slot, place))
 
 
 class Engine:
@@ -157,9 +70,8 @@ class Engine:
         """The sends and receives under way."""
         self.groups: weakref.WeakValueDictionary[int, Group] = weakref.WeakValueDictionary()
         self.groups_made = 0
-        self._mailboxes: dict[tuple[int, int], Mailbox] = {}
-        self._letters: dict[tuple[int, int], Letters] = {}
-        self._ready: deque[Call] = deque()
+        self.delivery = Delivery(self)
+        self.ready: deque[Call] = deque()
         self._in_vain = 0
         self._asked = 0.0
         self._release = weakref.finalize(self, _close_sockets, self.selector, [peer.socket for peer in self.peers.values()])
@@ -176,13 +88,13 @@ class Engine:
             if call.collective:
                 key = (call.group.id, call.number)
                 self.calls[key] = call
-                mailbox = self._mailbox(key)
+                mailbox = self.delivery.mailbox(key)
                 mailbox.code = call.code
                 if mailbox.failure:
                     self.fail(call, CommunicationError(f"{call.operation}: {mailbox.failure}"), tell=False)
                     return
                 for arrival in mailbox.arrived():
-                    if self._differs(call, arrival.peer, arrival.code, arrival.arguments):
+                    if self.delivery.differs(call, arrival.peer, arrival.code, arrival.arguments):
                         return
             else:
                 self.messages.add(call)
@@ -198,8 +110,8 @@ class Engine:
         if now - self._asked > SHORTLY + PAUSE:
             self._in_vain = 0
         while not self.closed:
-            while self._ready:
-                self._go_on(self._ready.popleft())
+            while self.ready:
+                self._go_on(self.ready.popleft())
             if call is not None and call.finished:
                 self._in_vain = 0
                 return
@@ -216,8 +128,8 @@ class Engine:
                 if event & selectors.EVENT_READ and not connection.lost:
                     connection.read()
             if time.monotonic() > until:
-                while self._ready:
-                    self._go_on(self._ready.popleft())
+                while self.ready:
+                    self._go_on(self.ready.popleft())
                 return
 
     def poll(self, call: Call) -> bool:
@@ -258,16 +170,16 @@ class Engine:
         self._ends(call)
         for request in call.started:
             if not request.done:
-                self._abandon(request)
+                self.delivery.abandon(request)
         key = (call.group.id, call.number)
         if not call.collective:
             for request in call.started:
-                if isinstance(request, Receive) and key in self._letters:
-                    self._letters[key].withdraw(request)
+                if isinstance(request, Receive):
+                    self.delivery.withdraw(request)
             return
-        self._mailbox(key).fail(str(error))
-        for arrival in self._mailbox(key).arrived():
-            self._discard(arrival)
+        self.delivery.mailbox(key).fail(str(error))
+        for arrival in self.delivery.mailbox(key).arrived():
+            self.delivery.discard(arrival)
         if tell:
             text = memoryview(str(error).encode())
             header = pack(Kind.FAILED, group=key[0], number=key[1], length=len(text))
@@ -278,9 +190,8 @@ class Engine:
     def cancel(self, call: Call) -> None:
         """Give up a receive that no message has come for."""
         with self.lock:
-            letters = self._letters.get((call.group.id, call.number))
             for request in call.started:
-                if isinstance(request, Receive) and letters is not None and letters.withdraw(request):
+                if isinstance(request, Receive) and self.delivery.withdraw(request):
                     self.fail(
                         call,
                         CommunicationError(
@@ -320,226 +231,16 @@ class Engine:
             key = (call.group.id, call.number)
             self.calls.pop(key, None)
             if call.error is None:
-                self._mailboxes.pop(key, None)
+                self.delivery.forget(call)
         else:
             self.messages.discard(call)
 
-    # Messages --------------------------------------------------------------------------------------------------------
-
-    def send(self, call: Call, peer: int, view: memoryview, slot: int, origin: Receive | None) -> Send:
-        """Start a message."""
-        send = Send(call, peer, view, origin)
-        if peer == self.rank:
-            self._send_to_self(send)
-            return send
-        connection = self.peers[peer]
-        if connection.lost:
-            raise self._lost(connection, call)
-        call.started.append(send)
-        if len(view) <= SHORT and origin is None:
-            connection.tell(call.header(Kind.MESSAGE, slot, len(view)), view, send)
-        else:
-            connection.offer(send, slot)
-            if origin is not None:
-                origin.followers.append(send)
-        return send
-
-    def _send_to_self(self, send: Send) -> None:
-        call = send.call
-        letters = self._letters.setdefault((call.group.id, call.number), Letters())
-        receive = letters.match(self.rank)
-        if receive is None:
-            arrival = Arrival(self.rank, SEND, 0, 0, len(send.view), None)
-            arrival.place.write(send.view)
-            letters.keep(arrival)
-        elif self._fits(receive, self.rank, len(send.view)):
-            receive.peer = self.rank
-            receive.place.write(send.view)
-            self.finished(receive)
-        self.finished(send)
-
-    def receive(self, receive: Receive) -> Receive:
-        """Expect a message: it may be here already."""
-        call = receive.call
-        key = (call.group.id, call.number)
-        call.started.append(receive)
-        if call.collective:
-            mailbox = self._mailbox(key)
-            arrival = mailbox.take(receive.slot, receive.source)
-            if arrival is None:
-                mailbox.expect(receive)
-        else:
-            letters = self._letters.setdefault(key, Letters())
-            arrival = letters.take(receive.source)
-            if arrival is None:
-                letters.expect(receive)
-        if arrival is not None:
-            self._meet(receive, arrival)
-        elif (lost := self._nobody_left(receive)) is not None:
-            if not call.collective:
-                self._letters[key].withdraw(receive)
-            raise self._lost(lost, call)
-        return receive
-
-    def message(
-        self, connection: Connection, code: int, arguments: int, slot: int, group: int, number: int, size: int
-    ) -> Receive | Arrival | Place:
-        """A short message begins to arrive: where it goes."""
-        receive, failed = self._find(connection, code, arguments, slot, group, number)
-        if failed:
-            return Discarding(size)
-        if receive is None:
-            arrival = Arrival(connection.rank, code, arguments, slot, size, None)
-            self._keep(arrival, group, number)
-            return arrival
-        if not self._fits(receive, connection.rank, size):
-            return Discarding(size)
-        receive.peer = connection.rank
-        return receive
-
-    def offered(
-        self, connection: Connection, code: int, arguments: int, slot: int, group: int, number: int, size: int, transfer: int
-    ) -> None:
-        """A long message is offered."""
-        receive, failed = self._find(connection, code, arguments, slot, group, number)
-        if receive is None and not failed:
-            self._keep(Arrival(connection.rank, code, arguments, slot, size, transfer), group, number)
-        elif failed or receive is None or not self._fits(receive, connection.rank, size):
-            connection.accept(transfer, Discarding(size))
-        else:
-            receive.peer = connection.rank
-            connection.accept(transfer, receive)
-
-    def kept(self, arrival: Arrival) -> None:
-        """A short message that came before it was expected is here."""
-        receive = arrival.receive
-        if receive is not None and not receive.call.finished:
-            receive.place.write(arrival.kept)
-            self.finished(receive)
-
-    def finished(self, request: Request) -> None:
-        """A message has been written, or has come."""
-        request.done = True
-        if isinstance(request, Receive) and request.followers:
-            self.pass_on(request)
-        call = request.call
-        if not call.finished and request in call.waits_for:
-            call.open -= 1
-            if not call.open:
-                self._ready.append(call)
-
-    def pass_on(self, receive: Receive) -> None:
-        """Send on what has come of a message."""
-        for send in receive.followers:
-            if not send.call.finished:
-                self.peers[send.peer].stream(send)
-
-    def _find(
-        self, connection: Connection, code: int, arguments: int, slot: int, group: int, number: int
-    ) -> tuple[Receive | None, bool]:
-        """Who expects a message, and whether its call has failed already."""
-        if code == SEND:
-            letters = self._letters.get((group, number))
-            return (None if letters is None else letters.match(connection.rank)), False
-        known = self.groups.get(group)
-        if known is not None:
-            known.come[connection.rank] = max(known.come.get(connection.rank, 0), number)
-        mailbox = self._mailbox((group, number))
-        if mailbox.failure:
-            return None, True
-        call = self.calls.get((group, number))
-        if call is not None and self._differs(call, connection.rank, code, arguments):
-            return None, True
-        return mailbox.match(slot, connection.rank), False
-
-    def _keep(self, arrival: Arrival, group: int, number: int) -> None:
-        if arrival.code == SEND:
-            self._letters.setdefault((group, number), Letters()).keep(arrival)
-        else:
-            self._mailbox((group, number)).keep(arrival)
-
-    def _meet(self, receive: Receive, arrival: Arrival) -> None:
-        """A message that is expected has come or been offered before."""
-        if not self._fits(receive, arrival.peer, arrival.size):
-            self._discard(arrival)
-            return
-        receive.peer = arrival.peer
-        if arrival.transfer is not None:
-            if self.peers[arrival.peer].lost:
-                raise self._lost(self.peers[arrival.peer], receive.call)
-            self.peers[arrival.peer].accept(arrival.transfer, receive)
-        elif arrival.complete:
-            receive.place.write(arrival.kept)
-            self.finished(receive)
-        else:
-            arrival.receive = receive
-
-    def _discard(self, arrival: Arrival) -> None:
-        if arrival.transfer is not None and not self.peers[arrival.peer].lost:
-            self.peers[arrival.peer].accept(arrival.transfer, Discarding(arrival.size))
-
-    def _abandon(self, request: Request) -> None:
-        """A failed call's message: its array is the caller's again, what still comes goes nowhere."""
-        if isinstance(request, Send):
-            self.peers[request.peer].withdraw(request)
-            return
-        rest = Discarding(request.place.size)
-        rest.position = request.place.position
-        request.place = rest
-        request.followers = []
-
-    def _mailbox(self, key: tuple[int, int]) -> Mailbox:
-        mailbox = self._mailboxes.get(key)
-        if mailbox is None:
-            mailbox = self._mailboxes[key] = Mailbox()
-        return mailbox
-
     # What goes wrong -------------------------------------------------------------------------------------------------
 
-    def _fits(self, receive: Receive, peer: int, size: int) -> bool:
-        if size == receive.place.size:
-            return True
-        call = receive.call
-        place = call.group.place_of[peer]
-        if call.collective:
-            self.fail(
-                call,
-                CollectiveMismatchError(
-                    f"{call.operation}: rank {call.rank} expects {receive.place.size} bytes from rank {place}, which sends {size}: "
-                    "the ranks' arrays differ"
-                ),
-            )
-        else:
-            self.fail(
-                call,
-                CommunicationError(
-                    f"recv: rank {call.rank} of {call.size} expects {receive.place.size} bytes with tag {call.number}, "
-                    f"got {size} from rank {place}"
-                ),
-            )
-        return False
-
-    def _differs(self, call: Call, peer: int, code: int, arguments: int) -> bool:
-        """Whether another rank has called something else; then the call fails."""
-        if code == call.code and arguments == call.arguments:
-            return False
-        place = call.group.place_of[peer]
-        other = OPERATIONS[code] if code < len(OPERATIONS) else f"operation {code}"
-        if code == call.code:
-            other = "it with another size, reduction, root or counts"
-        self.fail(
-            call,
-            CollectiveMismatchError(
-                f"{call.operation}: rank {call.rank} calls {call.operation} where rank {place} calls {other} "
-                f"(collective {call.number} of their group)"
-            ),
-        )
-        return True
-
-    def _lost(self, connection: Connection, call: Call) -> CommunicationError:
+    def lost(self, connection: Connection, call: Call) -> CommunicationError:
         return CommunicationError(f"{connection!r} {connection.lost} while rank {self.rank} waits in {call.operation}")
 
-    def _nobody_left(self, receive: Receive) -> Connection | None:
+    def nobody_left(self, receive: Receive) -> Connection | None:
         """The connection without which a message cannot come."""
         if receive.source is not None:
             connection = self.peers.get(receive.source)
@@ -559,14 +260,14 @@ class Engine:
         connection.socket.close()
         for call in [*self.calls.values(), *self.messages]:
             if any(not request.done and self._needs(request, connection) for request in call.started):
-                self.fail(call, self._lost(connection, call))
+                self.fail(call, self.lost(connection, call))
 
     def _needs(self, request: Request, connection: Connection) -> bool:
         if isinstance(request, Send):
             return request.peer == connection.rank
         if request.peer is not None:
             return request.peer == connection.rank
-        return self._nobody_left(request) is connection
+        return self.nobody_left(request) is connection
 
     def was_told_of_failure(self, group: int, number: int, text: str) -> None:
         """Another rank's call has failed: ours of the same number cannot succeed."""
@@ -576,7 +277,7 @@ class Engine:
             return
         known = self.groups.get(group)
         if known is None or known.calls < number:
-            self._mailbox((group, number)).fail(text)
+            self.delivery.mailbox((group, number)).fail(text)
 
     def aborted(self, connection: Connection, code: int) -> None:
         """Another rank ends the job: this process ends with it."""

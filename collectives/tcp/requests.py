@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from .engine import Call
+    from .calls import Call
 
 __all__ = ["Arrival", "Combine", "Combining", "Discarding", "Filling", "Notice", "Place", "Receive", "Send", "bytes_of"]
 

@@ -12,7 +12,8 @@ from ..store import Store
 from ..transport import Counts, Transport
 from ..work import Work
 from . import algorithms
-from .engine import Call, Engine, Group, Steps
+from .calls import Call, Group, Steps
+from .engine import Engine
 from .mesh import meet
 
 __all__ = ["TCPTransport"]
