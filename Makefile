@@ -34,7 +34,7 @@ lint: $(MPICH)/.test
 single: $(MPICH)/.test $(OPENMPI)/.test
 	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
 	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher \
-	  tests/slurm tests/examples tests/faults
+	  tests/slurm tests/faults
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
 	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4 3 8; do \

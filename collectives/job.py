@@ -27,7 +27,7 @@ from .lookout import SECRET_BYTES, Lookout, addresses_here, ask
 from .memory import node_identity
 from .shared_blocks import share_blocks
 from .transport import Transport
-from .work import drain
+from .work import drain, set_scarce
 
 __all__ = ["DEFAULT_TIMEOUT", "Job", "Settings"]
 
@@ -126,14 +126,16 @@ class Job:
             self.board.listen()
 
     def _meet(self, base: Transport, directory: str) -> None:
-        told = exchange(base, (node_identity(), socket.gethostname(), directory or _record_name()))
-        names = list(dict.fromkeys(identity for identity, _, _ in told))
-        self.node_of = [names.index(identity) for identity, _, _ in told]
-        self.hosts = [host for _, host, _ in told]
+        cores = sorted(os.sched_getaffinity(0))
+        told = exchange(base, (node_identity(), socket.gethostname(), directory or _record_name(), cores))
+        names = list(dict.fromkeys(identity for identity, *_ in told))
+        self.node_of = [names.index(identity) for identity, *_ in told]
+        self.hosts = [host for _, host, *_ in told]
         self.recorder = FlightRecorder(self.rank, self.size, directory or told[0][2])
         node = base.split(self.node_of[self.rank], self.rank)
         assert node is not None
         mine = [rank for rank in range(self.size) if self.node_of[rank] == self.node_of[self.rank]]
+        set_scarce(len(mine) > len(set().union(*(told[rank][3] for rank in mine))))
         try:
             self.board = Board(self.rank, dict(zip(mine, share_blocks(node, PAGE))))
             self.recorder.noted = self.board.calls
@@ -231,9 +233,15 @@ def remember(job: Job) -> None:
             print_exception(kind, error, trace)
 
         def in_thread(args: Any) -> None:
-            if args.exc_type is not SystemExit:
+            fatal = args.exc_type is not SystemExit and os.getpid() == _process and any(job.size > 1 for job in _current)
+            if fatal:
                 announce_failure(args.exc_value)
             print_thread_exception(args)
+            if fatal:
+                # Its main thread would go on in a job that has failed. (Where there is MPI, it has ended the job by now.)
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(1)
 
         sys.excepthook, threading.excepthook = in_program, in_thread
 

@@ -43,7 +43,7 @@ from .reductions import Reduction, combine, is_half
 from .shared_blocks import Allocations, Placed, share_blocks
 from .staging import Array
 from .transport import Counts, Transport
-from .work import Work
+from .work import Work, cores_are_scarce
 
 __all__ = ["SharedTransport"]
 
@@ -54,13 +54,14 @@ SMALL = 16 * 1024
 """Bytes up to which every rank adds up all arrays by itself, which is one step instead of two."""
 BLOCK = 128 * 1024
 """Bytes that are reduced at a time where arrays are in shared memory."""
-ASKS = 50
-"""Looks at another rank's word before the caller is asked to come again."""
-SMALL_ASKS = 400
-"""The same for a small all-reduce, where each rank has a core; it is about as long as going on with it later takes."""
+ASKS = 400
+"""Looks at another rank's word before the caller is asked to come again, which takes about as long; one where ranks share cores."""
 
 DONE_AT_ONCE = Work("all_reduce")
 """What a small all-reduce returns that needs nothing more; one for all of them."""
+
+TURNS = 20
+"""Times that a small all-reduce gives its core away, where ranks share cores, before it is carried on with later."""
 
 Steps = Generator[None, None, None]
 
@@ -89,7 +90,8 @@ class SharedTransport(Transport):
         blocks = share_blocks(base, PAGE + 2 * SLOTS * SLOT)
         self._pages = Pages(base.rank, [page_words(block) for block in blocks])
         self._data = [block.bytes[PAGE:] for block in blocks]
-        self._asks = range(SMALL_ASKS if base.size <= len(os.sched_getaffinity(0)) else ASKS)
+        self._gives_way = cores_are_scarce()
+        self._asks = range(1 if cores_are_scarce() else ASKS)
         self._step = 0
         self._read_by_all = 0
         self._queue: deque[_Entry] = deque()
@@ -357,7 +359,8 @@ class SharedTransport(Transport):
                         if block[POSTED] > step:
                             break
                     else:
-                        return self._small_later(array, op, (n, step))
+                        if not self._gives_way or not _given_way(block, step):
+                            return self._small_later(array, op, (n, step))
                 if block[at] != card:
                     # As any work fails, so that the group hears of it.
                     steps = self._small_steps(n, step, array, op)
@@ -396,7 +399,7 @@ class SharedTransport(Transport):
         at = FIRST_CARD + n % CARDS * 2
         for block in pages.others:
             while block[POSTED] <= step:
-                for _ in range(ASKS):
+                for _ in self._asks:
                     if block[POSTED] > step:
                         break
                 else:
@@ -690,6 +693,15 @@ class SharedTransport(Transport):
             part = whole[i * width : (i + 1) * width]
             if q != self.rank and part.size:
                 slot[q * width : q * width + part.size] = part
+
+
+def _given_way(block: Any, step: int) -> bool:
+    """Give the core away a few times, so that a rank which shares it can put its data there; whether it has."""
+    for _ in range(TURNS):
+        os.sched_yield()
+        if block[POSTED] > step:
+            return True
+    return False
 
 
 class _Entry:

@@ -18,16 +18,30 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Work", "completed", "drain", "pending", "progress", "retain", "sweep"]
+__all__ = ["Work", "completed", "cores_are_scarce", "drain", "pending", "progress", "retain", "set_scarce", "sweep"]
 
 SPINS = 60
-"""Questions in a row before the processor is given away for the first time."""
+"""Questions in a row before the processor is given away for the first time, where every rank of the node has a core."""
 YIELDS = 2000
 """Times that the processor is given away before sleeping begins."""
 LONGEST_PAUSE = 5e-4
 """Seconds of sleep between two questions at most."""
 LOOK_AROUND = 0.05
 """Seconds between two looks at the clock and at the other ranks."""
+
+
+_spins = SPINS
+
+
+def set_scarce(scarce: bool) -> None:
+    """Say whether this process's ranks have fewer cores than they are: then a rank gives its core away at once."""
+    global _spins
+    _spins = 1 if scarce else SPINS
+
+
+def cores_are_scarce() -> bool:
+    """What was said last."""
+    return _spins == 1
 
 
 class Work:
@@ -211,7 +225,7 @@ class Work:
 
     def _wait(self, timeout: float | None) -> None:
         test = self.test
-        for _ in range(SPINS):
+        for _ in range(_spins):
             if test():
                 return
         began = time.monotonic()

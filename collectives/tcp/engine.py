@@ -115,7 +115,7 @@ class Engine:
             if call is not None and call.finished:
                 self._in_vain = 0
                 return
-            events = self.selector.select(0 if self._in_vain < PATIENT else PAUSE)
+            events = self.selector.select(0 if self._in_vain < PATIENCE else PAUSE)
             if not events:
                 self._in_vain += 1
                 self._asked = time.monotonic()
