@@ -20,7 +20,7 @@ from collectives.reductions import REDUCTIONS
 from collectives.store import TCPStore
 from collectives.tcp import TCPTransport, rendezvous
 from collectives.tcp.algorithms import LONG
-from collectives.tcp.engine import SHORT
+from collectives.tcp.calls import SHORT
 from collectives.work import Work
 
 BOOL, HALF = [np.bool_], [np.float16, ml_dtypes.bfloat16]

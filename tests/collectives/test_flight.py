@@ -173,10 +173,10 @@ def test_the_lookout_tells_those_who_know_the_secret() -> None:
     assert states[5].last == "all_reduce sum of float32 in world" and list(states[5].groups.values()) == [9]  # type: ignore[union-attr]
     assert states[6].rank == 6
     stranger = ask(ways, [5, 6], secrets.token_bytes(SECRET_BYTES))
-    assert {(state.life, state.last) for state in stranger.values()} == {("does not answer", "")}
+    assert {(state.life, state.last) for state in stranger.values()} == {("is gone", "")}
     lookout.close()
     gone = ask(ways, [5, 6], secret)
-    assert gone[5].life == "has ended" and "127.0.0.1" in gone[5].failure
+    assert gone[5].text("n2") == "rank 5 (on n2): is gone (nobody listens any more at 127.0.0.1)"
 
 
 def test_addresses_are_those_of_this_network_namespace() -> None:
