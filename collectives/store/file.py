@@ -156,17 +156,8 @@ class _Log:
     @contextmanager
     def locked(self) -> Iterator[Table]:
         """Hold the lock of the file, having read what others wrote."""
+        file, status = self._open()
         try:
-            # Opened anew each time: locks belong to an opening, and threads and forked processes must not share one.
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"FileStore: cannot open {self.path}: {error.strerror}") from error
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError as error:
-                raise StoreError(f"FileStore: cannot lock {self.path}: {error.strerror}") from error
-            status = os.fstat(file)
             if (status.st_dev, status.st_ino) != self._identity:
                 self.table, self.left, self._read_to = Table(), 0, 0
                 self._identity = (status.st_dev, status.st_ino)
@@ -175,6 +166,24 @@ class _Log:
             yield self.table
         finally:
             os.close(file)
+
+    def _open(self) -> tuple[int, os.stat_result]:
+        """The file, locked, and what the system says of it."""
+        while True:
+            try:
+                # Opened anew each time: locks belong to an opening, and threads and forked processes must not share one.
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            except OSError as error:
+                raise StoreError(f"FileStore: cannot open {self.path}: {error.strerror}") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                status = os.fstat(file)
+            except OSError as error:
+                os.close(file)
+                raise StoreError(f"FileStore: cannot lock {self.path}: {error.strerror}") from error
+            if status.st_nlink:
+                return file, status
+            os.close(file)  # the last of its ranks has removed it in between
 
     def write(self, kind: int, key: str, value: bytes) -> None:
         """Append a record; the lock is held."""

@@ -62,6 +62,9 @@ class StoreServer:
         self._wake.send(b"x")
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        # Not by the thread, which may notice before it is woken.
+        self._wake.close()
+        self._woken.close()
 
     def _run(self) -> None:
         try:
@@ -74,9 +77,9 @@ class StoreServer:
                 self._look_at_the_clock()
         finally:
             for key in list(self._selector.get_map().values()):
-                key.fileobj.close()  # type: ignore[union-attr]
+                if key.data is not None:
+                    key.data.connection.close()
             self._listener.close()
-            self._wake.close()
             self._selector.close()
 
     # Time ------------------------------------------------------------------------------------------------------------

@@ -181,7 +181,7 @@ PROCESS = """
 import sys
 from collectives.store import FileStore, TCPStore
 kind, where, rank = sys.argv[1:]
-store = FileStore(where, 4, 30) if kind == "file" else TCPStore("127.0.0.1", int(where), 5, timeout=30)
+store = FileStore(where, 5, 30) if kind == "file" else TCPStore("127.0.0.1", int(where), 5, timeout=30)
 for _ in range(50):
     store.add("n", 1)
     store.append("log", rank)
@@ -194,15 +194,23 @@ store.close()
 @pytest.mark.parametrize("kind", ["file", "tcp"])
 def test_processes(kind: str, master: TCPStore, tmp_path: Path, clean_environment: dict[str, str]) -> None:
     where = str(tmp_path / "store") if kind == "file" else str(master.port)
-    mine: Store = FileStore(where, timeout=30) if kind == "file" else master
+    mine: Store = FileStore(where, 5, timeout=30) if kind == "file" else master
     processes = [
         subprocess.Popen([sys.executable, "-c", PROCESS, kind, where, str(rank)], env=clean_environment) for rank in range(4)
     ]
-    assert mine.multi_get([f"done/{rank}" for rank in range(4)]) == [str(rank).encode() * 1000 for rank in range(4)]
-    assert mine.get("n") == b"200"
-    assert sorted(mine.get("log")) == sorted(b"0123" * 50)
-    assert [process.wait(timeout=60) for process in processes] == [0] * 4
-    assert os.path.exists(where) is False  # the file is removed by the last of the four; the port is no path
+    try:
+        assert mine.multi_get([f"done/{rank}" for rank in range(4)]) == [str(rank).encode() * 1000 for rank in range(4)]
+        assert mine.get("n") == b"200"
+        assert sorted(mine.get("log")) == sorted(b"0123" * 50)
+        assert [process.wait(timeout=60) for process in processes] == [0] * 4
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    if isinstance(mine, FileStore):
+        assert os.path.exists(where)
+        mine.close()
+        assert not os.path.exists(where)
 
 
 def test_a_forked_process_has_a_store_of_its_own(store: Store) -> None:
