@@ -291,10 +291,10 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(self.status)
         # A script that failed by itself did so before; one that MPI ended was as good as dead when its guard was.
         ended = (self.told and self.orphaned) or self.ended
-        failure = self.directory.failure(self.place.rank)
+        failure, ending = self.directory.failure(self.place.rank), self.directory.ending_since()
         if failure is not None:
             ended = failure[0]
-            if code == -signal.SIGTERM and self.directory.ending():  # on its way out, because of another rank's end
+            if code == -signal.SIGTERM and ending is not None:  # on its way out, because of another rank's end
                 code = failure[1]
         lines = b"".join(self.words).decode(errors="replace").splitlines()
         return record.End(
@@ -308,6 +308,8 @@ class Supervisor:
             told=self.told,
             supervisor=False,
             words=lines[-WORDS:],
+            follows=failure is not None and failure[2],
+            asked=ending is not None and ended > ending,
         )
 
     def _hold(self) -> bool:

@@ -1,7 +1,7 @@
 """What the ranks of a job write down, and what they are told: the files of the job's private run directory.
 
     rank-3.start.json    the rank has a script running: where, which process
-    rank-3.failed        when its script failed (seconds since the epoch) and its exit code, if that was before its end
+    rank-3.failed        when its script failed (seconds since the epoch), its exit code, whether because of another rank
     rank-3.end.json      how it ended
     rank-3.notice        what the user should hear of it meanwhile: a log that cannot be written
     over                 ranks that have failed need not wait for their end any more
@@ -44,6 +44,8 @@ class End(NamedTuple):
     supervisor: bool  # it is the supervisor that ended, and took the script with it
     words: list[str]  # the last lines of its stderr
     lost: str | None = None  # its host has gone with it, and this is all that is known
+    follows: bool = False  # it says that it failed because of another rank
+    asked: bool = False  # `dlaunch` was ending the job already
 
     @property
     def failed(self) -> bool:
@@ -102,11 +104,11 @@ class RunDirectory:
                 self._ends[fields["rank"]] = End(**fields)
         return self._starts, self._ends
 
-    def failure(self, rank: int) -> tuple[float, int] | None:
-        """When a rank's script failed and with which exit code it was going to end, if it could say so itself."""
+    def failure(self, rank: int) -> tuple[float, int, bool] | None:
+        """When a rank's script failed, its exit code, and whether because of another rank, if it could say so itself."""
         try:
-            time, code = (self.path / f"rank-{rank}.failed").read_text().split()
-            return float(time), int(code)
+            time, code, follows = (self.path / f"rank-{rank}.failed").read_text().split()
+            return float(time), int(code), follows == "1"
         except (FileNotFoundError, ValueError):  # the latter if it was killed while it wrote
             return None
 
@@ -129,6 +131,15 @@ class RunDirectory:
     def lets_go(self) -> bool:
         """Whether that has been noted."""
         return (self.path / "over").exists()
+
+    def ending_since(self) -> float | None:
+        """When `dlaunch` began to end the job (seconds since the epoch); None as long as it does not."""
+        if not any(number in (*ENDING_SIGNALS, signal.SIGKILL) for number in self.passed_on()):
+            return None
+        try:
+            return (self.path / "signals").stat().st_mtime
+        except FileNotFoundError:
+            return None
 
     def ending(self) -> bool:
         """Whether `dlaunch` is ending the job."""

@@ -34,9 +34,13 @@ class Outcome(NamedTuple):
 
     @property
     def first_failure(self) -> End | None:
-        """The rank that failed first, by the clocks of the hosts; one that MPI had not asked to end before others."""
+        """The rank that failed first, by the clocks of the hosts.
+
+        Ranks that were asked to end, by MPI or by dlaunch, come last. One that says itself that it failed because of another
+        comes after that other, though it may have seen its connection break before anybody had taken note of the death.
+        """
         failures = [end for end in self.ends.values() if end.failed]
-        return min(failures, key=lambda end: (end.told, end.time), default=None)
+        return min(failures, key=lambda end: (end.told, end.asked, end.follows, end.time), default=None)
 
     @property
     def failed(self) -> bool:

@@ -39,14 +39,14 @@ def main() -> None:
         if error.code in (None, 0):
             raise
         code = error.code & 0xFF if isinstance(error.code, int) else 1
-        _note_failure(code)
+        _note_failure(code, error)
         if not _others_wait():
             raise
         if not isinstance(error.code, int):
             print(error.code, file=sys.stderr)
         _leave(code)
     except BaseException as error:
-        _note_failure(1)
+        _note_failure(1, error)
         error.__traceback__ = _without_us(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         if isinstance(error, KeyboardInterrupt):
@@ -96,8 +96,8 @@ def _without_us(trace: TracebackType | None) -> TracebackType | None:
     return start
 
 
-def _note_failure(code: int) -> None:
-    """Notes when the script failed, and with which exit code it will end.
+def _note_failure(code: int, error: BaseException) -> None:
+    """Notes when the script failed, with which exit code it will end, and whether because of another rank.
 
     Other ranks may fail because of it, and be dead before this one has ended; or dlaunch may end it on its way out.
     """
@@ -105,7 +105,17 @@ def _note_failure(code: int) -> None:
     directory, rank = os.environ.get("DISTTORCH_RUN_DIR"), os.environ.get("RANK")
     if directory and rank and os.path.isdir(directory):
         with open(os.path.join(directory, f"rank-{rank}.failed"), "x") as file:
-            file.write(f"{time.time()} {code}")
+            file.write(f"{time.time()} {code} {int(_follows(error))}")
+
+
+def _follows(error: BaseException | None) -> bool:
+    """Whether an error says that something went wrong between ranks, as it does where another one has died."""
+    while error is not None:
+        # By its name, since launcher imports nothing of collectives.
+        if any((kind.__module__, kind.__name__) == ("collectives.errors", "CommunicationError") for kind in type(error).__mro__):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _others_wait() -> bool:

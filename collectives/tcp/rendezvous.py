@@ -18,6 +18,8 @@ def rendezvous(
 ) -> tuple[Store, int, int]:
     """The store at MASTER_ADDR and MASTER_PORT, which rank 0 holds, and this rank's place.
 
+    Under torchrun, whose own store has that port (TORCHELASTIC_USE_AGENT_STORE), at the next one.
+
     Parameters
     ----------
     environ : mapping, optional
@@ -58,5 +60,8 @@ def rendezvous(
         raise LaunchError(f"MASTER_PORT={text!r} is not an integer") from None
     if not 0 < port < 65536:
         raise LaunchError(f"MASTER_PORT={port} is no port: those are 1 to 65535")
+    if variables.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() in ("true", "1"):
+        # torchrun itself holds a store at that port, of PyTorch's; ours goes next to it.
+        port += 1 if port < 65535 else -1
     store = TCPStore(host, port, told.world_size, told.rank == 0, timeout, wait_for_workers=False, multi_tenant=True)
     return store, told.rank, told.world_size

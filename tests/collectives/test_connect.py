@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -110,3 +113,17 @@ def test_unknown_transport() -> None:
     with pytest.raises(ValueError, match="no transport 'smoke'; it is one of auto, local, mpi"):
         connect("smoke")
     assert connect("local").transport == "local"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torchrun comes with PyTorch, which is not installed")
+def test_under_torchrun(clean_environment: dict[str, str], tmp_path: Path) -> None:
+    """torchrun has MASTER_PORT itself; one GPU a process or none, and no MPI."""
+    script = tmp_path / "train.py"
+    script.write_text(CONNECT.format("timeout=60"))
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)],
+        env=clean_environment | {"PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.split("\n"))[-2:] == ["shared 0 2", "shared 1 2"]
