@@ -148,8 +148,7 @@ class Group:
         work._output = output
         if finish is not None:
             work.then(finish)
-        work.watch = partial(self._watch, note)
-        work.ended = partial(self._ended, note)
+        self._look_after(work, note)
         if self._coalescing is not None:
             self._coalescing.append(work)
             async_op = True
@@ -169,9 +168,16 @@ class Group:
 
     def _guarded(self, work: Work, note: Note) -> None:
         """Wait for something that the group itself needs, with all that watches over a call."""
+        self._look_after(work, note)
+        work.wait()
+
+    def _look_after(self, work: Work, note: Note) -> None:
+        """See that a wait for it has an end, and that the group hears how it ended."""
+        if work._done:  # it has failed at once
+            self._ended(note, work)
+            return
         work.watch = partial(self._watch, note)
         work.ended = partial(self._ended, note)
-        work.wait()
 
     def _board_text(self, note: Note) -> bytes:
         call = Call(note)

@@ -9,6 +9,7 @@ import subprocess
 
 import pytest
 
+import disttorch as torch
 from tests.faults.jobs import SLACK
 
 
@@ -94,7 +95,6 @@ def test_flight_records_that_are_asked_for(jobs, small):
     jobs.told("here", 2)
     fill(small)
     job.send_signal(signal.SIGUSR1)
-    jobs.until(lambda: True, "", 1)
     said = []
     while len(said) < 2:
         line = job.stderr.readline()
@@ -131,8 +131,6 @@ while True:
 @pytest.mark.parametrize("way", ["dlaunch", "plain", "mpiexec"])
 def test_checkpoints(jobs, small, way):
     """The old one is as it was, the error names the path, and the job ends."""
-    import disttorch as torch
-
     job = jobs.start(way, 2, jobs.script(SAVES), arguments=[small], environ={"DISTTORCH_FLIGHT_DIR": "flight"})
     jobs.told("here", 2)
     before = (small / "checkpoint").read_bytes()
