@@ -73,10 +73,20 @@ def gpt(torch):
     return GPT()
 
 
-# Model, and what draws a rank's batch; samples are images, and sequences of 128 tokens.
+def images(count):
+    return lambda rng: (rng.standard_normal((count, 784)).astype("float32"), rng.integers(0, 10, count))
+
+
+def tokens(count):
+    return lambda rng: (rng.integers(0, 2000, (count, 128)), rng.integers(0, 2000, count * 128))
+
+
+# Model, samples a rank, and what draws them; a sample is an image, or a sequence of 128 tokens. The smaller the batch, the
+# more the communication counts.
 MODELS = {
-    "MLP, 64 images a rank": (mlp, 64, lambda rng: (rng.standard_normal((64, 784)).astype("float32"), rng.integers(0, 10, 64))),
-    "GPT, 4 x 128 tokens a rank": (gpt, 4, lambda rng: (rng.integers(0, 2000, (4, 128)), rng.integers(0, 2000, 4 * 128))),
+    "MLP, 64 images a rank": (mlp, 64, images(64)),
+    "GPT, 1 x 128 tokens a rank": (gpt, 1, tokens(1)),
+    "GPT, 4 x 128 tokens a rank": (gpt, 4, tokens(4)),
 }
 
 

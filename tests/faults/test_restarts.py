@@ -67,6 +67,6 @@ def test_a_training_that_is_killed_at_random_moments(tmp_path, undisturbed, way,
         assert len(begun) == KILLS + 1 and begun == sorted(begun), f"seed {seed}: {begun}"  # what was saved is never lost
         assert list(directory.glob("checkpoint*")) == [directory / "checkpoint.safetensors"]
 
-    # Two at a time, since restarts are mostly waiting.
-    with ThreadPoolExecutor(2) as pool:
+    # Some at a time, since restarts are mostly waiting.
+    with ThreadPoolExecutor(3) as pool:
         list(pool.map(train, range(trainings)))
