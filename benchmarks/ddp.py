@@ -130,9 +130,8 @@ def measure(options):
         torch.distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=comm.rank, world_size=comm.size)
         libraries["PyTorch"] = torch
     for title, (make, samples, draw) in MODELS.items():
-        rng = np.random.default_rng(0)
-        module = make(disttorch)
-        weights = [0.02 * rng.standard_normal(tuple(p.shape)).astype("float32") for p in module.parameters()]
+        disttorch.manual_seed(0)
+        weights = [p.detach().numpy().copy() for p in make(disttorch).parameters()]
         batch = draw(np.random.default_rng(1 + comm.rank))
         trainers = {name: trainer(library, make, weights, batch) for name, library in libraries.items()}
         losses = {name: run(3) for name, (_, run) in trainers.items()}
