@@ -103,7 +103,7 @@ def from_mpi(comm: Any, transport: str = "auto", *, timeout: float | None = None
     """
     settings = Settings.of(os.environ, timeout, debug)
     mpi_world.start()
-    return world_over(MPITransport(comm), transport, settings, os.environ)
+    return world_over(MPITransport(comm, settings.timeout), transport, settings, os.environ)
 
 
 def _meet(
@@ -122,12 +122,12 @@ def _meet(
     told = environment(environ)
     by_mpi = any(found.launcher in _MPI_LAUNCHERS for found in launchers_found(environ))
     if transport == "mpi" or by_mpi:
-        return _by_mpi(environ)
+        return _by_mpi(environ, settings)
     if told.world_size == 1:
         return LocalTransport()
     if told.launcher == "contract" and environ.get("MASTER_ADDR") and environ.get("MASTER_PORT"):
         return _by_tcp(environ, settings, store, rank, size)
-    return _by_mpi(environ)
+    return _by_mpi(environ, settings)
 
 
 def _by_tcp(
@@ -142,7 +142,7 @@ def _by_tcp(
     return LocalTransport() if size == 1 else tcp.TCPTransport.world(store, rank, size, settings.timeout)
 
 
-def _by_mpi(environ: Mapping[str, str]) -> Transport:
+def _by_mpi(environ: Mapping[str, str], settings: Settings) -> Transport:
     MPI = mpi_world.load()
     found = {told.launcher: told for told in launchers_found(environ)}
     if "openmpi" in found and "mpich" not in found and MPI.get_vendor()[0].startswith(("MPICH", "MVAPICH")):
@@ -152,7 +152,7 @@ def _by_mpi(environ: Mapping[str, str]) -> Transport:
     world = mpi_world.start().COMM_WORLD
     rank, size = world.Get_rank(), world.Get_size()
     if told.launcher == "none" or (rank, size) == (told.rank, told.world_size or size):
-        return MPITransport(world)
+        return MPITransport(world, settings.timeout)
     contradiction = f"{_says(told)}, but MPI says rank {rank} of {size}. "
     if size == 1:
         raise LaunchError(contradiction + _wrong_launcher(MPI))

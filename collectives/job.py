@@ -25,7 +25,7 @@ from .errors import CommunicationError
 from .flight import FlightRecorder
 from .lookout import SECRET_BYTES, Lookout, addresses_here, ask
 from .memory import node_identity
-from .shared_blocks import share_blocks
+from .shared_blocks import complete, share_blocks
 from .transport import Transport
 from .work import drain, set_scarce
 
@@ -126,8 +126,8 @@ class Job:
             self.board.listen()
 
     def _meet(self, base: Transport, directory: str) -> None:
-        cores = sorted(os.sched_getaffinity(0))
-        told = exchange(base, (node_identity(), socket.gethostname(), directory or _record_name(), cores))
+        cores, limit = sorted(os.sched_getaffinity(0)), self.settings.timeout
+        told = exchange(base, (node_identity(), socket.gethostname(), directory or _record_name(), cores), limit)
         names = list(dict.fromkeys(identity for identity, *_ in told))
         self.node_of = [names.index(identity) for identity, *_ in told]
         self.hosts = [host for _, host, *_ in told]
@@ -137,19 +137,19 @@ class Job:
         mine = [rank for rank in range(self.size) if self.node_of[rank] == self.node_of[self.rank]]
         set_scarce(len(mine) > len(set().union(*(told[rank][3] for rank in mine))))
         try:
-            self.board = Board(self.rank, dict(zip(mine, share_blocks(node, PAGE))))
+            self.board = Board(self.rank, dict(zip(mine, share_blocks(node, PAGE, limit))))
             self.recorder.noted = self.board.calls
         except CommunicationError as error:
             self.notes.append(str(error))
         node.close()
-        self.shares_memory = all(exchange(base, self.board is not None))
+        self.shares_memory = all(exchange(base, self.board is not None, limit))
         if len(names) > 1:
-            self._secret = exchange(base, secrets.token_bytes(SECRET_BYTES))[0]
+            self._secret = exchange(base, secrets.token_bytes(SECRET_BYTES), limit)[0]
             way: list[tuple[str, int]] = []
             if self.board is not None:
                 self._lookout = Lookout(self.board, self._secret)
                 way = [(address, self._lookout.port) for address in addresses_here()]
-            self._ways = exchange(base, way)
+            self._ways = exchange(base, way, limit)
 
     @property
     def nodes(self) -> int:
@@ -196,14 +196,14 @@ class Job:
             self._lookout = None
 
 
-def exchange(base: Transport, obj: Any) -> list[Any]:
+def exchange(base: Transport, obj: Any, timeout: float | None = None) -> list[Any]:
     """The objects of all ranks, in their order, by a transport that nobody watches yet."""
     payload = np.frombuffer(pickle.dumps(obj), np.uint8)
     lengths = np.empty((base.size, 1), np.int64)
-    base.all_gather(lengths, np.array([payload.size], np.int64)).wait()
+    complete(base, base.all_gather(lengths, np.array([payload.size], np.int64)), timeout)
     counts = lengths[:, 0].tolist()
     gathered = np.empty(sum(counts), np.uint8)
-    base.all_gather(gathered, payload, counts).wait()
+    complete(base, base.all_gather(gathered, payload, counts), timeout)
     ends = np.cumsum(counts).tolist()
     return [pickle.loads(gathered[end - count : end].tobytes()) for end, count in zip(ends, counts)]
 

@@ -16,6 +16,7 @@ import numpy as np
 from . import mpi_world
 from .errors import CommunicationError
 from .reductions import Reduction
+from .shared_blocks import complete
 from .staging import Array
 from .transport import Counts, Transport
 from .work import Work
@@ -41,20 +42,25 @@ class MPITransport(Transport):
     comm : mpi4py.MPI.Intracomm
         Duplicated, so that the program's own messages cannot be mistaken for ours; therefore every rank of it must call.
 
+    timeout : float, optional
+        Seconds to wait for them.
+
     Raises
     ------
     CommunicationError
-        If MPI reports an error: here, and in every operation.
+        If MPI reports an error: here, and in every operation. `CollectiveTimeoutError`, if they do not all call.
     """
 
     name = "mpi"
     largest_count = 2**31 - 1
     """The largest number of elements in one call of an MPI library older than MPI-4."""
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: Any, timeout: float | None = None) -> None:
         self._mpi = mpi_world.load()
+        self._adopt(comm)
         try:
-            own = comm.Dup()
+            own, request = comm.Idup()  # MPI_Comm_dup would wait for ever for a rank that never comes
+            complete(self, Work("connect", request.Test), timeout)
             own.Set_errhandler(self._mpi.ERRORS_RETURN)
         except self._mpi.Exception as error:
             raise CommunicationError(f"MPI_Comm_dup: {error}") from error

@@ -8,22 +8,40 @@ from typing import Any
 
 import numpy as np
 
-from .errors import CommunicationError
+from .errors import CollectiveTimeoutError, CommunicationError
 from .memory import Handle, Shared, create_shared, open_shared
 from .reductions import REDUCTIONS
 from .staging import Array
 from .transport import Transport
+from .work import Work
 
-__all__ = ["Allocations", "Placed", "share_blocks"]
+__all__ = ["Allocations", "Placed", "complete", "share_blocks"]
 
 
-def share_blocks(base: Transport, nbytes: int) -> list[Shared]:
+def complete(base: Transport, work: Work, timeout: float | None) -> None:
+    """Wait for something that is done before anybody can see what the other ranks do.
+
+    Raises
+    ------
+    CollectiveTimeoutError
+        If they do not all come to it.
+    """
+    try:
+        work.wait(timeout)
+    except TimeoutError as error:
+        raise CollectiveTimeoutError(
+            f"connect: rank {base.rank} of {base.size} has waited {timeout:g} s for all ranks to come together over {base.name}; "
+            "some have not come, or have ended"
+        ) from error
+
+
+def share_blocks(base: Transport, nbytes: int, timeout: float | None = None) -> list[Shared]:
     """A block of each rank, in the order of the ranks, mapped by all of them.
 
     Raises
     ------
     CommunicationError
-        On all ranks, if one could not make its block or open another's.
+        On all ranks, if one could not make its block or open another's; `CollectiveTimeoutError`, if some do not come.
     """
     failure: OSError | None = None
     own = None
@@ -33,7 +51,7 @@ def share_blocks(base: Transport, nbytes: int) -> list[Shared]:
         failure = error
     handle = own.handle() if own else Handle(-1, -1, 0)
     handles = np.empty((base.size, 3), np.int64)
-    base.all_gather(handles, np.array(handle, np.int64)).wait()
+    complete(base, base.all_gather(handles, np.array(handle, np.int64)), timeout)
     blocks: list[Shared] = []
     if (handles[:, 0] >= 0).all():
         try:
@@ -42,7 +60,7 @@ def share_blocks(base: Transport, nbytes: int) -> list[Shared]:
         except OSError as error:
             failure = error
     opened = np.array([len(blocks) == base.size], np.int64)
-    base.all_reduce(opened, REDUCTIONS["min"]).wait()
+    complete(base, base.all_reduce(opened, REDUCTIONS["min"]), timeout)
     if own is not None:
         own.sealed()
     if not opened[0]:

@@ -7,6 +7,7 @@ in the host's memory as a whole, and a truncated file is said to be just that.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -103,7 +104,7 @@ def replace(path: str, write: Callable[[Any], None]) -> None:
     folder, name = os.path.split(target)
     beside = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(8)}.part")
     try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        descriptor, is_named = _open_beside(beside)
         try:
             with open(descriptor, "wb") as file:
                 if before is not None:
@@ -111,13 +112,29 @@ def replace(path: str, write: Callable[[Any], None]) -> None:
                 write(file)
                 file.flush()
                 os.fsync(descriptor)
+                if not is_named:
+                    # With a directory's descriptor Python calls linkat(2), which alone follows this link to the file.
+                    os.link(f"/proc/self/fd/{descriptor}", beside, src_dir_fd=descriptor, follow_symlinks=True)
+                    is_named = True
             os.replace(beside, target)
         except BaseException:
-            os.unlink(beside)
+            if is_named:
+                os.unlink(beside)
             raise
         _sync_folder(folder)
     except OSError as error:
         raise type(error)(error.errno, f"save: {os.strerror(error.errno or errno.EIO)}", path) from error
+
+
+def _open_beside(path: str) -> tuple[int, bool]:
+    """A new file for writing, and whether it has its name already.
+
+    Where the filesystem can, it has none until it is whole (O_TMPFILE), so that a process that is killed leaves nothing.
+    """
+    if hasattr(os, "O_TMPFILE") and os.path.exists("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # network filesystems mostly cannot; where nothing can be made, the next line says so
+            return os.open(os.path.dirname(path) or ".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o666), False
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666), True
 
 
 def _sync_folder(folder: str) -> None:

@@ -102,6 +102,16 @@ def test_an_mpi_launcher_means_mpi(run_job: Run) -> None:
             assert f"{'shared' if ranks > 1 else 'local'} {rank} {ranks}" in done.stdout
 
 
+def test_a_rank_that_never_comes(run_job: Run) -> None:
+    """It has started MPI, and does not connect: the others do not wait for longer than their timeout."""
+    done = run_job(
+        "import time\nfrom mpi4py import MPI\nif MPI.COMM_WORLD.rank == 1: time.sleep(30)\n"
+        "import collectives\ncollectives.connect(timeout=1.5)"
+    )
+    assert done.returncode != 0
+    assert "CollectiveTimeoutError: connect: rank 0 of 2 has waited 1.5 s for all ranks to come together over mpi" in done.stderr
+
+
 def test_no_mpi_library(run_alone: Run) -> None:
     done = run_alone(CONNECT.format("'mpi'"), MPI4PY_LIBMPI="/nowhere/libmpi.so")
     assert done.returncode == 1
