@@ -59,6 +59,7 @@ class Exchange:
         self.compare(n)
 
     def compare(self, n: int) -> None:
+        """See that all ranks, which have come to operation `n`, called the same."""
         pages = self.pages
         at = FIRST_CARD + n % CARDS * 2
         card = pages.mine[at]
@@ -82,6 +83,7 @@ class Exchange:
             fence()
 
     def say(self, word: int, value: int) -> None:
+        """Write a word of this rank, after all that was written before."""
         if FENCES:
             fence()
         self.pages.mine[word] = value
@@ -94,6 +96,7 @@ class Exchange:
             self.read_by_all = min(block[READ] for block in self.pages.others)
 
     def take_steps(self, count: int) -> int:
+        """Begin an operation of so many steps; returns the number of its first."""
         first = self.step
         self.step += count
         return first

@@ -12,6 +12,7 @@ __all__ = ["all_to_all", "broadcast", "gather", "scatter"]
 
 
 def broadcast(x: Exchange, n: int, array: Array, root: int) -> Steps:
+    """From one rank to all."""
     yield from x.all_here(n)
     steps = -(-array.size // SLOT)
     first = x.take_steps(steps)
@@ -54,6 +55,7 @@ def gather(x: Exchange, n: int, array: Array, out: list[Array] | None, root: int
 
 
 def scatter(x: Exchange, n: int, array: Array, parts: list[Array] | None, root: int, most: int) -> Steps:
+    """From one rank its part to each; `most`: bytes of the longest part."""
     yield from x.all_here(n)
     width = SLOT // x.size
     steps = -(-most // width)
@@ -75,6 +77,7 @@ def scatter(x: Exchange, n: int, array: Array, parts: list[Array] | None, root: 
 
 
 def all_to_all(x: Exchange, n: int, out: list[Array], parts: list[Array], uneven: bool) -> Steps:
+    """From each rank its part to each; where they are `uneven` the ranks first tell each other how long they are."""
     yield from x.all_here(n)
     rank = x.rank
     most = parts[0].size

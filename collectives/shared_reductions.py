@@ -95,6 +95,7 @@ def all_at(x: Exchange, n: int, placed: Placed) -> bool:
 
 
 def reduce_in_place(x: Exchange, n: int, flat: Array, op: Reduction, placed: Placed) -> Steps:
+    """Arrays that lie in shared memory, all at one place; ends when all ranks have reduced their shares."""
     reduce_share(flat, op, placed)
     x.say(REDUCED, n + 1)
     yield from x.until(REDUCED, n + 1)
