@@ -136,4 +136,5 @@ def test_under_torchrun(clean_environment: dict[str, str], tmp_path: Path) -> No
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.split("\n"))[-2:] == ["shared 0 2", "shared 1 2"]
+    # Lines of two processes may come in one piece.
+    assert all(f"shared {rank} 2" in done.stdout for rank in range(2)), done.stdout

@@ -54,8 +54,8 @@ def hosts() -> Iterator[Hosts]:
         pytest.skip("there is no ip(8) to make network namespaces with")
     net = f"10.{128 + secrets.randbelow(64)}.{secrets.randbelow(256)}"
     names = (f"{net}.1", f"{net}.2")
-    token = secrets.token_hex(3)
-    wires = (f"df{token}a", f"df{token}b")
+    # Each end is alone in its namespace, so both have one name, by which MPI libraries can be told to use nothing else.
+    wires = (f"df{secrets.token_hex(3)}",) * 2
     with contextlib.ExitStack() as cleaning:
         try:
             for name in names:

@@ -48,7 +48,8 @@ def start(jobs, hosts, engine, *arguments, transport="auto"):
     return jobs.start(
         "dlaunch", RANKS, jobs.script(TRAINS), "--engine", engine, "--rsh", "ip netns exec {host}", "--timeout", TIMEOUT,
         "--hosts", ",".join(f"{name}:{RANKS // 2}" for name in hosts.names), "--log-dir", "logs",
-        prefix=hosts.on(0), arguments=arguments, environ=BY_NETWORK | {"DISTTORCH_TRANSPORT": transport},
+        prefix=hosts.on(0), arguments=arguments,
+        environ=BY_NETWORK | {"UCX_NET_DEVICES": hosts.wires[0], "DISTTORCH_TRANSPORT": transport},
     )  # fmt: skip
 
 
