@@ -11,7 +11,7 @@ import numpy as np
 
 from .errors import CommunicationError
 from .reductions import Reduction
-from .staging import Array
+from .staging import Array, truth
 from .transport import Counts, Transport
 from .work import Work
 
@@ -31,16 +31,16 @@ class LocalTransport(Transport):
         self._waiting: dict[int, list[list[Array]]] = defaultdict(list)
 
     def all_reduce(self, array: Array, op: Reduction) -> Work:
-        _truth(array, op)
+        truth(array, op)
         return Work("all_reduce")
 
     def reduce(self, array: Array, root: int, op: Reduction) -> Work:
-        _truth(array, op)
+        truth(array, op)
         return Work("reduce")
 
     def reduce_scatter(self, array: Array, source: Array, op: Reduction, counts: Counts = None) -> Work:
         array[...] = source.reshape(array.shape)
-        _truth(array, op)
+        truth(array, op)
         return Work("reduce_scatter")
 
     def broadcast(self, array: Array, root: int) -> Work:
@@ -118,8 +118,3 @@ class LocalTransport(Transport):
     def close(self) -> None:
         self._sent.clear()
 
-
-def _truth(array: Array, op: Reduction) -> None:
-    """With one rank there is nothing to combine, and a logical operation would leave a 5 a 5."""
-    if op.logical:
-        array[...] = array != 0

@@ -17,7 +17,7 @@ from . import mpi_world
 from .errors import CommunicationError
 from .reductions import Reduction
 from .shared_blocks import complete
-from .staging import Array
+from .staging import Array, truth
 from .transport import Counts, Transport
 from .work import Work
 
@@ -84,7 +84,7 @@ class MPITransport(Transport):
                 self.comm.Iallreduce(self._mpi.IN_PLACE, [part, part.size, kind], mpi_op) for part in self._parts(flat)
             ]
 
-        return self._work("all_reduce", start, array)
+        return self._reduced(self._work("all_reduce", start, array), array, op)
 
     def reduce(self, array: Array, root: int, op: Reduction) -> Work:
         kind, mpi_op, flat = self._type(array), self._op(op), _numbers(array)
@@ -97,7 +97,7 @@ class MPITransport(Transport):
                 for part in self._parts(flat)
             ]
 
-        return self._work("reduce", start, array)
+        return self._reduced(self._work("reduce", start, array), array, op)
 
     def reduce_scatter(self, array: Array, source: Array, op: Reduction, counts: Counts = None) -> Work:
         kind, mpi_op = self._type(array), self._op(op)
@@ -120,7 +120,10 @@ class MPITransport(Transport):
                 begin += count
             return requests
 
-        return self._work("reduce_scatter", start, array, source)
+        return self._reduced(self._work("reduce_scatter", start, array, source), array, op)
+
+    def _reduced(self, work: Work, array: Array, op: Reduction) -> Work:
+        return work.then(lambda: truth(array, op)) if self.size == 1 else work
 
     def broadcast(self, array: Array, root: int) -> Work:
         return self._work("broadcast", lambda: [self.comm.Ibcast(self._bytes(array), root)], array)

@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .reductions import Reduction
+
 __all__ = ["Array", "average", "copy_back", "staged", "truth"]
 
 Array: TypeAlias = Any
@@ -33,11 +35,10 @@ def average(buffer: Array, size: int, then: Callable[[], None] | None) -> None:
         then()
 
 
-def truth(buffer: Array, then: Callable[[], None] | None) -> None:
-    """Make every element 0 or 1, then go on with what follows."""
-    buffer[...] = buffer != 0
-    if then is not None:
-        then()
+def truth(array: Array, op: Reduction) -> None:
+    """Make every element 0 or 1 where the reduction is logical: with one rank there is nothing to combine, and a 5 stays a 5."""
+    if op.logical:
+        array[...] = array != 0
 
 
 def copy_back(array: Array, buffer: Array, wanted: bool = True) -> Callable[[], None] | None:
