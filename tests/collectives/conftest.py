@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         terminal = item.config.pluginmanager.get_plugin("terminalreporter")
         terminal.write_line(f"\nrank {world.rank} of {world.size}: {item.nodeid}\n{report.longreprtext}")
         terminal.flush()
+        time.sleep(1.0)  # MPI_Abort discards what the launcher has not passed on
         world.abort(1)
     return report
 

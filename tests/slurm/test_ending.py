@@ -50,13 +50,15 @@ def both_begin(job, attempt=1):
 
 @pytest.fixture(scope="module")
 def warned(slurm_conf, tmp_path_factory):
-    """A job that Slurm itself warns of its time limit: begun with the first test of this file, since Slurm looks rarely."""
+    """A job that Slurm itself warns of its time limit: begun long before it is looked at, since Slurm looks rarely, and after the
+    test that has jobs preempted.
+    """
     from tests.slurm.conftest import Cluster
 
     cluster = Cluster(slurm_conf, tmp_path_factory.mktemp("warned"))
     cluster.write("counts.py", COUNTS)
-    # Two minutes before the end of two minutes is at once, that is, when Slurm next looks at the job's time.
-    options = ("--nodes=1", "--ntasks=2", "--ntasks-per-node=2", "--time=2")
+    # Two minutes before the end of three: the ranks have begun by then, also where the machine is busy.
+    options = ("--nodes=1", "--ntasks=2", "--ntasks-per-node=2", "--time=3")
     job = cluster.submit("preemptible.sbatch", "counts.py", 100_000, options=options)
     yield job
     if job.state in ("RUNNING", "PENDING"):
@@ -74,7 +76,7 @@ def undisturbed(slurm_conf, tmp_path_factory):
 
 
 @CLOTHING
-def test_sigusr1_saves_and_requeues_and_the_network_is_the_same(warned, cluster, undisturbed):
+def test_sigusr1_saves_and_requeues_and_the_network_is_the_same(cluster, undisturbed):
     arguments = (EXAMPLE, *LEARNS, "--checkpoint", "c.safetensors", "--resume")
     job = cluster.submit("preemptible.sbatch", *arguments, options=ON_EACH_NODE)
     job.says("epoch 1: test accuracy")
@@ -106,7 +108,7 @@ def test_preemption_requeues_and_the_network_is_the_same(cluster, undisturbed):
     assert (cluster.directory / "c.safetensors").read_bytes() == undisturbed
 
 
-def test_attempts_are_limited(cluster):
+def test_attempts_are_limited(warned, cluster):
     cluster.write("counts.py", COUNTS)
     options = ("--nodes=1", "--ntasks=2", "--ntasks-per-node=2")
     job = cluster.submit("preemptible.sbatch", "counts.py", 100_000, options=options, MAX_ATTEMPTS="2")
