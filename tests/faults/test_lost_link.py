@@ -79,7 +79,8 @@ def test_the_network_goes_away(jobs, hosts, engine, transport, expected):
     jobs.told("loop", RANKS)
     hosts.cut()
     ended = jobs.ended(job, TIMEOUT + SLACK)
-    assert ended.code == 1, ended.err
+    # MPI notices that its daemons are out of reach at about the same time, and may end a rank with a code of its own.
+    assert ended.code == 1 if engine == "plain" else ended.code, ended.err
     told = [rank for rank in range(RANKS) if jobs.has_told("said", rank)]
     assert told
     reached = set()
