@@ -107,4 +107,7 @@ def test_the_network_goes_away(jobs, hosts, engine, transport, expected):
         reached.add(mine)
     assert reached
     last = ended.err.splitlines()[-1]
-    assert re.match(r"dlaunch: rank \d \(pid \d+ .*CollectiveTimeoutError|dlaunch: rank \d: its host", last), ended.err
+    assert "CollectiveTimeoutError: all_reduce" in ended.err
+    named = r"dlaunch: rank \d \(pid \d+ .*CollectiveTimeoutError|dlaunch: rank \d: its host"
+    by_mpi = r"|dlaunch: rank \d \(pid \d+ on \S+\) ended with exit code \d+" if engine == "mpiexec" else ""
+    assert re.match(named + by_mpi, last), ended.err
