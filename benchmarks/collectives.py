@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import time
+import timeit
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # This file has the package's name, and would be found first.
@@ -62,6 +63,19 @@ def contenders(world, comm, gloo, count):
     return functions
 
 
+def noting(world):
+    """Seconds that the number, the flight record and the board of one call take; it moves nothing, and concerns one rank."""
+    import numpy as np
+
+    import collectives
+
+    call, array, op = world._call, np.zeros(256, np.float32), collectives.REDUCTIONS["sum"]
+    before = world._seq
+    taken = min(timeit.repeat(lambda: call("all_reduce", array, op), number=1000, repeat=20)) / 1000
+    world._seq = before  # as if nothing had been called
+    return taken
+
+
 def measure(options):
     """One rank of a job: seconds of each contender for each size, the slowest rank's."""
     from mpi4py import MPI
@@ -81,6 +95,7 @@ def measure(options):
         gloo = torch, dist
     if comm.rank == 0:
         print(f"# {world.describe()}; {MPI.Get_library_version().splitlines()[0]}", file=sys.stderr)
+        print(f"# noting a call (number, record, board): {1e6 * noting(world):.2f} us", file=sys.stderr)
     for text in options.sizes:
         functions = contenders(world, comm, gloo, nbytes(text) // 4)
         repeats = {}

@@ -1,7 +1,8 @@
 """The flight recorder: the last calls of this rank, kept in memory and written out when something goes wrong.
 
-A call costs well under a microsecond. What is written is one JSON file a rank (`rank-3.flight.json`, beside and renamed), when a
-call fails or times out, when the ranks' calls differ, and on SIGUSR1. ``dlaunch doctor DIRECTORY`` reads the files of all ranks.
+What noting a call costs, `benchmarks/collectives.py` prints. What is written is one JSON file a rank (`rank-3.flight.json`,
+beside and renamed), when a call fails or times out, when the ranks' calls differ, and on SIGUSR1. ``dlaunch doctor DIRECTORY``
+reads the files of all ranks.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ CAPACITY = 1000
 """Calls that are kept."""
 
 
-# What is noted of a call: a list, because one is made for every call, and a list costs a fifth of an object.
+# What is noted of a call: a list, because one is made for every call, and an object with so many attributes takes longer.
 GROUP, SEQ, OPERATION, REDUCTION, BEGAN, DTYPE, SHAPE, BYTES, ROOT, PEER, TAG, FRAME, ENDED, FAILED = range(14)
 Note = list[Any]
 
