@@ -39,6 +39,10 @@ class NcclError(RuntimeError):
     pass
 
 
+class TestIsOver(Exception):
+    """What a stream still held when its test ended is given up."""
+
+
 class Stream:
     by_number: dict[int, Stream] = {}  # noqa: RUF012
 
@@ -47,12 +51,15 @@ class Stream:
         Stream.by_number[self.ptr] = self
         self.waits: list[Event] = []
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
 
     def _work(self) -> None:
         while (action := self._queue.get()) is not None:
             try:
                 action()
+            except TestIsOver:
+                pass
             except Exception as error:
                 hub.failures.append(f"{type(error).__name__}: {error}")
                 raise
@@ -63,6 +70,11 @@ class Stream:
     def end(self) -> None:
         """End the thread, when everything before is done."""
         self._queue.put(None)
+
+    def join(self) -> None:
+        self._thread.join(30)
+        if self._thread.is_alive():
+            raise CUDARuntimeError("a stream still waits for an event that nobody records")
 
     def wait_event(self, event: Event) -> None:
         self.waits.append(event)
@@ -176,6 +188,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
+        self.over = False
         self.given: dict[Any, dict[int, Any]] = defaultdict(dict)
         self.mail: dict[Any, list[bytes]] = defaultdict(list)
         self.taken: dict[Any, int] = defaultdict(int)
@@ -190,8 +203,7 @@ class Hub:
         with self.changed:
             self.given[key][rank] = value
             self.changed.notify_all()
-            if not self.changed.wait_for(lambda: len(self.given[key]) == size, 30):
-                raise NcclError(f"rank {rank} waits alone in {key}")
+            self.wait_for(lambda: len(self.given[key]) == size, f"rank {rank} waits alone in {key}")
             return [self.given[key][other] for other in range(size)]
 
     def post(self, key: Any, data: bytes) -> int:
@@ -203,15 +215,26 @@ class Hub:
     def take(self, key: Any) -> bytes:
         with self.changed:
             number = self.taken[key]
-            if not self.changed.wait_for(lambda: len(self.mail[key]) > number, 30):
-                raise NcclError(f"nothing comes for {key}")
+            self.wait_for(lambda: len(self.mail[key]) > number, f"nothing comes for {key}")
             self.taken[key] = number + 1
             self.changed.notify_all()
             return self.mail[key][number]
 
     def wait_taken(self, key: Any, number: int) -> None:
         with self.changed:
-            self.changed.wait_for(lambda: self.taken[key] >= number, 30)
+            self.wait_for(lambda: self.taken[key] >= number, f"nobody takes message {number} of {key}")
+
+    def wait_for(self, condition: Callable[[], bool], otherwise: str) -> None:
+        if not self.changed.wait_for(lambda: self.over or condition(), 30):
+            raise NcclError(otherwise)
+        if not condition():
+            raise TestIsOver
+
+    def close(self) -> None:
+        """A test is over: who waits for a rank that does not come any more is released."""
+        with self.changed:
+            self.over = True
+            self.changed.notify_all()
 
 
 hub = Hub()
@@ -423,8 +446,15 @@ def install(monkeypatch: Any, **changes: Any) -> Iterator[types.ModuleType]:
     cupyx = _module("cupyx", empty_pinned=np.empty)
     for module in (cupy, cuda, runtime, nccl, cupyx):
         monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
-    yield cupy
-    for stream in Stream.by_number.values():
-        stream.end()
-    Stream.by_number.clear()
-    vars(_local).clear()
+    try:
+        yield cupy
+    finally:
+        # A thread that outlived its test would meet the next one's hub.
+        hub.close()
+        streams = [*Stream.by_number.values()]
+        for stream in streams:
+            stream.end()
+        for stream in streams:
+            stream.join()
+        Stream.by_number.clear()
+        vars(_local).clear()

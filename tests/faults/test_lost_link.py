@@ -49,7 +49,7 @@ def start(jobs, hosts, engine, *arguments, transport="auto"):
         "dlaunch", RANKS, jobs.script(TRAINS), "--engine", engine, "--rsh", "ip netns exec {host}", "--timeout", TIMEOUT,
         "--hosts", ",".join(f"{name}:{RANKS // 2}" for name in hosts.names), "--log-dir", "logs",
         prefix=hosts.on(0), arguments=arguments,
-        environ=BY_NETWORK | {"UCX_NET_DEVICES": hosts.wires[0], "DISTTORCH_TRANSPORT": transport},
+        environ=BY_NETWORK | {"UCX_NET_DEVICES": hosts.wire, "DISTTORCH_TRANSPORT": transport},
     )  # fmt: skip
 
 

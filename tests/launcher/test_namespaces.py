@@ -1,19 +1,13 @@
-"""Jobs on two hosts: two network namespaces with addresses of their own, joined by a wire. Only root makes these.
+"""Jobs on two hosts: two network namespaces with addresses of their own, joined by a wire."""
 
-A namespace's name is its address, so that the list of hosts says both: where ``ip netns exec`` goes, and where ranks meet.
-"""
-
-import contextlib
-import os
 import re
-import secrets
-import shutil
 import subprocess
 import sys
 
 import pytest
 
 from launcher.mpi import find_mpi
+from tests.hosts import two_hosts
 
 RSH = "ip netns exec {host}"
 
@@ -51,36 +45,11 @@ print("sum", MPI.COMM_WORLD.allreduce(10 ** MPI.COMM_WORLD.rank), flush=True)
 """
 
 
-def ip(*arguments):
-    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True, timeout=30)
-
-
 @pytest.fixture(scope="module")
 def hosts():
     """The names of two namespaces; they and the wire between them are gone afterwards."""
-    if os.geteuid() != 0:
-        pytest.skip("only root makes network namespaces")
-    if shutil.which("ip") is None:
-        pytest.skip("there is no ip(8) to make network namespaces with")
-    net = f"10.{64 + secrets.randbelow(64)}.{secrets.randbelow(256)}"
-    names = [f"{net}.1", f"{net}.2"]
-    wires = [f"dl{secrets.token_hex(3)}{end}" for end in "ab"]
-    with contextlib.ExitStack() as cleaning:
-        for name in names:
-            try:
-                ip("netns", "add", name)
-            except subprocess.CalledProcessError as error:
-                pytest.skip(f"no network namespace can be made here: {error.stderr.strip()}")
-            cleaning.callback(ip, "netns", "del", name)
-        try:
-            ip("link", "add", wires[0], "netns", names[0], "type", "veth", "peer", "name", wires[1], "netns", names[1])
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"no wire between network namespaces can be made here: {error.stderr.strip()}")
-        for name, wire in zip(names, wires):
-            ip("-n", name, "addr", "add", f"{name}/24", "dev", wire)
-            for device in ("lo", wire):
-                ip("-n", name, "link", "set", device, "up")
-        yield names
+    with two_hosts() as hosts:
+        yield [*hosts.names]
 
 
 def way(session):
