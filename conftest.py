@@ -7,8 +7,8 @@ from importlib.util import find_spec
 
 # Modules for hardware whose library is not here are left out, and what has no examples but an effect or a need when it is
 # imported: the stand-in for PyTorch, what compares with it, programs that tests run.
-collect_ignore = [] if find_spec("cupy") else ["disttorch/backend/cuda.py", "disttorch/backend/cuda_device.py"]
-collect_ignore_glob = [
+collect_ignore_glob = [] if find_spec("cupy") else ["disttorch/backend/cuda/*"]
+collect_ignore_glob += [
     "disttorch/as_torch/path/*", "tests/parity/[!t]*.py", "tests/parity/translate.py", "tests/programs/scripts/*",
     "tests/faults/train.py",
 ]  # fmt: skip

@@ -17,16 +17,24 @@ __all__ = ["GradScaler", "amp", "autocast", "device_count", "is_available", "nvt
 
 def __getattr__(name: str) -> Any:
     if name in ("Event", "Stream"):
-        return getattr(_devices(), name)
+        return getattr(_streams(), name)
     raise AttributeError(f"disttorch.cuda has no {name!r}: see docs/api-coverage.md for what is there")
 
 
 def _devices() -> Any:
     """CuPy's side; where there is no device the error says what is missing."""
     for_device("cuda")
-    from ..backend import cuda_device
+    from ..backend.cuda import devices
 
-    return cuda_device
+    return devices
+
+
+def _streams() -> Any:
+    """CuPy's streams, likewise."""
+    for_device("cuda")
+    from ..backend.cuda import streams
+
+    return streams
 
 
 class OutOfMemoryError(RuntimeError):
@@ -193,12 +201,12 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
 
 def current_stream(device: Any = None) -> Any:
     """The stream that work goes to."""
-    return _devices().current_stream()
+    return _streams().current_stream()
 
 
 def default_stream(device: Any = None) -> Any:
     """The driver's own stream."""
-    return _devices().default_stream()
+    return _streams().default_stream()
 
 
 def stream(stream: Any) -> Any:

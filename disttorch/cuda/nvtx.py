@@ -14,17 +14,17 @@ __all__ = ["range", "range_pop", "range_push"]
 def range_push(msg: str) -> None:
     """Begin a range."""
     if cuda_is_available():
-        from ..backend import cuda_device
+        from ..backend.cuda import devices
 
-        cuda_device.push_range(msg)
+        devices.push_range(msg)
 
 
 def range_pop() -> None:
     """End the range that was begun last."""
     if cuda_is_available():
-        from ..backend import cuda_device
+        from ..backend.cuda import devices
 
-        cuda_device.pop_range()
+        devices.pop_range()
 
 
 @contextmanager

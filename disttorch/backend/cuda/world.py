@@ -1,4 +1,4 @@
-"""The CUDA world: CuPy's functions and the plain kernels. Imported when a CUDA device is first asked for."""
+"""The CUDA world: CuPy's functions, with those replaced that our own kernels or NVIDIA's libraries do better."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import cupy
 import cupyx
 import numpy
 
-from .device import device
-from .namespace import NAMESPACES, Namespace, move
+from ..device import device
+from ..namespace import NAMESPACES, Namespace, move
+from .kernels import CUDA_KERNELS
 
-__all__ = ["cuda"]
+__all__ = ["CUDA", "cuda", "device_count"]
 
 
 def _with_our_arguments(reduction: Any) -> Any:
@@ -30,6 +31,7 @@ class CUDA(Namespace):
         super().__init__("cuda", cupy)
         for name in ("sum", "mean", "max", "min", "prod"):
             setattr(self, name, _with_our_arguments(getattr(cupy, name)))
+        self.__dict__.update(CUDA_KERNELS)
 
     def array(self, data: Any, dtype: Any = None) -> Any:
         """A new array with a copy of the data."""
