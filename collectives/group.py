@@ -69,6 +69,8 @@ class Group:
         self._board = job.board
         self._slot = 0 if job.board is None else job.board.slot(name)
         self._texts: dict[Any, bytes] = {}
+        self._last_text: tuple[Any, Any, Any, bytes] = (None, None, None, b"")
+        """What the board was told last, and of what; the same is told again most often."""
         self._plans: dict[Any, tuple[Reduction, Reduction]] = {}
         self._comparing = job.settings.debug == "mismatch" and self.size > 1
         job.recorder.groups[name] = {"ranks": self.ranks, "transport": transport.name}
@@ -120,10 +122,10 @@ class Group:
         note = [self, seq, operation, op, now, dtype, shape, nbytes, root, peer, tag, frame, 0.0, False]
         self._record(note)
         if self._board is not None:
-            text = self._texts.get((operation, op, dtype))
-            if text is None:
-                text = self._texts[operation, op, dtype] = self._board_text(note)
-            self._board.call(self._slot, seq, nbytes, text, now)
+            last = self._last_text
+            if last[0] is not operation or last[1] is not op or last[2] is not dtype:
+                self._last_text = last = (operation, op, dtype, self._board_text(note))
+            self._board.call(self._slot, seq, nbytes, last[3], now)
         if self._comparing and peer is None:
             self._compare(note)
         return note
@@ -181,12 +183,16 @@ class Group:
 
     def _board_text(self, note: Note) -> bytes:
         call = Call(note)
-        words = call.operation
-        if call.reduction is not None:
-            words += f" {call.reduction.name}"
-        if call.dtype is not None:
-            words += f" of {call.dtype}"
-        return f"{words} in {self.name}".encode()[:127]
+        key = call.operation, call.reduction, call.dtype
+        text = self._texts.get(key)
+        if text is None:
+            words = call.operation
+            if call.reduction is not None:
+                words += f" {call.reduction.name}"
+            if call.dtype is not None:
+                words += f" of {call.dtype}"
+            text = self._texts[key] = f"{words} in {self.name}".encode()[:127]
+        return text
 
     # Comparing calls -------------------------------------------------------------------------------------------------
 
