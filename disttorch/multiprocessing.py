@@ -1,6 +1,7 @@
 """As ``torch.multiprocessing``: Python's multiprocessing, whose processes take tensors as they are, and `spawn`.
 
-The ranks of a distributed job are started by ``dlaunch``, mpiexec or srun, not here: they need a world of MPI.
+Processes that `spawn` starts become the ranks of a job by ``init_process_group(rank=..., world_size=...)``, and meet over TCP.
+``dlaunch``, mpiexec and srun start ranks on several hosts, watch over them, and give them MPI.
 """
 
 from __future__ import annotations

@@ -38,7 +38,6 @@ VERSIONS: dict[str, dict[str, Any]] = {
 ADVICE = {
     "torch.utils.tensorboard": "the package tensorboardX writes TensorBoard's files without PyTorch",
     "torch.hub": "load a state_dict that was downloaded, with torch.load",
-    "torch.multiprocessing.spawn": "start ranks with dlaunch -n N --as-torch script.py",
     "torchvision": "it is built for PyTorch itself; transforms and data sets without it read from NumPy arrays",
     "torchaudio": "it is built for PyTorch itself",
     "torchtext": "it is built for PyTorch itself",
