@@ -14,13 +14,12 @@ import argparse
 import importlib.util
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
 import timeit
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+from ranks import HERE, free_port, results_of_a_job, write
+
 # This file has the package's name, and would be found first.
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != HERE]
 
@@ -119,12 +118,6 @@ def measure(options):
             print(json.dumps({"ranks": comm.size, "size": text, "seconds": best}), flush=True)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main():
     options = parse()
     if options.rank_of_a_job:
@@ -134,13 +127,8 @@ def main():
     print(f"{'ranks':>5} {'size':>5} {'ours':>10} {'in place':>10} {'mpi4py':>10} {'gloo':>10} {'copy':>10}   "
           f"{'mpi4py / in place':>17} {'in place / copy':>15}")  # fmt: skip
     for ranks in options.ranks:
-        launch = [sys.executable, "-m", "launcher", "-n", str(ranks), "--oversubscribe", "--threads", "1"]
-        own = ["--rank-of-a-job", "--rounds", str(options.rounds), "--seconds", str(options.seconds), "--sizes", *options.sizes]
-        command = [*launch, os.path.abspath(__file__), *own]
-        path = os.pathsep.join(filter(None, (os.path.dirname(HERE), os.environ.get("PYTHONPATH"))))
-        job = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path})
-        for line in job.stdout:
-            result = json.loads(line)
+        own = ["--rounds", options.rounds, "--seconds", options.seconds, "--sizes", *options.sizes]
+        for result in results_of_a_job(__file__, ranks, own):
             results.append(result)
             us = {name: 1e6 * value for name, value in result["seconds"].items()}
             print(
@@ -149,11 +137,7 @@ def main():
                 + f"   {us['mpi4py'] / us['in place']:17.1f} {us['in place'] / us['copy']:15.2f}",
                 flush=True,
             )
-        if job.wait():
-            sys.exit(job.returncode)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

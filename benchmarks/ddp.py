@@ -12,12 +12,11 @@ import importlib.util
 import itertools
 import json
 import os
-import socket
-import subprocess
 import sys
 import time
 
-HERE = os.path.dirname(os.path.abspath(__file__))
+from ranks import HERE, free_port, results_of_a_job, write
+
 # A file beside this one has the name of a package, and would be found first.
 sys.path[:] = [path for path in sys.path if os.path.abspath(path or ".") != HERE]
 
@@ -165,28 +164,15 @@ def measure(options):
             }), flush=True)  # fmt: skip
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def main():
     options = parse()
     if options.rank_of_a_job:
         measure(options)
         return
-    launch = [sys.executable, "-m", "launcher", "-n", str(options.ranks), "--oversubscribe", "--threads", "1"]
-    own = ["--rank-of-a-job", "--rounds", str(options.rounds), "--seconds", str(options.seconds)]
-    path = os.pathsep.join(filter(None, (os.path.dirname(HERE), os.environ.get("PYTHONPATH"))))
-    job = subprocess.Popen(
-        [*launch, os.path.abspath(__file__), *own], stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": path}
-    )
     results = []
     print(f"{'samples a second, ' + str(options.ranks) + ' ranks of 1 thread':<40} {'disttorch':>10} {'PyTorch':>10} {'ratio':>6} "
           f"{'communication':>14} {'hidden':>7}")  # fmt: skip
-    for line in job.stdout:
-        result = json.loads(line)
+    for result in results_of_a_job(__file__, options.ranks, ["--rounds", options.rounds, "--seconds", options.seconds]):
         results.append(result)
         rates = result["samples_per_second"]
         theirs = rates.get("PyTorch")
@@ -196,11 +182,7 @@ def main():
             + f"{1e3 * result['communication_seconds']:11.2f} ms {100 * result['hidden']:6.0f}%",
             flush=True,
         )
-    if job.wait():
-        sys.exit(job.returncode)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump(results, file, indent=1)
+    write(options.json, results)
 
 
 if __name__ == "__main__":

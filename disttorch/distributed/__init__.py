@@ -1,181 +1,30 @@
 """Distributed training: process groups, collectives on tensors, DistributedDataParallel.
 
 Process groups and collectives have PyTorch's signatures (https://docs.pytorch.org/docs/stable/distributed.html); the
-arrays are carried by the package `collectives`.
+arrays are carried by the package `collectives`. Most names are those of `distributed_c10d`.
 """
 
-from collectives.store import FileStore, HashStore, PrefixStore, Store, TCPStore
+from collectives.store import FileStore, HashStore, TCPStore
 
 from . import _functional_collectives as _functional_collectives
 from . import algorithms, device_mesh, distributed_c10d, elastic, nn
 from . import group_methods as _group_methods
-from .backend import (
-    Backend,
-    BackendConfig,
-    get_default_backend_for_device,
-    is_available,
-    is_backend_available,
-    is_gloo_available,
-    is_mpi_available,
-    is_nccl_available,
-    is_torchelastic_launched,
-    is_ucc_available,
-    is_xccl_available,
-)
 from .buckets import GradBucket
-from .collective import all_reduce, all_reduce_coalesced, barrier, broadcast, reduce
-from .constants import default_pg_timeout
 from .data_parallel import BuiltinCommHookType
-from .debug import DebugLevel, get_debug_level, set_debug_level, set_debug_level_from_env
 from .device_mesh import DeviceMesh, init_device_mesh
-from .errors import DistBackendError, DistError, DistNetworkError, DistStoreError
-from .exchange import all_to_all, all_to_all_single, reduce_scatter, reduce_scatter_single, reduce_scatter_tensor
-from .groups import (
-    GroupMember,
-    ProcessGroup,
-    get_backend,
-    get_backend_config,
-    get_global_rank,
-    get_group_rank,
-    get_node_local_rank,
-    get_pg_count,
-    get_process_group_ranks,
-    get_rank,
-    get_world_size,
-    group,
-    is_initialized,
-)
-from .groups import (
-    _get_default_group as _get_default_group,
-)
-from .movement import (
-    all_gather,
-    all_gather_coalesced,
-    all_gather_into_tensor,
-    all_gather_single,
-    gather,
-    scatter,
-)
-from .objects import (
-    all_gather_object,
-    broadcast_object_list,
-    gather_object,
-    recv_object_list,
-    scatter_object_list,
-    send_object_list,
-)
-from .point_to_point import P2POp, batch_isend_irecv, irecv, isend, monitored_barrier, recv, send
-from .process_group import (
-    destroy_process_group,
-    init_process_group,
-    new_group,
-    new_subgroups,
-    new_subgroups_by_enumeration,
-    shrink_group,
-    split_group,
-)
-from .recording import record_comm
-from .reduce_op import ReduceOp, reduce_op, supports_complex
-from .reduce_op import _make_nccl_premul_sum as _make_nccl_premul_sum
-from .rendezvous import register_rendezvous_handler, rendezvous
-from .work import Work
-from .work import _coalescing_manager as _coalescing_manager
-from .work import _CoalescingManager as _CoalescingManager
+from .distributed_c10d import *  # noqa: F403 - its names are this package's
+from .distributed_c10d import _coalescing_manager as _coalescing_manager
+from .distributed_c10d import _CoalescingManager as _CoalescingManager
+from .distributed_c10d import _get_default_group as _get_default_group
+from .distributed_c10d import _make_nccl_premul_sum as _make_nccl_premul_sum
 
 _group_methods.attach()
 
 # These have other names in PyTorch, too.
-_all_gather_base, _reduce_scatter_base = all_gather_into_tensor, reduce_scatter_tensor
+_all_gather_base, _reduce_scatter_base = distributed_c10d.all_gather_into_tensor, distributed_c10d.reduce_scatter_tensor
 
-__all__ = [
-    "Backend",
-    "BackendConfig",
-    "BuiltinCommHookType",
-    "DebugLevel",
-    "DeviceMesh",
-    "DistBackendError",
-    "DistError",
-    "DistNetworkError",
-    "DistStoreError",
-    "FileStore",
-    "GradBucket",
-    "GroupMember",
-    "HashStore",
-    "P2POp",
-    "PrefixStore",
-    "ProcessGroup",
-    "ReduceOp",
-    "Store",
-    "TCPStore",
-    "Work",
-    "algorithms",
-    "all_gather",
-    "all_gather_coalesced",
-    "all_gather_into_tensor",
-    "all_gather_object",
-    "all_gather_single",
-    "all_reduce",
-    "all_reduce_coalesced",
-    "all_to_all",
-    "all_to_all_single",
-    "barrier",
-    "batch_isend_irecv",
-    "broadcast",
-    "broadcast_object_list",
-    "default_pg_timeout",
-    "destroy_process_group",
-    "device_mesh",
-    "distributed_c10d",
-    "elastic",
-    "gather",
-    "gather_object",
-    "get_backend",
-    "get_backend_config",
-    "get_debug_level",
-    "get_default_backend_for_device",
-    "get_global_rank",
-    "get_group_rank",
-    "get_node_local_rank",
-    "get_pg_count",
-    "get_process_group_ranks",
-    "get_rank",
-    "get_world_size",
-    "group",
-    "init_device_mesh",
-    "init_process_group",
-    "irecv",
-    "is_available",
-    "is_backend_available",
-    "is_gloo_available",
-    "is_initialized",
-    "is_mpi_available",
-    "is_nccl_available",
-    "is_torchelastic_launched",
-    "is_ucc_available",
-    "is_xccl_available",
-    "isend",
-    "monitored_barrier",
-    "new_group",
-    "new_subgroups",
-    "new_subgroups_by_enumeration",
-    "nn",
-    "record_comm",
-    "recv",
-    "recv_object_list",
-    "reduce",
-    "reduce_op",
-    "reduce_scatter",
-    "reduce_scatter_single",
-    "reduce_scatter_tensor",
-    "register_rendezvous_handler",
-    "rendezvous",
-    "scatter",
-    "scatter_object_list",
-    "send",
-    "send_object_list",
-    "set_debug_level",
-    "set_debug_level_from_env",
-    "shrink_group",
-    "split_group",
-    "supports_complex",
-]
+__all__ = [*distributed_c10d.__all__]  # noqa: PLE0604 - they are strings
+__all__ += [
+    "BuiltinCommHookType", "DeviceMesh", "FileStore", "GradBucket", "HashStore", "TCPStore", "algorithms", "device_mesh",
+    "distributed_c10d", "elastic", "init_device_mesh", "nn",
+]  # fmt: skip
