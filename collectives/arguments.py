@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -114,7 +115,8 @@ def check_parts(
 
 def is_device_array(array: object) -> bool:
     """Whether it is an array of CuPy; asked without importing it."""
-    return type(array).__module__.partition(".")[0] == "cupy" and hasattr(array, "__cuda_array_interface__")
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(array, cupy.ndarray)
 
 
 def check_dtypes(name: str, role: str, other: Array, array: Array) -> None:

@@ -26,14 +26,14 @@ from .arguments import (
     check_rows,
     check_tag,
 )  # fmt: skip
-from .devices import device_transport
+from .devices import device_transport, divided
 from .errors import CommunicationError
 from .group import Group
 from .job import forget
 from .reductions import REDUCTIONS, Reduction, is_half, reduction_for
 from .staging import Array, average, copy_back, staged
 from .transport import Transport
-from .work import Work, drain
+from .work import Together, Work, drain
 
 __all__ = ["Communicator"]
 
@@ -47,8 +47,12 @@ class Communicator(Group):
     array method returns a `Work`: complete, unless `async_op` is true; then the arrays belong to the operation until
     the Work is waited for. An operation that is asynchronous on one rank may be synchronous on another.
 
+    For arrays of a GPU over NCCL, to wait is a matter of the GPU's streams (`StreamWork`): what the current stream is given from
+    then on comes behind the operation, and the host goes on at once. ``Work.complete()`` waits on the host.
+
     Arrays of any dtype may be moved (of Python objects: the ``_object`` methods). Which dtypes may be reduced says the
-    table in `collectives.reductions`. float16 and bfloat16 are accumulated in float32 and rounded once. Minimum and
+    table in `collectives.reductions`. float16 and bfloat16 are accumulated in float32 and rounded once (NCCL moves
+    them as they are, and rounds where it adds). Minimum and
     maximum of values among which some are NaN may or may not be NaN.
 
     Where ranks have parts of different lengths, `counts` says how many rows of the first dimension each has: a sequence of one
@@ -541,20 +545,8 @@ class Communicator(Group):
         """
         if self._coalescing is not None:
             raise CommunicationError("coalesce: a block is open already in this group")
-        works: list[Work] = []
-        closed = False
-
-        def poll() -> bool:
-            if not closed:
-                return False
-            done = [work.test() for work in works]
-            for work in works:
-                if work.done():
-                    work.wait()  # raises what went wrong
-            return all(done)
-
-        group = Work("coalesced operations", poll)
-        self._coalescing = works
+        group = Together([])
+        self._coalescing = group.works
         for transport in (self._transport, *self._device_transports.values()):
             transport.begin_group()
         try:
@@ -563,14 +555,7 @@ class Communicator(Group):
             self._coalescing = None
             for transport in (self._transport, *self._device_transports.values()):
                 transport.end_group()
-        closed = True
-
-        def watch(waited: float) -> None:
-            for work in works:
-                if not work.done() and work.watch is not None:
-                    work.watch(waited)
-
-        group.watch = watch
+        group.closed = True
         group.test()
 
     # Objects ---------------------------------------------------------------------------------------------------------
@@ -667,6 +652,7 @@ class Communicator(Group):
         self._guarded(self._transport.all_gather(colors, mine), note)
         members = sorted((r for r in range(self.size) if colors[r, 0] == mine[0]), key=lambda r: (colors[r, 1], r))
         part = self._transport.split(None if color is None else int(color), int(key))
+        divide = divided(self, None if color is None else int(color), int(key))
         if part is None:
             return None
         others = sorted({int(c) for c in colors[:, 0] if c >= 0})
@@ -675,7 +661,9 @@ class Communicator(Group):
 
         ranks = [self.ranks[r] for r in members]
         chosen = best_transport(part, self.job, ranks)
-        return Communicator(chosen, self.job, name, ranks, self.timeout if timeout is None else timeout)
+        made = Communicator(chosen, self.job, name, ranks, self.timeout if timeout is None else timeout)
+        divide(made)
+        return made
 
     def subgroup(self, ranks: Sequence[int], *, timeout: float | None = None) -> Communicator | None:
         """The group of some ranks, in this order; None on the others. Every rank of this group calls with the same ranks.

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from .cuda_aware import cuda_aware
-from .errors import CommunicationError
+from .errors import CollectiveTimeoutError, CommunicationError
 from .reductions import Reduction
 from .staging import Array
+from .stream_work import is_capturing
 from .transport import Counts, Transport
 from .work import Work
 
@@ -29,7 +30,9 @@ SHARES_GPUS = 23000
 """The first version of NCCL (2.30) in which ranks can share a GPU, with NCCL_MULTI_RANK_GPU_ENABLE=1."""
 
 
-def transport_for_device(base: Transport, job: Any = None, forced: str = "auto") -> Transport:
+def transport_for_device(
+    base: Transport, job: Any = None, forced: str = "auto", device: int | None = None, timeout: float | None = None
+) -> Transport:
     """What carries the arrays of GPUs between the ranks of a CPU transport. Every rank calls, and waits for the others.
 
     Parameters
@@ -40,19 +43,24 @@ def transport_for_device(base: Transport, job: Any = None, forced: str = "auto")
         Notes why NCCL was not chosen.
     forced : str, default "auto"
         ``"nccl"``: that or an error. ``"auto"``: NCCL where every rank has a GPU of its own. Any other: copies through host memory.
+    device : int, optional
+        The number of this rank's GPU; the current one's unless given.
+    timeout : float, optional
+        Seconds to wait for the other ranks.
 
     Raises
     ------
     CommunicationError
-        If NCCL was asked for and cannot be used; the message says why, and what to do.
+        If NCCL was asked for and cannot be used; the message says why, and what to do. If not all ranks come
+        (`CollectiveTimeoutError`).
     """
     if forced not in ("auto", "nccl"):
         return _staged(base)
-    reason = _why_not_nccl(base)
+    reason = _why_not_nccl(base, device, timeout)
     if not reason:
         from .nccl import NCCLTransport
 
-        return NCCLTransport(base)
+        return NCCLTransport(base, device)
     if forced == "nccl":
         raise CommunicationError(f"NCCL was asked for, but {reason}")
     if job is not None:
@@ -67,11 +75,18 @@ def _staged(base: Transport) -> StagedTransport:
     return StagedTransport(own)
 
 
-def _why_not_nccl(base: Transport) -> str:
+def _why_not_nccl(base: Transport, device: int | None, timeout: float | None) -> str:
     """Why these ranks cannot use NCCL, the same text on all of them; empty if they can."""
     from .job import exchange
 
-    told: list[tuple[str, str, int, bool, str]] = exchange(base, _this_gpu())
+    try:
+        told: list[tuple[str, str, int, bool, str]] = exchange(base, _this_gpu(device), timeout)
+    except CollectiveTimeoutError as error:
+        raise CollectiveTimeoutError(
+            f"rank {base.rank} of {base.size} has waited {timeout:g} s for the others at the first operation of this group on an array of "
+            "a GPU, which all its ranks must come to; where it is a message between some of them, let all call a collective, such as a "
+            "reduction of a small array, before"
+        ) from error
     for rank, (host, _, _, _, problem) in enumerate(told):
         if problem:
             return f"rank {rank} ({host}) has none: {problem}"
@@ -81,9 +96,9 @@ def _why_not_nccl(base: Transport) -> str:
             users[gpu] = rank
         elif version < SHARES_GPUS or not allowed:
             return (
-                f"ranks {users[gpu]} and {rank} ({host}) use the same GPU ({gpu}): give each its own, with "
-                "cupy.cuda.Device(LOCAL_RANK).use() before the first array, or start one rank for each GPU; NCCL from 2.30 on lets "
-                f"ranks share one with NCCL_MULTI_RANK_GPU_ENABLE=1 (this is NCCL {_version_text(version)})"
+                f"ranks {users[gpu]} and {rank} ({host}) use the same GPU ({gpu}): give each its own, that with the number LOCAL_RANK, "
+                "by cuda.set_device or cupy.cuda.Device(LOCAL_RANK).use() before the first array, or start one rank for each GPU; NCCL "
+                f"from 2.30 on lets ranks share one with NCCL_MULTI_RANK_GPU_ENABLE=1 (this is NCCL {_version_text(version)})"
             )
     versions = {version for _, _, version, _, _ in told}
     if len(versions) > 1:
@@ -91,8 +106,8 @@ def _why_not_nccl(base: Transport) -> str:
     return ""
 
 
-def _this_gpu() -> tuple[str, str, int, bool, str]:
-    """This machine, the GPU that is current, NCCL's version, whether ranks may share a GPU, and what is in the way."""
+def _this_gpu(device: int | None) -> tuple[str, str, int, bool, str]:
+    """This machine, this rank's GPU, NCCL's version, whether ranks may share a GPU, and what is in the way."""
     host = socket.gethostname()
     import cupy
     from cupy.cuda import nccl
@@ -101,7 +116,7 @@ def _this_gpu() -> tuple[str, str, int, bool, str]:
         return host, "", 0, False, "CuPy finds no NCCL; install nvidia-nccl-cu12 or nvidia-nccl-cu13"
     allowed = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
     try:
-        device = cupy.cuda.runtime.getDevice()
+        device = cupy.cuda.runtime.getDevice() if device is None else device
         gpu = f"{host} {cupy.cuda.runtime.deviceGetPCIBusId(device)}"
         return host, gpu, int(nccl.get_version()), allowed, ""
     except (cupy.cuda.runtime.CUDARuntimeError, nccl.NcclError) as error:
@@ -208,6 +223,11 @@ class StagedTransport(Transport):
     def _run(self, name: str, start: Callable[..., Work], *arrays: tuple[Array | None, bool, bool]) -> Work:
         """Start an operation on (array, whether it is read, whether it is written)."""
         stream = self._cupy.cuda.get_current_stream()
+        if is_capturing(stream):
+            raise CommunicationError(
+                f"{name}: rank {self.rank}: arrays of GPUs go through host memory here, which cannot be a part of a CUDA graph that is "
+                "captured; leave the collective out of it, or use NCCL"
+            )
         operation = _Operation(start, stream)
         for array, read, written in arrays:
             if array is None or self.direct:

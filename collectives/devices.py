@@ -5,6 +5,7 @@ way of pinned host memory or directly where MPI takes device memory.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .transport import Transport
@@ -12,23 +13,53 @@ from .transport import Transport
 if TYPE_CHECKING:
     from .group import Group
 
-__all__ = ["device_transport"]
+__all__ = ["device_transport", "divided", "use_device"]
+
+_GPU = "cuda"
 
 
 def device_transport(group: Group, array: Any) -> Transport:
     """The transport of a group for arrays like this one; made by the first operation on such an array, on all ranks.
 
-    DISTTORCH_TRANSPORT forces it: ``nccl``, or a CPU transport's name for staging.
+    What was asked for when the ranks met decides, or DISTTORCH_TRANSPORT: ``nccl``, or a CPU transport's name for staging.
 
     Raises
     ------
     CommunicationError
-        If NCCL was asked for and cannot be used.
+        If NCCL was asked for and cannot be used, or not all ranks of the group come to make it.
     """
-    found = group._device_transports.get("cuda")
+    found = group._device_transports.get(_GPU)
+    return use_device(group, array.device.id) if found is None else found
+
+
+def use_device(group: Group, device: int) -> Transport:
+    """Make the transport of a group for arrays on a GPU, unless there is one. Every rank calls, with the number of its GPU.
+
+    So ranks that begin with a message, to which not all of them come, and graphs that begin with a capture find it there.
+    """
+    found = group._device_transports.get(_GPU)
     if found is None:
         from .device import transport_for_device
 
         forced = os.environ.get("DISTTORCH_TRANSPORT") or "auto"
-        found = group._device_transports["cuda"] = transport_for_device(group._transport, group.job, forced)
+        if "nccl" in (group.job.choice, group.job.for_gpus):
+            forced = "nccl"
+        found = transport_for_device(group._transport, group.job, forced, device, group.timeout)
+        group._device_transports[_GPU] = found
     return found
+
+
+def divided(group: Group, color: int | None, key: int) -> Callable[[Group], None]:
+    """Divide what a group has for GPUs, as it is divided itself; every rank calls. Returns what gives a new group its part."""
+    found = group._device_transports.get(_GPU)
+    if found is None or found.name != "nccl":
+        return lambda new: None
+    from .nccl import NCCLTransport
+
+    assert isinstance(found, NCCLTransport)
+    made, device = found.divide(color, key), found.device
+
+    def give(new: Group) -> None:
+        new._device_transports[_GPU] = NCCLTransport(new._transport, device, made)
+
+    return give

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-__all__ = ["CAPACITY", "ENDED", "FAILED", "OPERATION", "PEER", "Call", "FlightRecorder", "Note", "caller"]
+__all__ = ["CAPACITY", "CAPTURED", "ENDED", "FAILED", "OPERATION", "PEER", "Call", "FlightRecorder", "Note", "caller"]
 
 FORMAT = "disttorch flight record 1"
 ASKED = signal.SIGRTMIN + 9
@@ -32,7 +32,7 @@ CAPACITY = 1000
 
 
 # What is noted of a call: a list, because one is made for every call, and an object with so many attributes takes longer.
-GROUP, SEQ, OPERATION, REDUCTION, BEGAN, DTYPE, SHAPE, BYTES, ROOT, PEER, TAG, FRAME, ENDED, FAILED = range(14)
+GROUP, SEQ, OPERATION, REDUCTION, BEGAN, DTYPE, SHAPE, BYTES, ROOT, PEER, TAG, FRAME, ENDED, FAILED, CAPTURED = range(15)
 Note = list[Any]
 
 
@@ -53,12 +53,14 @@ class Call:
     root, peer, tag : int or None
         `peer` is -1 for any rank.
     failed : bool
+    captured : bool
+        Whether it was recorded into a CUDA graph, with which it is carried out again and again.
     """
 
     def __init__(self, note: Note):
         (
             self.group, self.seq, self.operation, self.reduction, self.began, self.dtype, self.shape, self.nbytes,
-            self.root, self.peer, self.tag, self._frame, self.ended, self.failed,
+            self.root, self.peer, self.tag, self._frame, self.ended, self.failed, self.captured,
         ) = note  # fmt: skip
 
     @property
@@ -88,6 +90,7 @@ class Call:
             "ended": self.ended or None,
             "state": "failed" if self.failed else "complete" if self.ended else "under way",
             "where": None if self._frame is None else self.place(),
+            **({"captured": True} if self.captured else {}),
         }
 
     def text(self) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .board import group_number
 from .errors import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError
-from .flight import ENDED, FAILED, OPERATION, PEER, Call, Note, caller
+from .flight import CAPTURED, ENDED, FAILED, OPERATION, PEER, Call, Note, caller
 from .job import Job
 from .reductions import Reduction
 from .staging import Array
@@ -62,6 +62,8 @@ class Group:
         self._device_transports: dict[str, Transport] = {}
         self._closed = False
         self._failed: Exception | None = None
+        self.refused = False
+        """Whether a call was refused since the group has failed, so that the program knows of it."""
         self._seq = 0
         self._splits = 0
         self._coalescing: list[Work] | None = None
@@ -119,7 +121,7 @@ class Group:
             if shape is None:
                 shape = array.shape
         frame = caller(sys._getframe(2))
-        note = [self, seq, operation, op, now, dtype, shape, nbytes, root, peer, tag, frame, 0.0, False]
+        note = [self, seq, operation, op, now, dtype, shape, nbytes, root, peer, tag, frame, 0.0, False, False]
         self._record(note)
         if self._board is not None:
             last = self._last_text
@@ -151,6 +153,8 @@ class Group:
         if finish is not None:
             work.then(finish)
         self._look_after(work, note)
+        if work.on_stream:
+            note[CAPTURED] = work.captured
         if self._coalescing is not None:
             self._coalescing.append(work)
             async_op = True
@@ -161,6 +165,12 @@ class Group:
             # Also where Ctrl-C ends the waiting: the transport goes on to use the arrays.
             if not work.done():
                 retain(work)
+        if work.on_stream and not async_op:
+            # The stream goes on; to the caller it is over, and the result is the caller's alone.
+            work._output = None
+            done = completed(work.operation, self, output)
+            done.source = work.source
+            return done
         return work
 
     def _nothing(self, note: Note, output: Array | None = None) -> Work:
@@ -313,6 +323,7 @@ class Group:
     def _refuse(self, operation: str) -> None:
         if self._closed:
             raise CommunicationError(f"{operation}: rank {self.rank}: this communicator was closed")
+        self.refused = True
         raise CommunicationError(
             f"{operation}: rank {self.rank}: group {self.name} has failed before, its ranks are out of step: {self._failed}"
         ) from self._failed

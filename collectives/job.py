@@ -109,6 +109,8 @@ class Job:
         self.board: Board | None = None
         self.choice = "auto"
         """The transport that was asked for."""
+        self.for_gpus = "auto"
+        """The one that was asked for arrays of GPUs: ``"nccl"`` for that or an error."""
         self.shares_memory = False
         """Whether on every node the ranks can share memory."""
         self.notes: list[str] = []

@@ -1,8 +1,8 @@
 """NCCLTransport: arrays of GPUs, by NVIDIA's NCCL through CuPy, each rank with a GPU of its own.
 
 Operations run on a stream of the transport's own. It waits for what the caller's current stream holds when an operation is called, and
-when the operation is complete the caller's current stream waits for it, so a program sees the order that it wrote. The host does
-not wait in between; `Work.poll` asks an event.
+who waits for the operation lets the stream that is current then wait for it, so a program sees the order that it wrote. The host
+waits for nothing (`stream_work`); that an operation does not end, or another rank fails, a thread sees (`watchdog`).
 
 Importing this module does not import CuPy.
 """
@@ -11,21 +11,25 @@ from __future__ import annotations
 
 import contextlib
 import weakref
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
 
+from . import watchdog
 from .errors import CommunicationError
 from .nccl_reductions import Plan, plan_for
 from .reductions import Reduction
 from .staging import Array
+from .stream_work import StreamWork, is_capturing
 from .transport import Counts, Transport
 from .work import Work
 
 __all__ = ["NCCLTransport"]
 
-UNIQUE_ID_BYTES = 128
+LOOKED_AFTER = 64
+"""Operations that may be under way before each new one makes the transport look whether the oldest is complete."""
 GATHERED_BYTES = 1 << 26
 """Memory for reductions that NCCL does not have: so much is gathered at a time."""
 
@@ -38,53 +42,68 @@ class NCCLTransport(Transport):
     Parameters
     ----------
     base : Transport
-        Between the same ranks, for NumPy arrays: it carries NCCL's 128 bytes of introduction, and `late` and `abort`.
+        Between the same ranks, for NumPy arrays: it carries NCCL's introduction, and `late` and `abort`.
         Every rank of it must call, and waits for the others.
+    device : int, optional
+        The number of this rank's GPU; the current one's unless given.
+    made : tuple of two NcclCommunicator, optional
+        Communicators of the same ranks that there are already, for collectives and for messages (`divide`).
 
     Raises
     ------
     CommunicationError
-        If NCCL cannot be used; with what NCCL says.
+        If NCCL cannot be used; with what NCCL says. If a CUDA graph is being captured, of which the introduction cannot be a part.
     """
 
     name = "nccl"
     averages = True
+    accumulates_half = True  # as far as NCCL does: half the bytes are what half types are for
 
-    def __init__(self, base: Transport) -> None:
+    def __init__(self, base: Transport, device: int | None = None, made: tuple[Any, Any] | None = None) -> None:
         super().__init__(base.rank, base.size)
         import cupy
         from cupy.cuda import nccl
 
         self._cupy, self._nccl, self._base = cupy, nccl, base
         self.array_types = (cupy.ndarray,)
-        self.device: int = cupy.cuda.runtime.getDevice()
+        self.device: int = cupy.cuda.runtime.getDevice() if device is None else device
         """The number of this rank's GPU."""
-        identity = self._introduce()
-        with self._errors("init"):
-            self._comm = nccl.NcclCommunicator(self.size, identity, self.rank)
-            # Messages have a communicator of their own: they do not wait for collectives, nor those for them.
-            self._messages = self._comm.commSplit(0, self.rank)
-        self._stream = cupy.cuda.Stream(non_blocking=True)
-        self._message_stream = cupy.cuda.Stream(non_blocking=True)
-        self._to_myself: dict[str, list[Any]] = {"sent": [], "awaited": []}
-        self._grouped: list[_Grouped] | None = None
-        self._under_way: set[int] = set()
-        self._finalizer = weakref.finalize(self, _end, [self._messages, self._comm], self._under_way)
+        with cupy.cuda.Device(self.device):
+            self._refuse_capture("init")
+            if made is None:
+                identity = self._introduce()
+                with self._errors("init"):
+                    comm = nccl.NcclCommunicator(self.size, identity, self.rank)
+                    # Messages have a communicator of their own: they do not wait for collectives, nor those for them.
+                    made = comm, comm.commSplit(0, self.rank)
+            self._comm, self._messages = made
+            self._stream = cupy.cuda.Stream(non_blocking=True)
+            self._message_stream = cupy.cuda.Stream(non_blocking=True)
+        self._to_myself: dict[str, list[_Slot]] = {"sent": [], "awaited": []}
+        self._grouped: list[_Call] | None = None
+        self.under_way: tuple[deque[StreamWork], deque[StreamWork]] = deque(), deque()
+        """What has been called and is not known to be complete, oldest first: collectives, and messages."""
+        self._finalizer = weakref.finalize(self, _end, made, self.under_way)
+        watchdog.watch(self)
 
-    def _introduce(self) -> tuple[int, ...]:
-        """Rank 0's unique id on all ranks."""
-        # CuPy gives numbers of C's char, which has a sign on some machines and none on others.
-        told = np.zeros(UNIQUE_ID_BYTES + 1, np.int16)
-        failure: Exception | None = None
+    def _introduce(self) -> Any:
+        """Rank 0's unique id on all ranks, of the type that this CuPy has for it."""
+        from .job import exchange
+
+        mine: tuple[Any, str] = None, ""
         if self.rank == 0:
             try:
-                told[:UNIQUE_ID_BYTES] = self._nccl.get_unique_id()
+                mine = self._nccl.get_unique_id(), ""
             except self._nccl.NcclError as error:
-                told[-1], failure = 1, error
-        self._base.broadcast(told, 0).wait()
-        if told[-1]:
-            raise CommunicationError(f"init: rank {self.rank} of {self.size}: NCCL cannot start on rank 0: {failure or ''}")
-        return tuple(told[:UNIQUE_ID_BYTES].tolist())
+                mine = None, str(error)
+        identity, failure = exchange(self._base, mine)[0]
+        if failure:
+            raise CommunicationError(f"init: rank {self.rank} of {self.size}: NCCL cannot start on rank 0: {failure}")
+        return identity
+
+    def use_device(self) -> None:
+        """Make this rank's GPU the current one of the calling thread."""
+        self._cupy.cuda.Device(self.device).use()
 
     # Reductions ------------------------------------------------------------------------------------------------------
 
@@ -281,16 +300,18 @@ class NCCLTransport(Transport):
         other = "awaited" if mine == "sent" else "sent"
         if mine == "sent":
             array = array.copy()
+        stream = self._cupy.cuda.get_current_stream()
         if not self._to_myself[other]:
-            slot: list[Any] = [array, None]
+            slot = _Slot(array, stream.record())
             self._to_myself[mine].append(slot)
-            return Work(operation) if mine == "sent" else Work(operation, lambda: slot[1] is not None, keep=(array,))
+            return Work(operation) if mine == "sent" else Work(operation, slot.came, keep=(array,))
         slot = self._to_myself[other].pop(0)
-        source, target = (array, slot[0]) if mine == "sent" else (slot[0], array)
+        source, target = (array, slot.array) if mine == "sent" else (slot.array, array)
         if source.nbytes != target.nbytes:
             raise CommunicationError(f"recv: rank {self.rank} expects {target.nbytes} bytes, got {source.nbytes} from itself")
+        stream.wait_event(slot.left)
         target.reshape(-1).view(np.uint8)[...] = source.reshape(-1).view(np.uint8)
-        slot[1] = True
+        slot.copied = stream.record()
         return Work(operation)
 
     def _check_message(self, operation: str, array: Array, tag: int) -> None:
@@ -308,71 +329,74 @@ class NCCLTransport(Transport):
 
     def end_group(self) -> None:
         grouped, self._grouped = self._grouped or [], None
-        together = [each for each in grouped if not each.alone]
-        if together:
-            streams = {each.messages: self._stream_of(each.messages) for each in together}
-            for each in together:
-                streams[each.messages].wait_event(each.called)
-            self._on_stream(together, streams)
-        for each in grouped:
-            if each.alone:
-                self._stream.wait_event(each.called)
-                self._on_stream([each], {False: self._stream})
+        with self._cupy.cuda.Device(self.device):
+            self._start([each for each in grouped if not each.alone])
+            for each in grouped:
+                if each.alone:
+                    self._start([each])
 
     def _run(
         self, operation: str, launch: Launch, *keep: Array | None, before: Launch | None = None, after: Launch | None = None,
         alone: bool = False, messages: bool = False,
     ) -> Work:  # fmt: skip
         """Start an operation behind what the current stream holds, now or at the end of the group."""
-        called = self._cupy.cuda.Event(disable_timing=True)
-        called.record(self._cupy.cuda.get_current_stream())
-        started = _Grouped(operation, called, before, launch, after, alone, messages)
-        if self._grouped is not None:
-            self._grouped.append(started)
-        else:
-            stream = self._stream_of(messages)
-            stream.wait_event(called)
-            self._on_stream([started], {messages: stream})
-        self._under_way.add(id(started))
-        return Work(operation, lambda: self._is_done(started), keep=keep)
+        comm = self._messages if messages else self._comm
+        stream = self._message_stream if messages else self._stream
+        with self._cupy.cuda.Device(self.device):
+            caller = self._cupy.cuda.get_current_stream()
+            work = StreamWork(operation, self._cupy, caller, stream, keep, self._checking(operation, comm))
+            call = _Call(work, before, launch, after, alone)
+            if self._grouped is not None:
+                self._grouped.append(call)
+            else:
+                self._start([call])
+        self._note(work, self.under_way[messages])
+        return work
 
-    def _stream_of(self, messages: bool) -> Any:
-        return self._message_stream if messages else self._stream
+    def _checking(self, operation: str, comm: Any) -> Callable[[], None]:
+        """What raises NCCL's own error of a communicator, without holding the transport."""
+        error, where = self._nccl.NcclError, f"{operation}: rank {self.rank} of {self.size}, GPU {self.device}"
 
-    def _on_stream(self, operations: Sequence[_Grouped], streams: dict[bool, Any]) -> None:
-        for each in operations:
+        def check() -> None:
+            try:
+                comm.check_async_error()
+            except error as found:
+                raise CommunicationError(f"{where}: {found}") from found
+
+        return check
+
+    def _note(self, work: StreamWork, under_way: deque[StreamWork]) -> None:
+        """Keep a work, with what it keeps, until it is known to be complete."""
+        if work.captured:
+            return  # the graph's own memory lives as long as the graph
+        while under_way and under_way[0].done():
+            under_way.popleft()
+        while len(under_way) > LOOKED_AFTER and under_way[0].test():
+            under_way.popleft()
+        under_way.append(work)
+
+    def _start(self, calls: Sequence[_Call]) -> None:
+        """Give operations to their streams, as one group of NCCL's."""
+        if not calls:
+            return
+        for each in calls:
+            each.work.stream.wait_event(each.work.called)
+        for each in calls:
             if each.before is not None:
-                with streams[each.messages]:
+                with each.work.stream:
                     each.before()
-        with self._errors(operations[0].operation), contextlib.ExitStack() as stack:
-            if len(operations) > 1:
+        with self._errors(calls[0].work.operation), contextlib.ExitStack() as stack:
+            if len(calls) > 1:
                 stack.enter_context(self._group())
-            for each in operations:
+            for each in calls:
                 # What is computed between NCCL's calls belongs to the same stream.
-                with streams[each.messages]:
+                with each.work.stream:
                     each.launch()
-        for each in operations:
-            if each.after is not None:
-                with streams[each.messages]:
+        for each in calls:
+            with each.work.stream:
+                if each.after is not None:
                     each.after()
-        for messages, stream in streams.items():
-            finished = self._cupy.cuda.Event(disable_timing=True)
-            finished.record(stream)
-            for each in operations:
-                if each.messages is messages:
-                    each.finished = finished
-
-    def _is_done(self, started: _Grouped) -> bool:
-        """Whether an operation is complete; then the current stream is ordered behind it."""
-        if started.finished is None:
-            return False  # the group is still open
-        with self._errors(started.operation):
-            if not started.finished.done:
-                (self._messages if started.messages else self._comm).check_async_error()
-                return False
-            self._cupy.cuda.get_current_stream().wait_event(started.finished)
-        self._under_way.discard(id(started))
-        return True
+                each.work.started()
 
     @contextlib.contextmanager
     def _group(self) -> Generator[None, None, None]:
@@ -400,48 +424,82 @@ class NCCLTransport(Transport):
 
     # Groups and the end ----------------------------------------------------------------------------------------------
 
+    def divide(self, color: int | None, key: int) -> tuple[Any, Any] | None:
+        """NCCL's communicators of the ranks with the same color, in the order of their keys: for collectives and for messages.
+
+        Every rank calls. Made from those that there are, which takes less time and memory than an introduction.
+        """
+        self._refuse_capture("split")
+        with self._cupy.cuda.Device(self.device), self._errors("split"):
+            # NCCL wants nothing under way when it splits.
+            self._stream.synchronize()
+            self._message_stream.synchronize()
+            made = tuple(comm.commSplit(-1 if color is None else color, key) for comm in (self._comm, self._messages))
+        return None if color is None else (made[0], made[1])
+
     def split(self, color: int | None, key: int) -> NCCLTransport | None:
         part = self._base.split(color, key)
-        return None if part is None else NCCLTransport(part)
+        made = self.divide(color, key)
+        return None if part is None else NCCLTransport(part, self.device, made)
+
+    def _refuse_capture(self, operation: str) -> None:
+        if is_capturing(self._cupy.cuda.get_current_stream()):
+            raise CommunicationError(
+                f"{operation}: rank {self.rank}: NCCL's communicators cannot be made while a CUDA graph is captured; run one step, with "
+                "the same collectives, before the capture"
+            )
 
     def late(self) -> Sequence[int] | None:
         return self._base.late()
 
     def abort(self, code: int) -> None:
-        self._finalizer.detach()
-        for comm in (self._messages, self._comm):
-            comm.abort()
+        self.abandon()
         self._base.abort(code)
+
+    def abandon(self) -> None:
+        """End NCCL's communicators, and with them what is under way: kernels that wait for another rank return."""
+        if self._finalizer.detach() is not None:
+            for comm in (self._messages, self._comm):
+                comm.abort()
 
     def close(self) -> None:
         if self._finalizer.alive:
             self._stream.synchronize()
             self._message_stream.synchronize()
-            self._under_way.clear()
+            for under_way in self.under_way:
+                under_way.clear()
             self._finalizer()
 
 
-class _Grouped:
-    """An operation that was called: what is to be done, and by which event it is known to be done."""
+class _Slot:
+    """One end of a message to oneself, and when it was left there and copied."""
 
-    __slots__ = ("after", "alone", "before", "called", "finished", "launch", "messages", "operation")
+    def __init__(self, array: Array, left: Any) -> None:
+        self.array, self.left = array, left
+        self.copied: Any = None
 
-    def __init__(
-        self, operation: str, called: Any, before: Launch | None, launch: Launch, after: Launch | None, alone: bool, messages: bool
-    ) -> None:
-        self.operation, self.called = operation, called
-        self.before, self.launch, self.after = before, launch, after
-        self.alone, self.messages = alone, messages
-        self.finished: Any = None
+    def came(self) -> bool:
+        """Whether the copy is complete."""
+        return self.copied is not None and bool(self.copied.done)
 
 
-def _end(comms: Sequence[Any], under_way: set[int]) -> None:
+class _Call:
+    """An operation that was called, and what is to be done for it."""
+
+    __slots__ = ("after", "alone", "before", "launch", "work")
+
+    def __init__(self, work: StreamWork, before: Launch | None, launch: Launch, after: Launch | None, alone: bool) -> None:
+        self.work, self.before, self.launch, self.after, self.alone = work, before, launch, after, alone
+
+
+def _end(comms: Sequence[Any], under_way: Sequence[deque[StreamWork]]) -> None:
     """Give NCCL's communicators back; where something never ended they are aborted, for destroying would wait for it."""
-    for comm in comms:
-        if under_way:
-            comm.abort()
-        else:
+    ended = all(work.test() and work.exception() is None for works in under_way for work in works)
+    for comm in reversed(comms):
+        if ended:
             comm.destroy()
+        else:
+            comm.abort()
 
 
 def _parts(array: Array, counts: Counts, size: int) -> list[Any]:

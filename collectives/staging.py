@@ -22,9 +22,17 @@ def staged(array: Array, *, wide: bool = False, apart_from: Array | None = None)
     """The array itself where a transport can work on it, otherwise a contiguous copy (in float32 where `wide`)."""
     if wide:
         return array.astype(np.float32, order="C")
-    if not array.flags.c_contiguous or (apart_from is not None and np.may_share_memory(array, apart_from)):
+    if not array.flags.c_contiguous or (apart_from is not None and _may_share_memory(array, apart_from)):
         return array.copy(order="C")
     return array
+
+
+def _may_share_memory(a: Array, b: Array) -> bool:
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b)
+    import cupy
+
+    return bool(cupy.may_share_memory(a, b))
 
 
 def average(buffer: Array, size: int, then: Callable[[], None] | None) -> None:

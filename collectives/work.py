@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["Work", "completed", "cores_are_scarce", "drain", "pending", "progress", "retain", "set_scarce", "sweep"]
+__all__ = ["Together", "Work", "completed", "cores_are_scarce", "drain", "pending", "progress", "retain", "set_scarce", "sweep"]
 
 SPINS = 60
 """Questions in a row before the processor is given away for the first time, where every rank of the node has a core."""
@@ -79,6 +79,10 @@ class Work:
     """
 
     # What most works never need stands here once, so that making one is cheap.
+    on_stream = False
+    """Whether a GPU's stream carries it out, so that waiting for it is a matter of streams (`StreamWork`)."""
+    captured = False
+    """Whether it was recorded into a CUDA graph."""
     owner: object = None
     source: int | None = None
     watch: Callable[[float], None] | None = None
@@ -134,6 +138,15 @@ class Work:
             self._seen = True
             raise self._exception
 
+    def complete(self, timeout: float | None = None) -> None:
+        """Return when the host knows that the operation is complete; otherwise as `wait`."""
+        Work.wait(self, timeout)
+
+    @property
+    def settled(self) -> bool:
+        """Whether what the caller does next finds the results."""
+        return self._done
+
     def test(self) -> bool:
         """Let the transport progress, and say whether the operation is complete. Never blocks, never raises."""
         if self._done:
@@ -150,6 +163,11 @@ class Work:
     def done(self) -> bool:
         """Whether the operation was complete when it was last waited for or tested; does not touch the transport."""
         return self._done
+
+    @property
+    def was_seen(self) -> bool:
+        """Whether somebody has been told what went wrong."""
+        return self._seen
 
     def exception(self) -> Exception | None:
         """What went wrong, once the operation is complete; None while it is under way or if it went well."""
@@ -256,6 +274,55 @@ class Work:
                         return
 
 
+class Together(Work):
+    """Several communications of a block, waited for as one; each as it wants to be waited for.
+
+    Parameters
+    ----------
+    works : list of Work
+        Filled as long as the block is open.
+
+    Attributes
+    ----------
+    closed : bool
+        Whether the block is over.
+    """
+
+    def __init__(self, works: list[Work]) -> None:
+        super().__init__("coalesced operations", self._ask)
+        self.works = works
+        self.closed = False
+        self.watch = self._look
+
+    @property
+    def settled(self) -> bool:
+        """Whether what the caller does next finds the results of all."""
+        return self.closed and all(work.settled for work in self.works)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return when all are complete; those of a GPU's streams are only put before what comes next."""
+        if self.closed and not self._done:
+            for work in self.works:
+                if work.on_stream:
+                    work.wait(timeout)
+        if not self.settled or self._exception is not None:
+            super().wait(timeout)
+
+    def _ask(self) -> bool:
+        if not self.closed:
+            return False
+        done = [work.test() or work.settled for work in self.works]
+        for work in self.works:
+            if work.done():
+                work.wait()  # raises what went wrong
+        return all(done)
+
+    def _look(self, waited: float) -> None:
+        for work in self.works:
+            if not work.done() and work.watch is not None:
+                work.watch(waited)
+
+
 _new = Work.__new__
 
 
@@ -321,4 +388,4 @@ def drain(owner: object = None) -> None:
                 while not work.test():
                     time.sleep(0)
             else:
-                work.wait()
+                work.complete()

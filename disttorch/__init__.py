@@ -33,6 +33,7 @@ from .backend.dtypes import (
     set_default_dtype,
 )
 from .backend.layout import LAYOUTS, MEMORY_FORMATS, layout, memory_format
+from .backend.memory import OutOfMemoryError
 from .backend.threads import get_num_threads, set_num_threads
 from .ops import FUNCTIONS
 from .ops.dims import Size

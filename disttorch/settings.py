@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .autograd.variable import Tensor
+from .backend.choices import CHOICES
 from .backend.dtypes import PUBLIC_DTYPES, set_default_dtype
 
 __all__ = [
@@ -41,7 +42,6 @@ class _Set:
     """What was set."""
 
     deterministic = "default"
-    matmul_precision = "highest"
     interop_threads = 1
     warn_always = False
 
@@ -61,7 +61,12 @@ def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None
     warn_only : bool
         Accepted as in PyTorch.
     """
-    _Set.deterministic = ("warn" if warn_only else "error") if mode else "default"
+    _set_deterministic(("warn" if warn_only else "error") if mode else "default")
+
+
+def _set_deterministic(mode: str) -> None:
+    _Set.deterministic = mode
+    CHOICES.deterministic = mode != "default"
 
 
 def are_deterministic_algorithms_enabled() -> bool:
@@ -83,9 +88,9 @@ def set_deterministic_debug_mode(debug_mode: int | str) -> None:
         For anything else.
     """
     if isinstance(debug_mode, str) and debug_mode in _DEBUG_MODES:
-        _Set.deterministic = debug_mode
+        _set_deterministic(debug_mode)
     elif isinstance(debug_mode, int) and debug_mode in range(3):
-        _Set.deterministic = _DEBUG_MODES[debug_mode]
+        _set_deterministic(_DEBUG_MODES[debug_mode])
     else:
         raise RuntimeError(f"invalid value of debug_mode, expected one of {_DEBUG_MODES} or 0 to 2, but got {debug_mode!r}")
 
@@ -98,7 +103,8 @@ def get_deterministic_debug_mode() -> int:
 def set_float32_matmul_precision(precision: str) -> None:
     """Say how exact float32 matrix products must be: "highest", "high" or "medium"; as ``torch.set_float32_matmul_precision``.
 
-    They are computed in float32 whatever it says: a lower precision is allowed, not asked for.
+    On CUDA devices of compute capability 8.0 and later, "high" and "medium" let cuBLAS round the factors to TF32 (10 bits of mantissa)
+    before it multiplies them. The CPU computes in float32 whatever it says.
 
     Raises
     ------
@@ -107,12 +113,12 @@ def set_float32_matmul_precision(precision: str) -> None:
     """
     if precision not in ("highest", "high", "medium"):
         raise ValueError(f"the precision of float32 matrix products is 'highest', 'high' or 'medium', not {precision!r}")
-    _Set.matmul_precision = precision
+    CHOICES.float32_products = precision
 
 
 def get_float32_matmul_precision() -> str:
     """What `set_float32_matmul_precision` has set; "highest" before."""
-    return _Set.matmul_precision
+    return CHOICES.float32_products
 
 
 def set_num_interop_threads(count: int, /) -> None:

@@ -151,7 +151,7 @@ def test_without_a_gpu():
     with cuda.nvtx.range("step {}", 1), cuda.stream(None), cuda.device(None), cuda.device_of(torch.ones(1)):
         pass
     for needs in (cuda.synchronize, cuda.current_device, cuda.get_device_name, lambda: cuda.set_device(0), cuda.current_stream, cuda.init,
-                  cuda.mem_get_info, lambda: cuda.Event, lambda: torch.ones(1).cuda()):  # fmt: skip
+                  cuda.mem_get_info, cuda.Event, cuda.Stream, cuda.CUDAGraph, lambda: torch.ones(1).cuda()):  # fmt: skip
         with pytest.raises(RuntimeError, match="device 'cuda"):
             needs()
     with pytest.raises(AttributeError, match=r"disttorch\.cuda has no 'graph_pool'"):

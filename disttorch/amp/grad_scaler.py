@@ -1,4 +1,9 @@
-"""`GradScaler`: losses are scaled up so that float16 gradients do not vanish, and steps with infinities in them are skipped."""
+"""`GradScaler`: losses are scaled up so that float16 gradients do not vanish, and steps with infinities in them are skipped.
+
+The scale, the count of good steps and what was found in the gradients are arrays where the gradients are. Optimizers whose steps look
+at these themselves (``_step_supports_amp_scaling``, as those on a GPU that have a formula) let a whole iteration go by without the host
+waiting for the device; for others it is asked whether to step, once for each optimizer.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +12,23 @@ from collections import abc
 from typing import Any
 
 from ..autograd.variable import Tensor, bump_version, wrap
-from ..backend import as_device, cuda_is_available, namespace
-from ..backend.dtypes import float16, float32
+from ..backend import as_device, cuda_is_available, for_device, namespace
+from ..backend.device import device as device_type
+from ..backend.dtypes import float16, float32, float64, int32
 
 __all__ = ["GradScaler"]
 
 _READY, _UNSCALED, _STEPPED = range(3)
+
+
+class _State:
+    """Of one optimizer since the last update: how far it is, and what was found in its gradients, on each device."""
+
+    __slots__ = ("found", "stage")
+
+    def __init__(self) -> None:
+        self.stage = _READY
+        self.found: dict[device_type, Any] = {}
 
 
 class GradScaler:
@@ -62,22 +78,47 @@ class GradScaler:
                 raise ValueError(f"the growth factor must be above 1.0, got {growth_factor}")
             if backoff_factor >= 1.0:
                 raise ValueError(f"the backoff factor must be below 1.0, got {backoff_factor}")
-        self._init_scale = self._scale = float(init_scale)
-        self._growth_factor, self._backoff_factor = growth_factor, backoff_factor
-        self._growth_interval, self._growth_tracker = growth_interval, 0
-        self._stages: dict[int, int] = {}
-        self._found_inf: dict[int, bool] = {}
+        self._init_scale, self._init_growth_tracker = float(init_scale), 0
+        self._growth_factor, self._backoff_factor, self._growth_interval = growth_factor, backoff_factor, growth_interval
+        #: arrays without dimensions, made where the first loss or gradient is
+        self._scale: Any = None
+        self._growth_tracker: Any = None
+        self._where: device_type | None = None
+        self._states: dict[int, _State] = {}
+
+    def _begin(self, where: device_type) -> None:
+        """Make the scale and the count of good steps on a device, if they are not yet."""
+        if self._scale is not None:
+            return
+        xp, where = for_device(where)
+        if where.type == "cuda" and xp.is_capturing():
+            raise RuntimeError(
+                "the first call of GradScaler.scale is made while a CUDA graph is captured, and every replay would begin with the initial "
+                "scale again: run an iteration before the capture"
+            )
+        self._where = where
+        with xp.on(where):
+            self._scale = xp.full((), self._init_scale, float32.numpy)
+            self._growth_tracker = xp.full((), self._init_growth_tracker, int32.numpy)
 
     def scale(self, outputs: Any) -> Any:
         """The loss, or nested lists and tuples of losses, times the scale."""
         if not self._enabled:
             return outputs
         if isinstance(outputs, Tensor):
-            return outputs * wrap(namespace(outputs._array).asarray(self._scale, dtype=float32.numpy))
+            self._begin(outputs.device)
+            # a copy, since the graph keeps what it multiplies by, and `update` writes in place
+            xp = namespace(self._scale)
+            return outputs * wrap(self._on(xp.array(self._scale), outputs.device))
         if isinstance(outputs, abc.Iterable):
             scaled = [self.scale(o) for o in outputs]
             return scaled if isinstance(outputs, list) else tuple(scaled)
         raise ValueError(f"outputs must be a Tensor or an iterable of Tensors, got {type(outputs).__name__}")
+
+    def _on(self, array: Any, where: device_type) -> Any:
+        """An array on a device."""
+        xp = namespace(array)
+        return array if xp.device_of(array) == where else xp.move(array, where)
 
     def unscale_(self, optimizer: Any) -> None:
         """Divide the gradients of an optimizer's parameters by the scale, so that they can be clipped before `step`.
@@ -91,12 +132,12 @@ class GradScaler:
         """
         if not self._enabled:
             return
-        stage = self._stages.get(id(optimizer), _READY)
-        if stage == _UNSCALED:
+        state = self._states.setdefault(id(optimizer), _State())
+        if state.stage == _UNSCALED:
             raise RuntimeError("unscale_() has already been called on this optimizer since the last update().")
-        if stage == _STEPPED:
+        if state.stage == _STEPPED:
             raise RuntimeError("unscale_() is being called after step().")
-        finite, inverse = [], 1.0 / self._scale
+        alike: dict[tuple[device_type, Any], list[Any]] = {}
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 grad = parameter.grad
@@ -104,12 +145,21 @@ class GradScaler:
                     continue
                 if grad._array.dtype == float16.numpy:
                     raise ValueError("Attempting to unscale FP16 gradients.")
-                array, xp = grad._array, namespace(grad._array)
-                finite.append(xp.isfinite(array).all())
-                array *= xp.scalar(inverse, array.dtype)
+                alike.setdefault((grad.device, grad._array.dtype), []).append(grad._array)
                 bump_version(grad)
-        self._found_inf[id(optimizer)] = not all(map(bool, finite))  # asked at the end: a GPU goes on meanwhile
-        self._stages[id(optimizer)] = _UNSCALED
+        self._begin(next(iter(alike))[0] if alike else device_type(self._device))
+        xp = namespace(self._scale)
+        inverse = xp.asarray(1.0 / xp.asarray(self._scale, dtype=float64.numpy), dtype=float32.numpy)
+        if not alike:
+            state.found[self._where] = xp.zeros_like(self._scale)  # type: ignore[index]
+        for (where, _), arrays in alike.items():
+            there, _ = for_device(where)
+            if where not in state.found:
+                with there.on(where):
+                    state.found[where] = there.zeros((), float32.numpy)
+            with there.on(where):
+                there.unscale_(arrays, self._on(inverse, where), state.found[where])
+        state.stage = _UNSCALED
 
     def step(self, optimizer: Any, *args: Any, **options: Any) -> Any:
         """Call the optimizer's step unless a gradient is infinite or NaN; the gradients are unscaled first if they are not yet.
@@ -122,17 +172,40 @@ class GradScaler:
         ------
         RuntimeError
             If it was called for this optimizer since the last `update`, or with a closure.
+
+        Notes
+        -----
+        An optimizer with a true ``_step_supports_amp_scaling`` is called in any case, and finds `found_inf` and `grad_scale` as its
+        attributes: where the first is not 0 it must change nothing. The second is None here, for the gradients are unscaled already.
         """
         if not self._enabled:
             return optimizer.step(*args, **options)
         if "closure" in options or args:
             raise RuntimeError("Closure use is not currently supported if GradScaler is enabled.")
-        if self._stages.get(id(optimizer), _READY) == _STEPPED:
+        state = self._states.setdefault(id(optimizer), _State())
+        if state.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
-        if id(optimizer) not in self._found_inf:
+        if state.stage == _READY:
             self.unscale_(optimizer)
-        self._stages[id(optimizer)] = _STEPPED
-        return None if self._found_inf[id(optimizer)] else optimizer.step(*args, **options)
+        if getattr(optimizer, "_step_supports_amp_scaling", False):
+            optimizer.grad_scale, optimizer.found_inf = getattr(optimizer, "grad_scale", None), wrap(self._together([state]))
+            try:
+                result = optimizer.step(**options)
+            finally:
+                del optimizer.grad_scale, optimizer.found_inf
+        else:
+            found = [namespace(f).to_host(f) for f in state.found.values()]
+            result = None if any(map(bool, found)) else optimizer.step(**options)
+        state.stage = _STEPPED
+        return result
+
+    def _together(self, states: Any) -> Any:
+        """Not 0 if something was found on any device, on the scale's device."""
+        found = [self._on(f, self._where) for state in states for f in state.found.values()]  # type: ignore[arg-type]
+        total = found[0]
+        for other in found[1:]:
+            total = total + other
+        return total
 
     def update(self, new_scale: float | Tensor | None = None) -> None:
         """Change the scale after the steps of all optimizers: less after infinities, more after many steps without.
@@ -145,25 +218,39 @@ class GradScaler:
         if not self._enabled:
             return
         if new_scale is not None:
-            self._scale = float(new_scale)
+            self._set(new_scale)
         else:
-            if not self._found_inf:
+            if not any(state.found for state in self._states.values()):
                 raise AssertionError("No inf checks were recorded prior to update.")
-            if any(self._found_inf.values()):
-                self._scale *= self._backoff_factor
-                self._growth_tracker = 0
-            else:
-                self._growth_tracker += 1
-                if self._growth_tracker == self._growth_interval:
-                    if self._scale * self._growth_factor <= _LARGEST:
-                        self._scale *= self._growth_factor
-                    self._growth_tracker = 0
-        self._stages.clear()
-        self._found_inf.clear()
+            xp = namespace(self._scale)
+            with xp.on(self._where):
+                xp.update_scale_(
+                    self._scale, self._growth_tracker, self._together(self._states.values()), self._growth_factor, self._backoff_factor,
+                    self._growth_interval,
+                )  # fmt: skip
+        self._states.clear()
+
+    def _set(self, new_scale: float | Tensor) -> None:
+        if isinstance(new_scale, Tensor) and new_scale._array.size != 1:
+            raise ValueError(f"new_scale must be a number or a tensor of one element, not of shape {list(new_scale.shape)}")
+        if self._scale is None:
+            self._init_scale = float(new_scale)
+        elif isinstance(new_scale, Tensor):
+            self._scale[...] = self._on(new_scale._array.reshape(()), self._where).astype(float32.numpy)  # type: ignore[arg-type]
+        else:
+            self._scale[...] = new_scale
 
     def get_scale(self) -> float:
-        """The scale; 1.0 if scaling is disabled."""
-        return self._scale if self._enabled else 1.0
+        """The scale; 1.0 if scaling is disabled. Waits for the device."""
+        if not self._enabled:
+            return 1.0
+        return self._init_scale if self._scale is None else float(namespace(self._scale).to_host(self._scale))
+
+    def _get_growth_tracker(self) -> int:
+        if not self._enabled:
+            return 0
+        tracker = self._growth_tracker
+        return self._init_growth_tracker if tracker is None else int(namespace(tracker).to_host(tracker))
 
     def get_growth_factor(self) -> float:
         """The growth factor."""
@@ -198,11 +285,11 @@ class GradScaler:
         if not self._enabled:
             return {}
         return {
-            "scale": self._scale,
+            "scale": self.get_scale(),
             "growth_factor": self._growth_factor,
             "backoff_factor": self._backoff_factor,
             "growth_interval": self._growth_interval,
-            "_growth_tracker": self._growth_tracker,
+            "_growth_tracker": self._get_growth_tracker(),
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -217,15 +304,18 @@ class GradScaler:
             return
         if not state_dict:
             raise RuntimeError("The source state dict is empty, possibly because it was saved from a disabled instance of GradScaler.")
-        self._init_scale = self._scale = float(state_dict["scale"])
         self._growth_factor, self._backoff_factor = state_dict["growth_factor"], state_dict["backoff_factor"]
         self._growth_interval = state_dict["growth_interval"]
-        self._growth_tracker = int(state_dict["_growth_tracker"])
+        self._init_scale, self._init_growth_tracker = float(state_dict["scale"]), int(state_dict["_growth_tracker"])
+        if self._scale is not None:  # in place: a captured graph goes on with it
+            self._scale[...] = self._init_scale
+            self._growth_tracker[...] = self._init_growth_tracker
 
     def __getstate__(self) -> dict[str, Any]:
-        if self._enabled and self._stages:
+        if self._enabled and self._states:
             raise RuntimeError("A GradScaler instance may only be pickled at the beginning of an iteration, or at the end after update().")
-        return self.__dict__.copy()
-
-
-_LARGEST = 3.4028234663852886e38  # of float32: a larger scale would be infinite
+        state = self.__dict__.copy()
+        if self._enabled:
+            state.update(_init_scale=self.get_scale(), _init_growth_tracker=self._get_growth_tracker())
+            state.update(_scale=None, _growth_tracker=None, _where=None)
+        return state

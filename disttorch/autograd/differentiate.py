@@ -6,6 +6,7 @@ from typing import Any
 
 from ..backend import NAMESPACES
 from ..backend.batched import BatchedArray, batch, levels, lifted, new_level, unbatch
+from ..backend.layout import is_writeable
 from .batching import batch_tensor, unbatch_tensor
 from .engine import run_backward
 from .graph import GradientEdge
@@ -260,7 +261,7 @@ def _own(array: Any, taken: set[int]) -> Tensor:
     """A gradient of the engine as a tensor whose memory no other result has."""
     xp = NAMESPACES[array.__class__]
     owner = memory_of(array)
-    if array.__class__ is not xp.ndarray or owner in taken or not array.flags.writeable:
+    if array.__class__ is not xp.ndarray or owner in taken or not is_writeable(array):
         return wrap(xp.array(array))
     taken.add(owner)
     return wrap(array)

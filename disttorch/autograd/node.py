@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..backend import NAMESPACES
+from ..backend import NAMESPACES, get_default_device
 from ..backend.dtypes import COMPLEX_DTYPES
 from .grad_mode import ANOMALY, SAVED_HOOKS
 from .saved import Packed
@@ -176,6 +176,12 @@ class OperationNode(Node):
         return self.operation.fills_missing
 
     def propagate(self, gradient: Any, create_graph: bool) -> Sequence[Any]:
+        first = next(g for g in gradient if g is not None) if gradient.__class__ is list else gradient
+        if create_graph:
+            where = NAMESPACES[first._array.__class__].device_of(first._array)
+            if where != get_default_device():
+                with where:  # a rule on tensors makes its zeros, masks and ranges on the default device
+                    return self.propagate(gradient, create_graph)
         saved: Sequence[Any] | None = None
         if self.versions:
             saved = self.saved
@@ -192,7 +198,6 @@ class OperationNode(Node):
             xp = NAMESPACES[Tensor]
             saved = self.operation.wrap_saved(self, saved, xp)
         else:
-            first = next(g for g in gradient if g is not None) if gradient.__class__ is list else gradient
             xp = NAMESPACES[first.__class__]
         if self.dtype in COMPLEX_DTYPES:
             # a rule multiplies by the derivative; the gradient of a real number is the product with its conjugate

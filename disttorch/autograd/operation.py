@@ -28,6 +28,7 @@ from typing import Any
 from ..backend import NAMESPACES
 from ..backend.batched import BatchedArray, lifted
 from ..backend.dtypes import DIFFERENTIABLE, DTYPES
+from ..backend.layout import is_expanded, is_writeable
 from .grad_mode import ANOMALY, recording
 from .node import NEVER_CHANGED, Edge, OperationNode, Pick
 from .saved import BEFORE_WRITING
@@ -420,7 +421,7 @@ def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -
     if BEFORE_WRITING:
         for notify in tuple(BEFORE_WRITING):
             notify(x)
-    if not getattr(x._array.flags, "writeable", True) and not _made_writeable(x):
+    if not is_writeable(x._array) and not _made_writeable(x):
         raise RuntimeError(
             f"{name}_: more than one element of the written-to tensor of shape {list(x._array.shape)} and strides "
             f"{list(x._array.strides)} bytes refers to a single memory location, or the memory is read-only; clone() it first"
@@ -438,7 +439,7 @@ def check_in_place(name: str, x: Tensor, others: Sequence[Tensor | None] = ()) -
 def _made_writeable(x: Tensor) -> bool:
     """A part of an expanded view in which no place comes twice can be written to after all."""
     a = x._array
-    if x._view is None or not base_of(x)._array.flags.writeable or any(s == 0 and n > 1 for s, n in zip(a.strides, a.shape)):
+    if x._view is None or not is_writeable(base_of(x)._array) or is_expanded(a):
         return False
     a.flags.writeable = True
     return True

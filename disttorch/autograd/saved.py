@@ -140,7 +140,7 @@ class save_on_cpu(saved_tensors_hooks):
     Parameters
     ----------
     pin_memory : bool
-        Accepted as in PyTorch.
+        Whether to use page-locked memory, which is copied to and from while the GPU computes and the host goes on.
     device_type : str
         The device whose tensors are moved.
     """
@@ -149,12 +149,12 @@ class save_on_cpu(saved_tensors_hooks):
         def pack(tensor: Tensor) -> tuple:
             xp = NAMESPACES[tensor._array.__class__]
             where = xp.device_of(tensor._array)
-            copy = xp.array(tensor._array) if where.type == "cpu" else xp.move(tensor._array, as_device("cpu"))
+            copy = xp.array(tensor._array) if where.type == "cpu" else xp.move(tensor._array, as_device("cpu"), pin_memory)
             return where, copy
 
         def unpack(packed: tuple) -> Tensor:
             where, array = packed
-            return wrap(array if where.type == "cpu" else NAMESPACES[array.__class__].move(array, where))
+            return wrap(array if where.type == "cpu" else NAMESPACES[array.__class__].move(array, where, pin_memory))
 
         super().__init__(pack, unpack)
 

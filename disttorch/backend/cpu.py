@@ -246,12 +246,12 @@ class CPU(Namespace):
     def from_host(self, array: Any, index: int | None = None) -> Any:
         return array
 
-    def to_host(self, array: Any) -> Any:
+    def to_host(self, array: Any, non_blocking: bool = False) -> Any:
         return array
 
-    def move(self, a: Any, target: device) -> Any:
+    def move(self, a: Any, target: device, non_blocking: bool = False) -> Any:
         """A copy of an array of this world on another device."""
-        return move(self, a, target)
+        return move(self, a, target, non_blocking)
 
     def device_of(self, array: Any) -> device:
         return DEVICE
@@ -322,6 +322,10 @@ class CPU(Namespace):
     def add_at(self, a: Any, index: Any, values: Any, how: str = "add") -> None:
         """``a[index] += values`` with repeated indices added up; or multiply, maximum, minimum."""
         accumulate_at(a, index, values, how)
+
+    def is_capturing(self) -> bool:
+        """Whether what is done now is recorded, to be done later."""
+        return False
 
     def synchronize(self) -> None:
         """NumPy has finished when it returns."""

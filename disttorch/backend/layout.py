@@ -6,7 +6,9 @@ suits them by themselves, so asking for it changes nothing but takes nothing eit
 
 from __future__ import annotations
 
-__all__ = ["LAYOUTS", "MEMORY_FORMATS", "check_layout", "layout", "memory_format"]
+from typing import Any
+
+__all__ = ["LAYOUTS", "MEMORY_FORMATS", "check_layout", "is_expanded", "is_writeable", "layout", "memory_format"]
 
 
 class _Named:
@@ -56,3 +58,16 @@ def check_layout(given: object) -> None:
     """
     if given is not None and given is not LAYOUTS["strided"]:
         raise RuntimeError(f"tensors here are strided; there is no layout {given!r}")
+
+
+def is_expanded(array: Any) -> bool:
+    """Whether some places in memory stand for several elements."""
+    return any(step == 0 and n > 1 for step, n in zip(array.strides, array.shape))
+
+
+def is_writeable(array: Any) -> bool:
+    """Whether an array's elements can be changed one by one. CuPy's arrays have no flag that says so."""
+    try:
+        return array.flags.writeable
+    except AttributeError:
+        return not is_expanded(array)

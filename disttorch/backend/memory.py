@@ -1,4 +1,4 @@
-"""Lets the C library keep memory that arrays have freed, for the next arrays.
+"""Lets the C library keep memory that arrays have freed, for the next arrays. And the error of a device whose memory is full.
 
 A training step frees and makes the same arrays again and again. Left to itself, glibc gives large ones back to the system,
 which then has to fill every page with zeros once more. ``MALLOC_ARENA_TEST=8 python benchmarks/steps.py``, in an environment
@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["OutOfMemoryError", "keep_freed_memory"]
 
 # From glibc's malloc.h; see mallopt(3).
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_THRESHOLD = -1, -2, -3
@@ -20,6 +20,10 @@ SETTINGS = {
     M_TRIM_THRESHOLD: 512 * MiB,  # so much may be free at the end of the heap before some is given back
     M_TOP_PAD: 16 * MiB,
 }
+
+
+class OutOfMemoryError(RuntimeError):
+    """A device's memory is full: the message says how much was asked for, by what, and who has the rest."""
 
 
 def keep_freed_memory() -> None:

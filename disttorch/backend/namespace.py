@@ -75,9 +75,11 @@ def namespace(array: Any) -> Any:
         raise TypeError(f"no backend has arrays of type {type(array).__name__!r}; known are {known}") from None
 
 
-def move(xp: Any, array: Any, target: Any) -> Any:
-    """A copy of an array of the namespace `xp` on another device."""
+def move(xp: Any, array: Any, target: Any, non_blocking: bool = False) -> Any:
+    """A copy of an array of the namespace `xp` on another device, which may have its elements later than the function returns."""
     from . import for_device
 
     there, where = for_device(target)
-    return there.from_host(array if there is xp else xp.to_host(array), where.index)
+    if there.name == "cpu":
+        return xp.to_host(array, non_blocking)
+    return there.from_host(array, where.index, non_blocking)

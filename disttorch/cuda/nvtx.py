@@ -8,7 +8,7 @@ from typing import Any
 
 from ..backend import cuda_is_available
 
-__all__ = ["range", "range_pop", "range_push"]
+__all__ = ["mark", "range", "range_pop", "range_push"]
 
 
 def range_push(msg: str) -> None:
@@ -25,6 +25,14 @@ def range_pop() -> None:
         from ..backend.cuda import devices
 
         devices.pop_range()
+
+
+def mark(msg: str) -> None:
+    """A moment."""
+    if cuda_is_available():
+        from ..backend.cuda import devices
+
+        devices.mark(msg)
 
 
 @contextmanager

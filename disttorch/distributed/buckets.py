@@ -6,7 +6,6 @@ copying where it has such memory. So the buckets can be filled anew, in a better
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
@@ -136,8 +135,6 @@ class Bucket:
         How many gradients have not arrived in the pass that is under way.
     work, future : collectives.Work, Future or None
         The reduction, once it has been started.
-    started, ended : float
-        When it was, and when it was seen to be complete, in seconds; 0 before.
     """
 
     def __init__(self, index: int, entries: Sequence[Entry], memory: Memory, flags: int = 0):
@@ -156,16 +153,11 @@ class Bucket:
         self.missing = 0
         self.work: collectives.Work | None = None
         self.future: Future | None = None
-        self.started = self.ended = 0.0
 
     def begin(self) -> None:
         """Wait for all gradients again."""
         self.missing = sum(e.left > 0 for e in self.entries)
         self.work = self.future = None
-
-    def note_end(self) -> None:
-        """The reduction is complete."""
-        self.ended = time.perf_counter()
 
 
 class Memory:
@@ -189,7 +181,8 @@ class Memory:
         if xp.name == "cpu":
             self._array = communicator.allocate((count,), like.dtype)
         else:
-            self._array = xp.zeros(count, like.dtype)
+            with xp.on(xp.device_of(like)):
+                self._array = xp.zeros(count, like.dtype)
         self._taken = 0
 
     def take(self, count: int) -> Any:

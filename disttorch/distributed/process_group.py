@@ -14,6 +14,7 @@ from ..backend.device import device as Device
 from .backend import Backend, BackendConfig, transport_of
 from .constants import default_pg_timeout
 from .debug import DebugLevel, get_debug_level
+from .gpus import choose_gpu
 from .groups import (
     GroupMember,
     ProcessGroup,
@@ -60,6 +61,9 @@ def init_process_group(
     Which rank this process is, and of how many, is taken from what started it: dlaunch, mpiexec, srun, torchrun. Where
     nothing did, `rank` and `world_size` say it, and `init_method` or `store` where the ranks meet.
 
+    Where tensors on GPUs are carried, the GPU with the number LOCAL_RANK becomes the current one of each rank (modulo how many it
+    sees), unless the program has made another the current one before.
+
     Parameters
     ----------
     backend : str, optional
@@ -75,7 +79,8 @@ def init_process_group(
     store : Store, optional
         Where the ranks meet, in place of `init_method`; wants `rank` and `world_size`.
     device_id : device or int, optional
-        This rank's GPU, or ``"cpu"``: without `backend` it chooses that device's.
+        This rank's GPU, or ``"cpu"``: without `backend` it chooses that device's. A GPU becomes the current one, and what its
+        tensors need is made at once, by all ranks together; otherwise by the first collective on a GPU.
     group_name, pg_options
         Accepted as in PyTorch.
 
@@ -120,6 +125,7 @@ def init_process_group(
                 f"init_process_group: {what}={given} was given, but this process was started as {what} {found}"
             )
     groups.append(world)
+    choose_gpu(world, backend, device_id)
 
 
 _parts = itertools.count()

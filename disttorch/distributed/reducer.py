@@ -3,23 +3,29 @@
 A gradient that has arrived is noted in its bucket; a full bucket is reduced without waiting, in the order of the buckets,
 which is the same on all ranks. When the backward pass ends, what is left is reduced and all is waited for. Behind the
 gradients of the last bucket lie a few flags, so that every rank learns, at no price, whether another one missed gradients.
+
+On a GPU nothing waits on the host: to wait for a reduction puts what comes behind it on the GPU, and what the host does beside that
+stands in `beside`. So a whole pass can be captured as a graph, once there have been two others.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import collectives
 
+from .. import cuda
 from ..autograd.engine import Pass
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import namespace
 from ..futures import Future
 from .backward_passes import BackwardPasses, is_running
+from .beside import LateFlags, Side
 from .buckets import Bucket, Entry, GradBucket, Memory, divide
-from .communication_times import CommunicationTimes, union
+from .communication_times import CommunicationTimes, DeviceClock, HostClock
 from .model_state import said
 from .reducer_errors import missing_gradients, unexpected_gradient
 from .steps import Steps
@@ -54,8 +60,6 @@ class Reducer:
         Backward passes that were reduced.
     rebuilt : bool
         Whether buckets are in the order in which gradients arrived in the first pass.
-    times : CommunicationTimes
-        Of the last pass.
     scale : float
         What means are multiplied by: more than 1 where ranks that have no more inputs shall not count.
     hook, hook_state
@@ -83,7 +87,10 @@ class Reducer:
         self.scale = 1.0
         self.passes = 0
         self.rebuilt = False
-        self.times = CommunicationTimes(0.0, 0.0)
+        first = self.entries[0].parameter
+        self.on_device = namespace(first._array).name != "cpu"
+        self._clock = DeviceClock() if self.on_device else HostClock()
+        self._side = Side(first.device) if self.on_device else None
         self.buckets: list[Bucket] = []
         self.first_sizes: list[int] = []
         self.used_alike = True
@@ -98,7 +105,7 @@ class Reducer:
         self._missing: list[str] = []
         self._flags: Any = None
         self._flag_work: collectives.Work | None = None
-        self._flags_unread = False
+        self._late_flags = LateFlags()
         self._also: list[Future] = []
         for e in self.entries:
             e.attach(self._arrived)
@@ -115,9 +122,17 @@ class Reducer:
         """
         if self.backward.root is not None and not is_running(self.backward.root):
             self._abandon()
-        if self._flags_unread:
-            self._read_flags()
         self._check_parameters()
+        if self._captures:
+            if not self.rebuilt:
+                raise RuntimeError(
+                    "DistributedDataParallel: a CUDA graph is being captured, but the buckets are not in their final order yet: run two "
+                    "whole training steps before the capture"
+                )
+            return
+        missing = self._late_flags.due()
+        if missing is not None:
+            self._raise_missing(missing)
         if not self.buckets:
             # the reverse of the registration is a good guess: backward reaches the last layer first
             self._fill(self.entries[::-1])
@@ -129,6 +144,16 @@ class Reducer:
         """Note which tensors came out of a forward pass, and whether backward from them shall be reduced."""
         # a model that is frozen for a while, as a discriminator is while the generator learns, has nothing to reduce
         self.backward.note_outputs(outputs, reduces and any(e.parameter._node is not None for e in self.entries))
+
+    @property
+    def times(self) -> CommunicationTimes:
+        """How long the reductions of the last pass took; on a GPU this waits for it."""
+        return self._clock.times()
+
+    @property
+    def _captures(self) -> bool:
+        """Whether this pass is recorded into a CUDA graph."""
+        return self.on_device and cuda.is_current_stream_capturing()
 
     def wait_also(self, futures: Iterable[Future]) -> None:
         """Wait for something else, too, at the end of the next backward pass."""
@@ -231,6 +256,7 @@ class Reducer:
     def _reset(self) -> None:
         self._next = self._oldest = 0
         self._missing = []
+        self._clock.begin()
         for e in self.entries:
             e.left, e.before, e.is_left_out = e.firings, None, False
         for b in self.buckets:
@@ -267,11 +293,11 @@ class Reducer:
 
     def _let_progress(self) -> None:
         """Look at the oldest reduction under way: transports may only move on when somebody looks."""
-        while self._oldest < self._next and self.buckets[self._oldest].ended:
+        while self._oldest < self._next and self._clock.has_ended(self._oldest):
             self._oldest += 1
         if self._oldest < self._next:
             work = self.buckets[self._oldest].work
-            if work is not None:
+            if work is not None and not work.on_stream:
                 work.test()
 
     def _leave_out(self, e: Entry) -> None:
@@ -295,22 +321,27 @@ class Reducer:
         is_last = bucket is self.buckets[-1]
         if is_last:
             self._write_flags(bucket)
-        bucket.started, bucket.ended = time.perf_counter(), 0.0
+        self._clock.started(bucket.index)
         if self.hook is None:
             bucket.work = self.communicator.all_reduce(bucket.array, "avg", async_op=True)
-            bucket.work.then(bucket.note_end)
+            bucket.work.then(partial(self._clock.ended, bucket.index))
             return
-        # what takes several steps takes one here, a moment that all ranks have in common
-        for earlier in self.buckets[: bucket.index]:
-            if isinstance(earlier.future, Steps):
-                earlier.future.step()
-        bucket.future = self.hook(self.hook_state, GradBucket(bucket, is_last))
+        with self._beside():
+            # what takes several steps takes one here, a moment that all ranks have in common
+            for earlier in self.buckets[: bucket.index]:
+                if isinstance(earlier.future, Steps):
+                    earlier.future.step()
+            bucket.future = self.hook(self.hook_state, GradBucket(bucket, is_last))
         if not isinstance(bucket.future, Future):
             raise TypeError(
                 f"a communication hook must return a Future that holds a Tensor, not {type(bucket.future).__name__}: {self._hook_name}"
             )
         if is_last and self._hook_synchronizes:
             self._flag_work = self.communicator.all_reduce(self._flags, "max", async_op=True)
+
+    def _beside(self) -> AbstractContextManager[None]:
+        """Where hooks compute: on a GPU, on a stream that backward does not wait for."""
+        return nullcontext() if self._side is None else self._side.behind()
 
     @property
     def _hook_synchronizes(self) -> bool:
@@ -329,6 +360,11 @@ class Reducer:
         self._flags[...] = 0
         self._flags[0] = bool(self._missing)
         if self._maps_usage:
+            if self._captures:
+                raise RuntimeError(
+                    "DistributedDataParallel: with find_unused_parameters=True every pass finds out anew what is used, which a CUDA graph "
+                    "cannot; use static_graph=True"
+                )
             self._flags[1:] = xp.asarray([float(e.used) for e in self.entries], dtype=self._flags.dtype)
 
     # When the backward pass has ended --------------------------------------------------------------------------------
@@ -345,18 +381,11 @@ class Reducer:
                 self._leave_out(e)
             self._start_full()
             self._wait()
-            self._flags_unread = True
-            if not self._reading_stops_device:
-                self._read_flags()
+            self._read_flags()
             self._hand_out()
         finally:
             self.backward.end()
         self.passes += 1
-
-    @property
-    def _reading_stops_device(self) -> bool:
-        """Whether to read the flags would make a device idle; at the next forward pass it will have come this far anyway."""
-        return namespace(self._flags).name != "cpu"
 
     def _learn(self) -> None:
         """Of the first pass of a static graph: how often each gradient arrives."""
@@ -369,19 +398,22 @@ class Reducer:
                 e.bucket.missing -= 1
 
     def _wait(self) -> None:
-        begin = time.perf_counter()
-        pending = [b.future for b in self.buckets if isinstance(b.future, Steps)]
-        while pending:
-            for steps in pending:
-                steps.step()
-            pending = [steps for steps in pending if not steps.done()]
-        for b in self.buckets:
-            if b.future is not None:
-                self._take(b, b.future.wait())
-                b.note_end()
-            else:
-                assert b.work is not None
-                b.work.wait()
+        self._clock.computed()
+        with nullcontext() if self.hook is None else self._beside():
+            pending = [b.future for b in self.buckets if isinstance(b.future, Steps)]
+            while pending:
+                for steps in pending:
+                    steps.step()
+                pending = [steps for steps in pending if not steps.done()]
+            for b in self.buckets:
+                if b.future is not None:
+                    self._take(b, b.future.wait())
+                    self._clock.ended(b.index)
+                else:
+                    assert b.work is not None
+                    b.work.wait()
+        if self._side is not None and self.hook is not None:
+            self._side.join()
         if self._flag_work is not None:
             self._flag_work.wait()
             self._flag_work = None
@@ -391,7 +423,7 @@ class Reducer:
         if self.scale != 1.0 and self.hook is None:
             for b in self.buckets:
                 b.flat *= b.flat.dtype.type(self.scale)
-        self.times = CommunicationTimes(union([(b.started, b.ended) for b in self.buckets]), time.perf_counter() - begin)
+        self._clock.over()
 
     def _take(self, bucket: Bucket, result: Any) -> None:
         """What a communication hook has made of a bucket."""
@@ -405,28 +437,36 @@ class Reducer:
             bucket.flat[...] = result._array.reshape(bucket.flat.shape)
 
     def _read_flags(self) -> None:
-        """See what the ranks say.
+        """See what the ranks say; on a GPU in the pass after the next, when it has come this far anyway.
 
         Raises
         ------
         RuntimeError
-            On every rank, if a gradient is missing on one of them.
+            On every rank, if a gradient is missing on one of them. In a pass that is captured, where it is missing.
         """
-        self._flags_unread = False
-        if not bool(self._flags[0] != 0):
-            return
+        if self._captures:
+            if self._missing:
+                raise missing_gradients([(self.communicator.rank, self._missing)], self.communicator.size, self.static)
+        elif self.on_device:
+            self._late_flags.note(self._flags[:1], self._missing)
+        elif bool(self._flags[0] != 0):
+            self._raise_missing(self._missing)
+
+    def _raise_missing(self, mine: list[str]) -> None:
         if self._hook_synchronizes:
-            missing = [(rank, names) for rank, names in enumerate(self.communicator.all_gather_object(self._missing)) if names]
+            missing = [(rank, names) for rank, names in enumerate(self.communicator.all_gather_object(mine)) if names]
         else:
-            missing = [(self.communicator.rank, self._missing)]  # the others do not know, and go on
+            missing = [(self.communicator.rank, mine)]  # the others do not know, and go on
         raise missing_gradients(missing, self.communicator.size, self.static)
 
     def _hand_out(self) -> None:
         """Let every parameter that was used on some rank have its mean gradient."""
         if self._maps_usage:
             xp = namespace(self._flags)
-            self._nowhere = {i for i, used in enumerate(xp.to_host(self._flags[1:] != 0)) if not used}
             used_here = [e.used for e in self.entries]
+            # what is used here is used somewhere: then nothing need be read, which on a GPU takes time
+            used = used_here if all(used_here) else xp.to_host(self._flags[1:] != 0)
+            self._nowhere = {i for i, anywhere in enumerate(used) if not anywhere}
             self._first_used = self._first_used or used_here
             self.used_alike = self.used_alike and used_here == self._first_used
         for b in self.buckets:

@@ -66,13 +66,15 @@ class SyncBatchNorm(_BatchNorm):
         self._check_dims(input)
         check_floating("SyncBatchNorm", input)
         mean, var, count = _joined_statistics(input, self.process_group)
-        if count < 2:
+        xp = namespace(var)
+        # on a GPU the number stays there: to look at it the host would have to wait
+        if xp.name == "cpu" and count < 2:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {list(input.shape)} on each rank")
         if self.training:
             share = self._count_batch()
             move_running(self.running_mean, mean, share)
-            move_running(self.running_var, var * (count / (count - 1)), share)
-        rstd = 1.0 / namespace(var).sqrt(var + self.eps)
+            move_running(self.running_var, xp.asarray(var * (count / (count - 1)), dtype=var.dtype), share)
+        rstd = 1.0 / xp.sqrt(var + self.eps)
         return _Normalize.apply(input, self.weight, self.bias, mean, rstd, count, self.process_group)
 
     @classmethod
@@ -98,9 +100,9 @@ class SyncBatchNorm(_BatchNorm):
         return result
 
 
-def _joined_statistics(input: Tensor, group: Any) -> tuple[Any, Any, int]:
-    """Mean and biased variance of each channel over the ranks' batches, and how many values there are in each: from each
-    rank's own (Chan, Golub & LeVeque, 1979), in one collective. A rank's batch may be empty.
+def _joined_statistics(input: Tensor, group: Any) -> tuple[Any, Any, Any]:
+    """Mean and biased variance of each channel over the ranks' batches, and how many values there are in each (on a GPU as an array):
+    from each rank's own (Chan, Golub & LeVeque, 1979), in one collective. A rank's batch may be empty.
     """
     a = input._array
     xp = namespace(a)
@@ -122,7 +124,7 @@ def _joined_statistics(input: Tensor, group: Any) -> tuple[Any, Any, int]:
     mean = (means * counts).sum(axis=0) / total
     away = means - mean
     var = ((variances + away * away) * counts).sum(axis=0) / total
-    return xp.asarray(mean, dtype=dtype), xp.asarray(var, dtype=dtype), int(total)
+    return xp.asarray(mean, dtype=dtype), xp.asarray(var, dtype=dtype), int(total) if xp.name == "cpu" else total
 
 
 class _Normalize(Function):
@@ -130,7 +132,7 @@ class _Normalize(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Any, rstd: Any, count: int, group: Any
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Any, rstd: Any, count: Any, group: Any
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.statistics = mean, rstd, count, group
@@ -152,6 +154,7 @@ class _Normalize(Function):
         gb, gw = xp.sum(g, axis=axes), xp.sum(g * h, axis=axes)
         sums = wrap(xp.concatenate([gb, gw]))
         all_reduce(sums, group=group)
+        count = xp.asarray(count, dtype=sums._array.dtype)
         all_gb, all_gw = (part.reshape(per_channel) / count for part in (sums._array[: len(gb)], sums._array[len(gb) :]))
         scale = rstd if weight is None else rstd * weight._array
         gx = (g - all_gb - h * all_gw) * scale.reshape(per_channel)

@@ -34,7 +34,8 @@ class Work:
         self._future: Future | None = None
 
     def wait(self, timeout: Any = None) -> bool:
-        """Return when it is complete.
+        """Return when it is complete. For tensors on GPUs over NCCL: at once, and what is computed on the current stream from now on
+        comes behind it; the host waits only where there is a timeout, or TORCH_NCCL_BLOCKING_WAIT=1 is set.
 
         Parameters
         ----------
@@ -108,7 +109,7 @@ class Work:
         """
         if self._future is None:
             self._future = future = Future()
-            if all(work.done() for work in self._works):
+            if all(work.settled for work in self._works):
                 self._tell(future)
             else:
                 future._advance = self._advance
@@ -130,7 +131,7 @@ class Work:
             self._tell(self._future)
 
     def _tell(self, future: Future) -> None:
-        if future._done or not all(work.done() for work in self._works):
+        if future._done or not all(work.settled for work in self._works):
             return
         error = self.exception()
         if error is not None:

@@ -1,7 +1,7 @@
 """Which implementation of attention to take; as ``torch.nn.attention``.
 
-There is one, which computes in blocks and never has the matrix of all weights; so a choice among PyTorch's is accepted and
-changes nothing but what `current_backends` says.
+There are two, and neither has the matrix of all weights: on CUDA devices one kernel of cuDNN's, taken where cuDNN's or flash attention
+is allowed, and one that computes in blocks, which all others of PyTorch's names mean.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import IntEnum
+
+from ..backend.choices import CHOICES
 
 __all__ = ["SDPBackend", "current_backends", "sdpa_kernel"]
 
@@ -25,6 +27,12 @@ class SDPBackend(IntEnum):
     OVERRIDEABLE = 4
 
 
+_SWITCHES = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "mem_efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
 _chosen: ContextVar[tuple[SDPBackend, ...]] = ContextVar("sdpa_backends", default=tuple(SDPBackend)[1:])
 
 
@@ -52,7 +60,10 @@ def sdpa_kernel(backends: SDPBackend | Sequence[SDPBackend], set_priority: bool 
     if not all(isinstance(b, SDPBackend) for b in chosen):
         raise AssertionError(f"sdpa_kernel: backends must be an SDPBackend or a sequence of them, got {backends!r}")
     token = _chosen.set(chosen)
+    before = dict(CHOICES.attention)
+    CHOICES.attention.update((name, backend in chosen) for name, backend in _SWITCHES.items())
     try:
         yield
     finally:
+        CHOICES.attention.update(before)
         _chosen.reset(token)

@@ -15,6 +15,7 @@ from ..ops.shape import triu
 from . import init
 from .containers import ModuleList
 from .dropout import Dropout
+from .feedforward import activated
 from .linear import Linear
 from .module import Module
 from .multihead import MultiheadAttention
@@ -282,7 +283,7 @@ class TransformerEncoderLayer(Module):
         return self.dropout1(_attend(self.self_attn, x, x, mask, padding, is_causal))
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return self.dropout2(self.linear2(self.dropout(activated(self.linear1, self.activation, x))))
 
 
 class TransformerDecoderLayer(Module):
@@ -354,7 +355,7 @@ class TransformerDecoderLayer(Module):
         return self.dropout2(_attend(self.multihead_attn, x, memory, mask, padding, is_causal))
 
     def _ff_block(self, x: Tensor) -> Tensor:
-        return self.dropout3(self.linear2(self.dropout(self.activation(self.linear1(x)))))
+        return self.dropout3(self.linear2(self.dropout(activated(self.linear1, self.activation, x))))
 
 
 def _attend(attention: Any, x: Tensor, to: Tensor, mask: Tensor | None, padding: Tensor | None, is_causal: bool) -> Tensor:

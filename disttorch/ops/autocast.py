@@ -26,11 +26,10 @@ from .elementwise import OPERATORS
 
 __all__ = ["Mode", "again", "blocks", "install", "mode"]
 
-#: in the low precision; "file.name" where other files have another function of the name
-LOW = set(
+_PRODUCTS = set(
     """
     addbmm addmm baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d einsum linear matmul mm
-    multi_dot multi_head_attention_forward prelu recurrent.layer recurrent.stack scaled_dot_product_attention tensordot vecdot
+    multi_dot multi_head_attention_forward prelu recurrent.layer recurrent.stack scaled_dot_product_attention vecdot
     """.split()
 )
 _LOSSES = set(
@@ -40,7 +39,9 @@ _LOSSES = set(
     smooth_l1_loss soft_margin_loss triplet_margin_loss
     """.split()
 )
-#: in float32 on a device of this type
+#: in the low precision on a device of this type; "file.name" where other files have another function of the name
+LOW = {"cpu": _PRODUCTS | {"tensordot"}, "cuda": _PRODUCTS | {"addmv", "addr", "mv"}}
+#: in float32
 FLOAT32 = {
     "cpu": _LOSSES | set(
         """
@@ -52,13 +53,20 @@ FLOAT32 = {
     ),
     "cuda": _LOSSES | set(
         """
-        acos asin cdist cosh cosine_similarity cumprod cumsum dist erfinv exp expm1 group_norm layer_norm log log10 log1p log2
-        log_softmax logsumexp norm normalize nuclear_norm pdist pow prod reciprocal renorm rms_norm rsqrt sinh softmax softmin
-        softplus sum tan
+        acos asin cdist cosh cosine_similarity cumprod cumsum dist erfinv exp expm1 group_norm interpolate layer_norm log log10 log1p
+        log2 log_softmax logsumexp matrix_norm norm normalize nuclear_norm pdist pow prod reciprocal reflected_division renorm rms_norm
+        rsqrt sinh softmax softmin softplus sum tan vector_norm
         """.split()
     ),
 }  # fmt: skip
-#: refused in float16 on a GPU, where it overflows: PyTorch asks for the variant with logits
+#: in the widest type of their tensors, float32 if one of them has it: without autocast some of these refuse tensors of two types
+WIDEST = {
+    "cpu": {"index_copy"},
+    "cuda": set(
+        "addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot vdot".split()
+    ),
+}
+#: refused on a GPU, where it overflows in float16: PyTorch asks for the variant with logits
 _REFUSED = {"binary_cross_entropy"}
 
 
@@ -99,7 +107,7 @@ def install(modules: Iterable[ModuleType], for_cuda: bool) -> None:
     for_cuda : bool
         Whether there can be tensors on a GPU: on the CPU, the many small functions of the GPU's list stay as they are.
     """
-    listed = LOW | FLOAT32["cpu"] | (FLOAT32["cuda"] if for_cuda else set())
+    listed = set().union(*(table[kind] for table in (LOW, FLOAT32, WIDEST) for kind in ("cpu", "cuda")[: 1 + for_cuda]))
     modules = list(modules)
     replaced: dict[int, tuple[Any, Callable[..., Any]]] = {}
     for module in modules:
@@ -118,10 +126,10 @@ def install(modules: Iterable[ModuleType], for_cuda: bool) -> None:
 
 
 def _casting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    devices = frozenset(kind for kind, names in FLOAT32.items() if name in names)
+    choices = {kind: table for table in ("LOW", "FLOAT32", "WIDEST") for kind, names in globals()[table].items() if name in names}
     # Written out with the function's own parameters: passing *args and **options on would take three times as long.
     parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
-    known: dict[str, Any] = {"blocks": blocks, "function": function, "in_autocast": partial(_in_autocast, name, devices)}
+    known: dict[str, Any] = {"blocks": blocks, "function": function, "in_autocast": partial(_in_autocast, name, choices)}
     declared: list[str] = []
     positional: list[str] = []
     named: list[str] = []
@@ -149,26 +157,41 @@ def _casting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     return cast
 
 
-def _in_autocast(name: str, devices: frozenset[str], function: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
+def _in_autocast(name: str, choices: dict[str, str], function: Callable[..., Any], args: tuple, options: dict[str, Any]) -> Any:
     now = mode.get()
     if now is None:
         return function(*args, **options)
-    kind = _device_type((*args, *options.values()))
-    precision = now.precision.get(kind)
-    if precision is None or not (name in LOW or kind in devices):
+    values = (*args, *options.values())
+    kind = _device_type(values)
+    precision, choice = now.precision.get(kind), choices.get(kind)
+    if precision is None or choice is None:
         return function(*args, **options)
-    if name in _REFUSED and kind == "cuda" and precision is float16:
+    if name in _REFUSED and kind == "cuda":
         raise RuntimeError(
             f"{name} is unsafe to autocast: use binary_cross_entropy_with_logits or BCEWithLogitsLoss, or an autocast(enabled=False) block"
         )
-    target = precision if name in LOW else float32
-    args = tuple([_converted(a, target, now.cached) for a in args])
-    options = {k: _converted(v, target, now.cached) for k, v in options.items()}
+    target = precision if choice == "LOW" else float32 if choice == "FLOAT32" or len(_types(values)) > 1 else None
+    if target is not None:
+        args = tuple([_converted(a, target, now.cached) for a in args])
+        options = {k: _converted(v, target, now.cached) for k, v in options.items()}
     token = mode.set(None)  # what the function is made of computes in what it is given
     try:
         return function(*args, **options)
     finally:
         mode.reset(token)
+
+
+def _types(values: Iterable[Any]) -> set[Any]:
+    """The types that the tensors would be converted from: floating-point ones but float64. Of two, float32 is wide enough for both."""
+    found: set[Any] = set()
+    for value in values:
+        if isinstance(value, Tensor):
+            dtype = value._array.dtype
+            if dtype in FLOATING and dtype != float64.numpy:
+                found.add(dtype)
+        elif value.__class__ in (list, tuple):
+            found |= _types(value)
+    return found
 
 
 def _device_type(values: Iterable[Any]) -> str:

@@ -22,7 +22,9 @@ ARGUMENTS = {"copy_": {"other": "src"}}
 _cast = Operation("to_copy", lambda xp, x, *, dtype: x.astype(dtype), x=lambda g: g)
 _real_cast = Operation("to_copy", lambda xp, x, *, dtype: x.real.astype(dtype), x=lambda g: g)
 _move = Operation(
-    "to_copy", lambda xp, x, *, target, source: xp.move(x, target), x=lambda g, source, xp: xp.move(g, source)
+    "to_copy",
+    lambda xp, x, *, target, source, non_blocking: xp.move(x, target, non_blocking),
+    x=lambda g, source, non_blocking, xp: xp.move(g, source, non_blocking),
 )
 _clone = Operation("clone", lambda xp, x: xp.array(x), x=lambda g: g)
 _contiguous = Operation("clone", lambda xp, x: xp.ascontiguousarray(x), x=lambda g: g)
@@ -72,7 +74,8 @@ def to(
     device : device or str, optional
     dtype : dtype, optional
     non_blocking : bool
-        Accepted as in PyTorch.
+        Between a GPU and page-locked memory (`pin_memory`): return before the elements have been copied. They have been when the
+        current stream has come so far; ``torch.cuda.synchronize()`` waits for that.
     copy : bool
         Whether to copy in any case.
     memory_format : memory_format, optional
@@ -98,13 +101,14 @@ def to(
             memory_format = arg
         elif arg is not None:
             device = arg
+    non_blocking = non_blocking or bool(flags and flags[0])
     copy = copy or (len(flags) > 1 and flags[1])
     result = input
     if device is not None:
         here = input.device
         target = for_device(device)[1]
         if target != here:
-            result = apply(_move, result, target=target, source=here)
+            result = apply(_move, result, target=target, source=here, non_blocking=non_blocking)
     if dtype is not None:
         if isinstance(dtype, str):
             raise TypeError(f"to(): dtype must be a disttorch.dtype, not the text {dtype!r}")
@@ -160,6 +164,12 @@ def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
 def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     """Overwrite the elements with those of another tensor, broadcast and converted; as ``torch.Tensor.copy_``.
 
+    Parameters
+    ----------
+    input, src : Tensor
+    non_blocking : bool
+        Between a GPU and page-locked memory: return before the elements have been copied, as in `to`.
+
     Raises
     ------
     RuntimeError
@@ -170,11 +180,14 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     if not isinstance(src, Tensor):
         src = wrap(xp.asarray(src))
     check_in_place("copy", input, (src,))
-    source = src._array if namespace(src._array) is xp else namespace(src._array).move(src._array, input.device)
+    source = src._array
     try:
-        if source.dtype.kind == "c" and a.dtype.kind not in "cb":
-            source = source.real
-        xp.copyto(a, source, casting="unsafe")
+        if not _transferred(xp, a, source, non_blocking):
+            if namespace(source) is not xp or xp.device_of(source) != input.device:
+                source = namespace(source).move(source, input.device, non_blocking)
+            if source.dtype.kind == "c" and a.dtype.kind not in "cb":
+                source = source.real
+            xp.copyto(a, source, casting="unsafe")
     except ValueError:
         raise RuntimeError(
             f"copy_: source of shape {list(src.shape)} cannot be broadcast to shape {list(a.shape)}"
@@ -182,6 +195,14 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     bump_version(input)
     finish_in_place(assign, (input, src), (a, source), (), {})
     return input
+
+
+def _transferred(xp: Any, a: Any, source: Any, non_blocking: bool) -> bool:
+    """Copy between a GPU and page-locked memory without a detour, where that can be; whether it was."""
+    there = namespace(source)
+    if there is xp or there.name == xp.name:
+        return False
+    return there.into_host(a, source, non_blocking) if xp.name == "cpu" else xp.into_device(a, source, non_blocking)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:

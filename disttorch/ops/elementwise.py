@@ -220,11 +220,13 @@ def binary(
                 edge_b = other._node
                 if a.dtype is not b.dtype or a.__class__ is not b.__class__:
                     a, b = agree(operation, input, other)
+                world = a.__class__
             elif isinstance(input, Tensor):
                 pair = with_second(input._array, other)
                 if pair is None:
                     return function(input, as_tensor(other), out=out) if is_array(other) else refuse(name, input, other)
                 a, b = pair
+                world = a.__class__
                 edge_a = input._node
                 edge_b = None
             elif isinstance(other, Tensor):
@@ -232,6 +234,7 @@ def binary(
                 if pair is None:
                     return function(as_tensor(input), other, out=out) if is_array(input) else refuse(name, input, other)
                 b, a = pair
+                world = b.__class__  # the number's own class is NumPy's, on a GPU too
                 edge_a = None
                 edge_b = other._node
             else:
@@ -240,10 +243,10 @@ def binary(
                 default = dt.get_default_dtype().numpy
                 a, b = a.astype(default), b.astype(default)
             try:
-                array = kernels[a.__class__](a, b)
+                array = kernels[world](a, b)
             except (ValueError, TypeError) as error:
                 raise explain(name, a, b, error) from None
-            if array.__class__ is not a.__class__:
+            if array.__class__ is not world:
                 array = cpu.asarray(array)
             result = _new(Tensor)
             result._array = array

@@ -258,6 +258,11 @@ def _pow_operator(input: Any, exponent: Any) -> Any:
 OPERATORS[pow] = _pow_operator
 
 
+def reflected_division(input: Tensor, other: Any) -> Any:
+    """other / input, for an `other` that is no tensor: by name, since autocast on a GPU computes it in float32, as a reciprocal."""
+    return OPERATORS[_div](other, input)
+
+
 def add(input: Any, other: Any, *, alpha: Any = 1, out: Tensor | None = None) -> Tensor:
     """input + alpha * other, elementwise with broadcasting; as ``torch.add``."""
     return _add(input, other if alpha == 1 else other * alpha, out=out)

@@ -57,15 +57,20 @@ class Generator:
 
     def __init__(self, device: Any = "cpu"):
         self._xp, self.device = for_device(device)
-        self._seed = self._place = DEFAULT_SEED
+        self._seed = DEFAULT_SEED
         self._made: Any = None
 
     @property
     def _source(self) -> Any:
         # made when first drawn from: numpy.random is the slowest part of importing NumPy
         if self._made is None:
-            self._made = self._xp.random(self._seed)
+            with self._xp.on(self.device):
+                self._made = self._xp.random(self._seed)
         return self._made
+
+    def begin(self) -> None:
+        """Make the stream now: a CUDA graph that made it would start it again in every replay."""
+        self._source  # noqa: B018 - a property that makes it
 
     def manual_seed(self, seed: int) -> Generator:
         """Start the stream again from a seed, any integer of 64 bits; returns the generator.
@@ -78,8 +83,11 @@ class Generator:
         seed = int(seed)
         if not -(2**63) <= seed < 2**64:
             raise RuntimeError(f"manual_seed: {seed} does not fit into 64 bits")
-        self._seed = self._place = seed % 2**64
-        self._made = None
+        self._seed = seed % 2**64
+        if self._made is not None and self._xp is not cpu:
+            self._made.restart(self._seed)  # in its memory, which captured graphs draw from
+        else:
+            self._made = None
         return self
 
     def seed(self) -> int:
@@ -92,13 +100,9 @@ class Generator:
         return self._seed
 
     def get_state(self) -> Tensor:
-        """Where the stream is, as a uint8 tensor on the CPU that `set_state` takes back.
-
-        A GPU's library does not say where its stream is, so there the stream goes on from a new place, which is noted.
-        """
+        """Where the stream is, as a uint8 tensor on the CPU that `set_state` takes back. To look means to wait for a GPU."""
         if self._xp is not cpu:
-            self._restart(_mixed(self._place))
-            return self._as_state([self._seed, self._place])
+            return self._as_state(list(self._source.where()))
         state = self._source.bit_generator.state
         inner = state["state"]
         words = [self._seed, *inner["counter"], *inner["key"], state["buffer_pos"], state["has_uint32"], state["uinteger"]]
@@ -108,10 +112,6 @@ class Generator:
     @staticmethod
     def _as_state(words: list) -> Tensor:
         return wrap(cpu.array([int(w) for w in words], dt.PUBLIC_DTYPES["uint64"].numpy).view(dt.uint8.numpy))
-
-    def _restart(self, place: int) -> None:
-        self._place = place
-        self._made = self._xp.random(place)
 
     def set_state(self, new_state: Tensor) -> Generator:
         """Go to where `get_state` was called.
@@ -133,7 +133,7 @@ class Generator:
         words = cpu.ascontiguousarray(a).view(dt.PUBLIC_DTYPES["uint64"].numpy)
         if self._xp is not cpu:
             self._seed = int(words[0])
-            self._restart(int(words[1]))
+            self._source.restart(self._seed, int(words[1]))
             return self
         self._seed = int(words[0])
         self._made = self._xp.random(self._seed)
@@ -163,7 +163,7 @@ class Generator:
         """In [0, 1)."""
         if d.is_complex:
             return self.uniform(shape, d.to_real()) + 1j * self.uniform(shape, d.to_real())
-        if d.itemsize < 4:
+        if d.itemsize < 4 and self._xp is cpu:
             # with 24 random bits a number would round up to 1 in half precision
             bits = 11 if d is dt.float16 else 8
             return (self._source.integers(0, 2**bits, shape, dt.int32.numpy) * 2.0**-bits).astype(d.numpy)
@@ -175,7 +175,25 @@ class Generator:
         if d.is_complex:  # variance 1 over both parts
             real = d.to_real()
             return ((self.normal(shape, real) + 1j * self.normal(shape, real)) * 0.5**0.5).astype(d.numpy)
-        return self._source.standard_normal(shape, d.numpy if d.itemsize >= 4 else dt.float32.numpy).astype(d.numpy, copy=False)
+        if d.itemsize < 4 and self._xp is cpu:
+            return self._source.standard_normal(shape, dt.float32.numpy).astype(d.numpy)
+        return self._source.standard_normal(shape, d.numpy)
+
+    def kept(self, shape: tuple[int, ...], p: float) -> Any:
+        """True with probability 1 - p."""
+        return self.uniform(shape, dt.float32) >= p if self._xp is cpu else self._kept(shape, p)
+
+    @_for_samples
+    def _kept(self, shape: tuple[int, ...], p: float) -> Any:
+        return self._source.kept(shape, p)
+
+    def fuses(self, a: Any) -> bool:
+        """Whether `dropout` can be asked for of an array."""
+        return self._xp is not cpu and a.__class__ is self._xp.ndarray and a.dtype in dt.FLOATING and not levels.get()
+
+    def dropout(self, a: Any, p: float, scale: float) -> tuple[Any, Any]:
+        """An array with each element times 0 with probability p, else times `scale`; and which were kept."""
+        return self._source.dropout(a, p, scale)
 
     @_for_samples
     def integers(self, low: int, high: int, shape: tuple[int, ...], d: dt.dtype) -> Any:
@@ -211,15 +229,6 @@ def _rebuilt(where: str, seed: int, state: Tensor) -> Generator:
     generator = Generator(where)
     generator._seed = seed
     return generator.set_state(state)
-
-
-def _mixed(place: int) -> int:
-    """Another 64-bit number that looks as if it had nothing to do with the first (SplitMix64; Steele et al., OOPSLA 2014)."""
-    mask = 2**64 - 1
-    z = (place + 0x9E3779B97F4A7C15) & mask
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
-    return z ^ (z >> 31)
 
 
 _generators: dict[device, Generator] = {}

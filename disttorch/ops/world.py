@@ -175,7 +175,7 @@ tensors.__dict__.update(
     ascontiguousarray=conversion.contiguous,
     astype=lambda a, dtype: conversion.to(a, dtype=as_dtype(dtype)),
     scalar=lambda value, dtype: value,
-    move=lambda a, target: conversion.to(a, device=target),
+    move=lambda a, target, non_blocking=False: conversion.to(a, device=target, non_blocking=non_blocking),
     put_slice=lambda g, size, index: apply(_put_slice, g, shape=size, index=index),
     put_index=lambda g, size, index: apply(_put_index, g, shape=size, index=index),
     gather=lambda a, index, axis: apply(_gather, a, index, axis=axis),

@@ -7,7 +7,8 @@ from typing import Any
 from ..autograd.variable import Tensor, wrap
 from ..backend import namespace
 from ..backend.dtypes import DTYPES, finfo
-from .optimizer import Optimizer, Params, computed, non_negative, number, zeros_like
+from .optimizer import Optimizer
+from .options import Params, computed, non_negative, number, zeros_like
 
 __all__ = ["Adafactor"]
 
@@ -76,11 +77,11 @@ class Adafactor(Optimizer):
         if param.is_complex():
             raise RuntimeError("Adafactor does not support complex parameters")
         if param.ndim < 2:
-            return {"step": number(0.0), "variance": zeros_like(param)}
+            return {"step": number(0.0, param, group), "variance": zeros_like(param)}
         a = param._array
         zeros = namespace(a).zeros
         rows, columns = (*a.shape[:-1], 1), (*a.shape[:-2], 1, a.shape[-1])
-        return {"step": number(0.0), "row_var": wrap(zeros(rows, a.dtype)), "col_var": wrap(zeros(columns, a.dtype))}
+        return {"step": number(0.0, param, group), "row_var": wrap(zeros(rows, a.dtype)), "col_var": wrap(zeros(columns, a.dtype))}
 
     def update(self, xp: Any, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         p, g = param._array, grad._array
@@ -89,7 +90,7 @@ class Adafactor(Optimizer):
         step, lr, (eps1, eps2) = float(state["step"]), float(group["lr"]), group["eps"]
         eps1 = finfo(DTYPES[p.dtype]).eps if eps1 is None else eps1
         forget = step ** group["beta2_decay"]
-        size = max(eps2, _root_mean_square(xp, p)) * min(lr, 1 / step**0.5)
+        size = xp.maximum(_root_mean_square(xp, p), eps2) * min(lr, 1 / step**0.5)
         if group["weight_decay"]:
             p *= 1 - lr * group["weight_decay"]
         if "variance" in state:
@@ -103,9 +104,10 @@ class Adafactor(Optimizer):
             columns += (xp.mean(squares, axis=-2, keepdims=True) - columns) * forget
             second = rows * columns / xp.maximum(xp.mean(rows, axis=-2, keepdims=True), eps1)
         update = g / xp.sqrt(xp.maximum(second, eps1 * eps1))
-        p -= update * (size / max(1.0, _root_mean_square(xp, update) / group["d"]))
+        scale = size / xp.maximum(_root_mean_square(xp, update) / group["d"], 1.0)
+        p -= update * xp.asarray(scale, dtype=p.dtype)
 
 
-def _root_mean_square(xp: Any, a: Any) -> float:
-    flat = xp.reshape(a, (-1,))
-    return (float(flat @ flat) / max(flat.size, 1)) ** 0.5
+def _root_mean_square(xp: Any, a: Any) -> Any:
+    """Without dimensions, where the array lies: the host does not wait for it; float32 for half types."""
+    return xp.sqrt(xp.sum_of_squares(a) / max(a.size, 1))

@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor
-from .optimizer import Optimizer, Params, computed, non_negative, number, zeros_like
+from .optimizer import Optimizer
+from .options import Params, computed, non_negative, number, zeros_like
 
 __all__ = ["Adadelta", "Adagrad", "RMSprop"]
 
@@ -79,10 +80,11 @@ class Adagrad(Optimizer):
         start = group["initial_accumulator_value"]
         total = zeros_like(param)
         total._array += complex(start, start) if total._array.dtype.kind == "c" else start
-        return {"step": number(0.0), "sum": total}
+        return {"step": number(0.0, param, group), "sum": total}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        return {"clr": group["lr"] / (1 + (int(state["step"]) - 1) * group["lr_decay"]), "eps": group["eps"]}
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        return {"clr": options["lr"] / (1 + (counters["step"] - 1) * options["lr_decay"]), "eps": options["eps"]}
 
     @staticmethod
     def formula(xp: Any, p: Any, g: Any, total: Any, *, clr: Any, eps: float) -> tuple:
@@ -148,10 +150,11 @@ class Adadelta(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, None, capturable))
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        return {"step": number(0.0), "square_avg": zeros_like(param), "acc_delta": zeros_like(param)}
+        return {"step": number(0.0, param, group), "square_avg": zeros_like(param), "acc_delta": zeros_like(param)}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        return {k: group[k] for k in ("lr", "rho", "eps")}
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        return {k: options[k] for k in ("lr", "rho", "eps")}
 
     @staticmethod
     def formula(xp: Any, p: Any, g: Any, square: Any, moved: Any, *, lr: Any, rho: float, eps: float) -> tuple:
@@ -220,15 +223,16 @@ class RMSprop(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, None, capturable))
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        state = {"step": number(0.0), "square_avg": zeros_like(param)}
+        state = {"step": number(0.0, param, group), "square_avg": zeros_like(param)}
         if group["momentum"] > 0:
             state["momentum_buffer"] = zeros_like(param)
         if group["centered"]:
             state["grad_avg"] = zeros_like(param)
         return state
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        return {k: group[k] for k in ("lr", "alpha", "eps", "momentum")}
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        return {k: options[k] for k in ("lr", "alpha", "eps", "momentum")}
 
     @staticmethod
     def formula(

@@ -6,7 +6,8 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from ..backend.kernels.optimization import adam
-from .optimizer import Optimizer, Params, betas_in_range, computed, non_negative, number, zeros_like
+from .optimizer import Optimizer
+from .options import Params, betas_in_range, computed, non_negative, number, zeros_like
 
 __all__ = ["Adam", "AdamW"]
 
@@ -32,9 +33,13 @@ class Adam(Optimizer):
         Ascend instead.
     decoupled_weight_decay : bool
         Decay the parameter itself, as `AdamW` does.
-    foreach, capturable, differentiable, fused
-        Accepted as in PyTorch, where they choose how a step is computed; it is always fused here. With `differentiable` the
-        graph records the step.
+    foreach
+        Accepted as in PyTorch. Parameters are always stepped together here, on a GPU by one kernel.
+    capturable, fused
+        Count steps where the parameters are, so that a CUDA graph counts whenever it is replayed, and the host need not know how
+        many steps a `GradScaler` has skipped. A learning rate that shall change between replays is a tensor there, too.
+    differentiable
+        Let the graph record the step.
 
     Raises
     ------
@@ -83,20 +88,24 @@ class Adam(Optimizer):
     formula = staticmethod(adam)
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        state = {"step": number(0.0), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
+        state = {"step": number(0.0, param, group), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
         if group["amsgrad"]:
             state["max_exp_avg_sq"] = zeros_like(param)
         return state
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        beta1, beta2 = group["betas"]
-        return {"step": int(state["step"]), "lr": group["lr"], "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+    def moments_of(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return self.moments if group["amsgrad"] else (*self.moments[:2], None)
 
-    def apply(self, xp: Any, p: Any, g: Any, moments: tuple, numbers: dict[str, Any], group: dict[str, Any]) -> None:
-        greatest = moments[2] if group["amsgrad"] else None
-        xp.adam_(
-            p, g, *moments[:2], greatest, *numbers.values(), group["weight_decay"], group["decoupled_weight_decay"], group["maximize"]
-        )
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        step, (beta1, beta2) = counters["step"], options["betas"]
+        return {
+            "step_size": options["lr"] / (1 - beta1**step),
+            "root": (1 - beta2**step) ** 0.5,
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": options["eps"],
+        }
 
 
 class AdamW(Adam):

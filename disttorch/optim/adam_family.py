@@ -7,7 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor
-from .optimizer import Optimizer, Params, betas_in_range, computed, non_negative, number, zeros_like
+from ..backend.kernels.optimization import either
+from .optimizer import Optimizer
+from .options import Params, betas_in_range, computed, non_negative, number, zeros_like
 
 __all__ = ["Adamax", "NAdam", "RAdam", "SparseAdam"]
 
@@ -66,12 +68,13 @@ class Adamax(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, None, capturable))
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        return {"step": number(0.0), "exp_avg": zeros_like(param), "exp_inf": zeros_like(param)}
+        return {"step": number(0.0, param, group), "exp_avg": zeros_like(param), "exp_inf": zeros_like(param)}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        beta1, beta2 = group["betas"]
-        clr = group["lr"] / (1 - beta1 ** int(state["step"]))
-        return {"clr": clr, "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        beta1, beta2 = options["betas"]
+        clr = options["lr"] / (1 - beta1 ** counters["step"])
+        return {"clr": clr, "beta1": beta1, "beta2": beta2, "eps": options["eps"]}
 
     @staticmethod
     def formula(
@@ -115,7 +118,7 @@ class NAdam(Optimizer):
     """
 
     moments = ("exp_avg", "exp_avg_sq")
-    numbers_in_float32 = ("mu_product",)
+    counters = ("step", "mu_product")
 
     def __init__(
         self,
@@ -146,25 +149,24 @@ class NAdam(Optimizer):
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {
-            "step": number(0.0),
-            "mu_product": number(1.0),
+            "step": number(0.0, param, group),
+            "mu_product": number(1.0, param, group),
             "exp_avg": zeros_like(param),
             "exp_avg_sq": zeros_like(param),
         }
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        step, (beta1, beta2) = int(state["step"]), group["betas"]
-        mu, next_mu = (beta1 * (1 - 0.5 * 0.96 ** (t * group["momentum_decay"])) for t in (step, step + 1))
-        product = state["mu_product"]._array
-        product *= mu
-        product = float(product)
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        step, lr, (beta1, beta2) = counters["step"], options["lr"], options["betas"]
+        mu, next_mu = (beta1 * (1 - 0.5 * 0.96 ** (t * options["momentum_decay"])) for t in (step, step + 1))
+        product = counters["mu_product"] = xp.single(counters["mu_product"] * xp.single(mu))  # as float32 multiplies
         return {
-            "of_gradient": group["lr"] * (1 - mu) / (1 - product),
-            "of_mean": group["lr"] * next_mu / (1 - product * next_mu),
+            "of_gradient": lr * (1 - mu) / (1 - product),
+            "of_mean": lr * next_mu / (1 - product * next_mu),
             "correction": 1 - beta2**step,
             "beta1": beta1,
             "beta2": beta2,
-            "eps": group["eps"],
+            "eps": options["eps"],
         }
 
     @staticmethod
@@ -177,7 +179,7 @@ class NAdam(Optimizer):
         *,
         of_gradient: Any,
         of_mean: Any,
-        correction: float,
+        correction: Any,
         beta1: float,
         beta2: float,
         eps: float,
@@ -245,37 +247,33 @@ class RAdam(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, None, capturable))
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        return {"step": number(0.0), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
+        return {"step": number(0.0, param, group), "exp_avg": zeros_like(param), "exp_avg_sq": zeros_like(param)}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        step, (beta1, beta2) = int(state["step"]), group["betas"]
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        step, (beta1, beta2) = counters["step"], options["betas"]
         correction = 1 - beta2**step
         longest = 2 / (1 - beta2) - 1
         length = longest - 2 * step * beta2**step / correction  # of the simple moving average, equation (5)
-        rectification = None
-        if length > 5:
-            ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
-            rectification = (ratio * correction) ** 0.5
-        lr = group["lr"] / (1 - beta1**step)
-        return {"lr": lr, "rectification": rectification, "beta1": beta1, "beta2": beta2, "eps": group["eps"]}
+        is_rectified = length > 5
+        # where it is not, numbers that no root or division fails at
+        longest, length = xp.where(is_rectified, longest, 6.0), xp.where(is_rectified, length, 6.0)
+        ratio = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+        return {
+            "lr": options["lr"] / (1 - beta1**step),
+            "rectification": xp.where(is_rectified, (ratio * correction) ** 0.5, 0.0),
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": options["eps"],
+        }
 
     @staticmethod
     def formula(
-        xp: Any,
-        p: Any,
-        g: Any,
-        mean: Any,
-        square: Any,
-        *,
-        lr: Any,
-        rectification: float | None,
-        beta1: float,
-        beta2: float,
-        eps: float,
+        xp: Any, p: Any, g: Any, mean: Any, square: Any, *, lr: Any, rectification: Any, beta1: float, beta2: float, eps: float
     ) -> tuple:
         mean = mean + (g - mean) * (1 - beta1)
         square = square * beta2 + g * g * (1 - beta2)
-        step = mean if rectification is None else mean / (xp.sqrt(square) + eps) * rectification
+        step = either(xp, rectification > 0, lambda: mean / (xp.sqrt(square) + eps) * rectification, lambda: mean)
         return p - step * lr, mean, square
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from ..autograd.grad_mode import enable_grad
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import namespace
-from .optimizer import Optimizer, Params, computed, non_negative
+from .optimizer import Optimizer
+from .options import Params, computed, non_negative
 
 __all__ = ["LBFGS"]
 

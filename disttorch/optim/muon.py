@@ -6,7 +6,8 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from ..backend.dtypes import bfloat16, float32
-from .optimizer import Optimizer, Params, zeros_like
+from .optimizer import Optimizer
+from .options import Params, zeros_like
 
 __all__ = ["Muon"]
 

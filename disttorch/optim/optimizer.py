@@ -2,7 +2,11 @@
 
 An optimizer is its options, the state that a parameter starts with, the numbers of a step, and its formula: a pure,
 elementwise function of the parameter, the gradient and the state, written in the array namespace. So one formula runs
-over blocks of NumPy arrays, on CuPy arrays, and on tensors where the step itself is to be differentiated.
+over blocks of NumPy arrays, is traced into a kernel for a GPU, and runs on tensors where the step itself is to be differentiated.
+
+Parameters that take a step with the same numbers go together. On a GPU the numbers can be computed there, too (`counters` lie on
+it, with ``capturable=True``, ``fused=True``, a learning rate that is a tensor there, or gradients that are scaled): then the host
+does not know them, and a CUDA graph computes them anew whenever it is replayed.
 """
 
 from __future__ import annotations
@@ -14,10 +18,12 @@ from typing import Any
 
 from ..autograd.grad_mode import enable_grad
 from ..autograd.graph import RemovableHandle
-from ..autograd.variable import Tensor, bump_version, wrap
+from ..autograd.variable import Tensor, bump_version
 from ..backend import NAMESPACES, cpu, namespace
 from ..backend.dtypes import float32
-from ..backend.kernels.optimization import prepared
+from ..backend.kernels.optimization import decay, prepared
+from ..backend.tracing import python
+from .batches import Batch, is_elsewhere, on_device, on_host
 
 __all__ = ["Optimizer"]
 
@@ -84,45 +90,36 @@ class Optimizer:
     #: The names of the state tensors that the formula reads and writes, in its order.
     moments: tuple[str, ...] = ()
 
-    def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        """The state of a parameter before its first step; a "step" in it is counted by the base class."""
-        return {}
+    #: The names of those that hold one number, in float32, which a step changes. "step" is counted by the base class.
+    counters: tuple[str, ...] = ("step",)
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        """The formula's keyword arguments for this step; "step" in the state has been counted."""
+    #: ``formula(xp, p, g, *moments, **numbers, **choices)`` returns the new parameter and the new moments, elementwise. Decay and the
+    #: sign of the gradient are settled before. None where a step is not elementwise.
+    formula: Any = None
+
+    def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
+        """The state of a parameter before its first step."""
         return {}
 
     @staticmethod
-    def formula(xp: Any, p: Any, g: Any, *moments: Any, **numbers: Any) -> tuple:
-        """The new parameter and the new moments. Decay and the sign of the gradient are settled before."""
-        raise NotImplementedError
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        """The formula's arguments that are numbers. "step" has been counted; other counters are replaced in the dict.
 
-    def apply(self, xp: Any, p: Any, g: Any, moments: tuple, numbers: dict[str, Any], group: dict[str, Any]) -> None:
-        """Apply the formula to arrays in place."""
-        xp.step_(self.formula, p, g, moments, numbers, group.get("maximize", False), *decay(group))
+        On the host it runs on Python's numbers, on a GPU it is traced: it uses operators, and xp's `where`, `maximum` and `single`.
+        """
+        return {}
+
+    def moments_of(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        """The moments that a group's options ask for, None in the place of others."""
+        return self.moments
+
+    def choices(self, param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+        """The formula's arguments that are no numbers, as pairs. Parameters that differ in them step apart."""
+        return ()
 
     def update(self, xp: Any, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """Change a parameter and its state in place."""
-        moments = tuple([None if state.get(n) is None else state[n]._array for n in self.moments])
-        numbers = self.numbers(state, group)
-        p, g = param._array, grad._array
-        if p.dtype.kind == "c":  # as PyTorch steps: real and imaginary parts by themselves
-            for part in ("real", "imag"):
-                own = tuple([None if m is None else getattr(m, part) for m in moments])
-                self.apply(xp, getattr(p, part), getattr(g, part), own, numbers, group)
-        else:
-            self.apply(xp, p, g, moments, numbers, group)
-
-    def update_differentiably(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        """The step as operations that the graph records."""
-        moments = [state.get(n) for n in self.moments]
-        numbers = self.numbers(state, group)
-        # a copy of the parameter: its memory is overwritten, and the graph may need what was there
-        new, *new_moments = prepared(
-            NAMESPACES[Tensor], self.formula, param.clone(), grad, moments, numbers, group.get("maximize", False), *decay(group)
-        )
-        param.copy_(new)
-        state.update({n: m for n, old, m in zip(self.moments, moments, new_moments) if old is not None})
+        """Change a parameter and its state in place, where there is no formula."""
+        raise NotImplementedError
 
     # What users call
 
@@ -159,33 +156,121 @@ class Optimizer:
         return loss
 
     def _step(self) -> None:
+        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         for group in self.param_groups:
-            differentiable = group.get("differentiable", False)
-            options = group if differentiable else _as_numbers(group)
-            for param in group["params"]:
-                grad = param._grad
-                if grad is None:
-                    continue
+            if self.formula is None:
+                self._update_each(group)
+            elif group.get("differentiable", False):
+                self._step_differentiably(group)
+            else:
+                for batch in self._batches(group, grad_scale, found_inf):
+                    batch.step()
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a step takes `grad_scale` and `found_inf`, which a `GradScaler` sets as attributes, and looks at them on the device."""
+        if self._amp_scaling is not None or self.formula is None:
+            return bool(self._amp_scaling)
+        return all(
+            not g.get("differentiable", False) and all(NAMESPACES[p._array.__class__] is not cpu for p in g["params"])
+            for g in self.param_groups
+        )
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, value: bool) -> None:
+        self._amp_scaling = value
+
+    #: What an optimizer with a step of its own says of it.
+    _amp_scaling: bool | None = None
+
+    def _update_each(self, group: dict[str, Any]) -> None:
+        options = {**group, **on_host(group)}
+        for param, grad, state in self._with_gradients(group):
+            if isinstance(state.get("step"), Tensor):
+                state["step"]._array += 1
+            self.update(namespace(param._array), param, grad, state, options)
+            bump_version(param)
+
+    def _batches(self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> Iterable[Batch]:
+        """The parameters that have a gradient, by what makes them step apart."""
+        found: dict[tuple, Batch] = {}
+        options = {k: group[k] for k in self.defaults if k not in _EXECUTION}
+        numbers: dict[str, Any] | None = None
+        needs_device = found_inf is not None or grad_scale is not None or is_elsewhere(options)
+        names = self.moments_of(group)
+        for param, grad, state in self._with_gradients(group):
+            choices = self.choices(param, state, group)
+            array = param._array
+            xp = NAMESPACES[array.__class__]
+            counted = xp is not cpu and (needs_device or any(_lies(state[c]) is not cpu for c in self.counters))
+            if counted:
+                key: tuple = (array.__class__, choices, xp.device_of(array))
+            else:
+                if xp is not cpu and self.counters and xp.is_capturing():
+                    raise RuntimeError(
+                        f"Attempting CUDA graph capture of step() for an instance of {type(self).__name__} but param_groups' capturable "
+                        "is False: its count of steps lies on the host, and would stay what it is whenever the graph is replayed"
+                    )
+                values = tuple([float(state[c]._array) if isinstance(state[c], Tensor) else state[c] for c in self.counters])
+                key = (array.__class__, choices, values)
+            batch = found.get(key)
+            if batch is None:
+                if counted:
+                    given = on_device(xp, options, key[2])
+                else:
+                    given = numbers = on_host(options) if numbers is None else numbers
+                batch = found[key] = Batch(self, xp, given, dict(choices), None if counted else values, grad_scale, found_inf)
+            moments = [None if n is None or state.get(n) is None else state[n]._array for n in names]
+            batch.add(param, grad, moments, state)
+        return found.values()
+
+    def _with_gradients(self, group: dict[str, Any]) -> Iterable[tuple[Tensor, Tensor, dict[str, Any]]]:
+        for param in group["params"]:
+            grad = param._grad
+            if grad is not None:
                 state = self.state[param]
                 if not state:
                     state.update(self.init_state(param, group))
-                if "step" in state and isinstance(state["step"], Tensor):
-                    state["step"]._array += 1
-                if differentiable:
-                    self.update_differentiably(param, grad, state, options)
-                else:
-                    self.update(namespace(param._array), param, grad, state, options)
-                    bump_version(param)
+                yield param, grad, state
+
+    def _step_differentiably(self, group: dict[str, Any]) -> None:
+        """The step as operations that the graph records."""
+        for param, grad, state in self._with_gradients(group):
+            choices = dict(self.choices(param, state, group))
+            moments = [None if n is None else state.get(n) for n in self.moments_of(group)]
+            counters = {c: float(state[c]) for c in self.counters}
+            if "step" in counters:
+                counters["step"] += 1
+            numbers = self.numbers(python, counters, group)
+            # a copy of the parameter: its memory is overwritten, and the graph may need what was there
+            new, *new_moments = prepared(
+                NAMESPACES[Tensor], self.formula, param.clone(), grad, moments, {**numbers, **choices}, group.get("maximize", False),
+                *decay(group),
+            )  # fmt: skip
+            param.copy_(new)
+            state.update({n: m for n, old, m in zip(self.moments, moments, new_moments) if old is not None})
+            for c, value in counters.items():
+                state[c]._array[...] = float(value)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters, or set them to zero."""
+        elsewhere: dict[Any, list[Any]] = {}
         for group in self.param_groups:
             for param in group["params"]:
                 if set_to_none:
                     param._grad = None
                 elif param._grad is not None:
-                    param._grad = param._grad.detach()
-                    param._grad.zero_()
+                    grad = param._grad = param._grad.detach()
+                    xp = NAMESPACES[grad._array.__class__]
+                    if xp is cpu:
+                        grad.zero_()
+                    else:
+                        elsewhere.setdefault(xp.device_of(grad._array), []).append(grad._array)
+                        bump_version(grad)
+        for where, arrays in elsewhere.items():
+            xp = NAMESPACES[arrays[0].__class__]
+            with xp.on(where):
+                xp.elementwise_(_zeros, (arrays,), {})
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Optimize more parameters, with options of their own."""
@@ -280,12 +365,13 @@ class Optimizer:
                     f"{len(saved['params'])} parameters there, {len(ours['params'])} here"
                 )
         params = {
-            n: p for saved, ours in zip(groups, self.param_groups) for n, p in zip(saved["params"], ours["params"])
+            n: (p, saved) for saved, ours in zip(groups, self.param_groups) for n, p in zip(saved["params"], ours["params"])
         }
         state: defaultdict[Tensor, dict[str, Any]] = defaultdict(dict)
         for number, values in state_dict["state"].items():
             if number in params:
-                state[params[number]] = {k: self._fitted(number, k, v, params[number]) for k, v in values.items()}
+                param, group = params[number]
+                state[param] = {k: self._fitted(number, k, v, param, group) for k, v in values.items()}
         for saved, ours in zip(groups, self.param_groups):
             names = ours.get("param_names")
             ours.update({k: v for k, v in saved.items() if k != "params"})
@@ -295,20 +381,18 @@ class Optimizer:
         for hook in self._saving["after loading"].values():
             hook(self)
 
-    def _fitted(self, number: int, key: str, value: Any, param: Tensor) -> Any:
+    def _fitted(self, number: int, key: str, value: Any, param: Tensor, group: dict[str, Any]) -> Any:
         if not isinstance(value, Tensor):
             return value
-        if key == "step":  # counts in float32 whatever the parameter is
-            return value.detach().clone()
+        if key == "step" or key in self.counters:  # in float32 whatever the parameter is
+            with_param = group.get("capturable") or group.get("fused")
+            return value.detach().to(device=param.device if with_param else "cpu", dtype=float32, copy=True)
         if key in self.moments and value._array.shape != param._array.shape:
             raise ValueError(
                 f"loaded state dict: {key} of parameter {number} has shape {list(value.shape)}, the parameter {list(param.shape)}"
             )
-        dtype = param.dtype if value.is_floating_point() and key not in self.numbers_in_float32 else None
+        dtype = param.dtype if value.is_floating_point() else None
         return value.detach().to(device=param.device if value.ndim else None, dtype=dtype, copy=True)
-
-    #: State tensors that hold a number in float32 whatever the parameter is.
-    numbers_in_float32: tuple[str, ...] = ()
 
     # Hooks and looks
 
@@ -359,82 +443,14 @@ def register_optimizer_step_post_hook(hook: Callable) -> RemovableHandle:
     return RemovableHandle.of(GLOBAL_POST_HOOKS, hook)
 
 
-def _as_numbers(group: dict[str, Any]) -> dict[str, Any]:
-    """A group's options with Python numbers for tensors, such as a learning rate that is one."""
-    found = {}
-    for name, value in group.items():
-        if name == "params":
-            continue
-        if isinstance(value, Tensor):
-            found[name] = value.item()
-        elif isinstance(value, tuple) and any(isinstance(v, Tensor) for v in value):
-            found[name] = tuple(float(v) for v in value)
-    return {**group, **found} if found else group
+#: Options that say how a step is computed, not what.
+_EXECUTION = frozenset(("capturable", "differentiable", "foreach", "fused"))
 
 
-def decay(group: dict[str, Any]) -> tuple[Any, Any]:
-    """How much of the parameter is added to its gradient, and what the parameter is multiplied by: weight decay, one way or the other."""
-    amount = group.get("weight_decay", 0.0)
-    if group.get("decoupled_weight_decay", False):
-        return 0.0, 1 - group["lr"] * amount
-    return amount, 1.0
+def _zeros(xp: Any, g: Any) -> tuple:
+    return (xp.zeros_like(g),)
 
 
-# What optimizers start with
-
-
-def zeros_like(param: Tensor) -> Tensor:
-    """State of a parameter's shape and dtype, in C order."""
-    return wrap(namespace(param._array).zeros(param._array.shape, param._array.dtype))
-
-
-def number(value: float) -> Tensor:
-    """State that is one number, in float32 on the CPU."""
-    return wrap(cpu.full((), value, float32.numpy))
-
-
-def computed(
-    defaults: dict[str, Any],
-    foreach: bool | None = None,
-    differentiable: bool | None = None,
-    fused: bool | None = None,
-    capturable: bool | None = None,
-) -> dict[str, Any]:
-    """The defaults with the options that say how PyTorch computes a step, in so far as an optimizer has them.
-
-    Raises
-    ------
-    RuntimeError
-        If they exclude each other.
-    ValueError
-        If the learning rate is a tensor where PyTorch cannot read it.
-    """
-    if fused and differentiable:
-        raise RuntimeError("`fused` does not support `differentiable`")
-    if fused and foreach:
-        raise RuntimeError("`fused` and `foreach` cannot be `True` together.")
-    if foreach and not capturable:
-        for name, value in {"lr": defaults.get("lr"), "betas[0]": (defaults.get("betas") or (None,))[0]}.items():
-            if isinstance(value, Tensor):
-                raise ValueError(f"{name} as a Tensor is not supported for capturable=False and foreach=True")
-    return defaults
-
-
-def non_negative(name: str, value: Any) -> None:
-    """Refuse a negative option, in PyTorch's words."""
-    if isinstance(value, Tensor) and value._array.size != 1:
-        raise ValueError(f"Invalid {name}: it must be 1-element, but its shape is {list(value.shape)}")
-    if not float(value) >= 0.0:
-        raise ValueError(f"Invalid {name}: {value}")
-
-
-def betas_in_range(betas: Any) -> None:
-    """Refuse shares of a running average outside [0, 1)."""
-    if len({isinstance(beta, Tensor) for beta in betas}) > 1:
-        raise ValueError(f"betas must be either both floats or both Tensors, not {tuple(betas)}")
-    for i, beta in enumerate(betas):
-        if not 0.0 <= float(beta) < 1.0:
-            raise ValueError(f"Invalid beta parameter at index {i}: {beta}")
-
-
-Params = Iterable[Any]
+def _lies(state: Any) -> Any:
+    """The world of a state's array; a number is the host's."""
+    return NAMESPACES[state._array.__class__] if isinstance(state, Tensor) else cpu

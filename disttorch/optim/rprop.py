@@ -7,7 +7,9 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor
-from .optimizer import Optimizer, Params, computed, non_negative, number, zeros_like
+from ..backend.kernels.optimization import either
+from .optimizer import Optimizer
+from .options import Params, computed, non_negative, number, zeros_like
 
 __all__ = ["ASGD", "Rprop"]
 
@@ -64,18 +66,20 @@ class Rprop(Optimizer):
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         size, lr = zeros_like(param), float(group["lr"])
         size._array += complex(lr, lr) if size._array.dtype.kind == "c" else lr
-        return {"step": number(0.0), "prev": zeros_like(param), "step_size": size}
+        return {"step": number(0.0, param, group), "prev": zeros_like(param), "step_size": size}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        return {"etas": group["etas"], "smallest": group["step_sizes"][0], "largest": group["step_sizes"][1]}
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        (turned, kept), (smallest, largest) = options["etas"], options["step_sizes"]
+        return {"of_turned": turned, "of_kept": kept, "smallest": smallest, "largest": largest}
 
     @staticmethod
     def formula(
-        xp: Any, p: Any, g: Any, before: Any, size: Any, *, etas: tuple[float, float], smallest: float, largest: float
+        xp: Any, p: Any, g: Any, before: Any, size: Any, *, of_turned: Any, of_kept: Any, smallest: Any, largest: Any
     ) -> tuple:
         agreement = g * before
         turned = agreement < 0
-        factor = xp.where(turned, etas[0], xp.where(agreement > 0, etas[1], 1.0))
+        factor = xp.where(turned, of_turned, xp.where(agreement > 0, of_kept, 1.0))
         size = xp.clip(size * xp.astype(factor, p.dtype), smallest, largest)
         g = xp.where(turned, xp.zeros_like(g), g)
         return p - xp.sign(g) * size, g, size
@@ -112,7 +116,7 @@ class ASGD(Optimizer):
     """
 
     moments = ("ax",)
-    numbers_in_float32 = ("eta", "mu")
+    counters = ("step", "eta", "mu")
 
     def __init__(
         self,
@@ -136,16 +140,22 @@ class ASGD(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, None, capturable))
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
-        return {"step": number(0.0), "eta": number(float(group["lr"])), "mu": number(1.0), "ax": zeros_like(param)}
-
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        step, eta, mu = int(state["step"]), float(state["eta"]), float(state["mu"])
-        lr, lambd = float(group["lr"]), group["lambd"]
-        state["eta"]._array[...] = lr / (1 + lambd * lr * step) ** group["alpha"]
-        state["mu"]._array[...] = 1 / max(1, step - group["t0"])
-        return {"eta": eta, "mu": mu, "lambd": lambd}
+        return {
+            "step": number(0.0, param, group),
+            "eta": number(float(group["lr"]), param, group),
+            "mu": number(1.0, param, group),
+            "ax": zeros_like(param),
+        }
 
     @staticmethod
-    def formula(xp: Any, p: Any, g: Any, average: Any, *, eta: float, mu: float, lambd: float) -> tuple:
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        step, lr, lambd = counters["step"], options["lr"], options["lambd"]
+        found = {"eta": counters["eta"], "mu": counters["mu"], "lambd": lambd}
+        counters["eta"] = lr / (1 + lambd * lr * step) ** options["alpha"]
+        counters["mu"] = 1 / xp.maximum(1.0, step - options["t0"])
+        return found
+
+    @staticmethod
+    def formula(xp: Any, p: Any, g: Any, average: Any, *, eta: Any, mu: Any, lambd: Any) -> tuple:
         p = p * (1 - lambd * eta) - g * eta
-        return p, p if mu == 1 else average + (p - average) * mu
+        return p, either(xp, mu == 1, lambda: p, lambda: average + (p - average) * mu)

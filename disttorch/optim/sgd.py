@@ -6,7 +6,8 @@ from typing import Any
 
 from ..autograd.variable import Tensor
 from ..backend.kernels.optimization import sgd
-from .optimizer import Optimizer, Params, computed, non_negative, zeros_like
+from .optimizer import Optimizer
+from .options import Params, computed, non_negative, zeros_like
 
 __all__ = ["SGD"]
 
@@ -30,9 +31,10 @@ class SGD(Optimizer):
         Nesterov's momentum.
     maximize : bool
         Ascend instead.
-    foreach, differentiable, fused
-        Accepted as in PyTorch, where they choose how a step is computed; it is always fused here. With `differentiable` the
-        graph records the step.
+    foreach, fused
+        Accepted as in PyTorch. Parameters are always stepped together here, on a GPU by one kernel.
+    differentiable
+        Let the graph record the step.
 
     Raises
     ------
@@ -76,30 +78,22 @@ class SGD(Optimizer):
         super().__init__(params, computed(defaults, foreach, differentiable, fused, capturable=True))
 
     moments = ("momentum_buffer",)
+    counters = ()
     formula = staticmethod(sgd)
 
     def init_state(self, param: Tensor, group: dict[str, Any]) -> dict[str, Any]:
         return {"momentum_buffer": None} if group["momentum"] else {}
 
-    def numbers(self, state: dict[str, Any], group: dict[str, Any]) -> dict[str, Any]:
-        return {k: group[k] for k in ("lr", "momentum", "dampening", "nesterov")} | {"first_step": group.get("first_step", False)}
+    def moments_of(self, group: dict[str, Any]) -> tuple[str | None, ...]:
+        return self.moments if group["momentum"] else (None,)
 
-    def update(self, xp: Any, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        is_first = self._start(state, param, group)
-        super().update(xp, param, grad, state, {**group, "first_step": is_first} if is_first else group)
+    @staticmethod
+    def numbers(xp: Any, counters: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+        return {k: options[k] for k in ("lr", "momentum", "dampening")}
 
-    def update_differentiably(self, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
-        super().update_differentiably(param, grad, state, {**group, "first_step": self._start(state, param, group)})
-
-    def _start(self, state: dict[str, Any], param: Tensor, group: dict[str, Any]) -> bool:
-        """The velocity begins with the first gradient, also where momentum was switched on later."""
+    def choices(self, param: Tensor, state: dict[str, Any], group: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
+        # the velocity begins with the first gradient, also where momentum was switched on later
         is_first = bool(group["momentum"]) and state.get("momentum_buffer") is None
         if is_first:
             state["momentum_buffer"] = zeros_like(param)
-        return is_first
-
-    def apply(self, xp: Any, p: Any, g: Any, moments: tuple, numbers: dict[str, Any], group: dict[str, Any]) -> None:
-        xp.sgd_(
-            p, g, moments[0] if group["momentum"] else None, group.get("first_step", False), group["lr"], group["momentum"],
-            group["dampening"], group["weight_decay"], group["nesterov"], group["maximize"],
-        )  # fmt: skip
+        return ("nesterov", group["nesterov"]), ("first_step", is_first)

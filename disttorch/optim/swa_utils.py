@@ -5,13 +5,16 @@ averages; as ``torch.optim.swa_utils``.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable
 from itertools import chain
 from math import cos, pi
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
-from ..autograd.variable import Tensor
+from ..autograd.variable import Tensor, bump_version
+from ..backend import for_device
+from ..backend.kernels.optimization import either
 from ..nn.module import Module
 from ..ops.creation import tensor
 from .lr_scheduler import LRScheduler
@@ -50,27 +53,80 @@ def get_swa_avg_fn() -> Average:
     return swa_update
 
 
-def _each(average: Callable[[Tensor, Tensor, Any], Tensor]) -> Averages:
-    def update(averages: list[Tensor], weights: list[Tensor], num_averaged: Any) -> None:
-        with no_grad():
-            for mean, current in zip(averages, weights):
-                mean.copy_(average(mean, current, num_averaged) if _moves(mean) else current)
-
-    return update
-
-
 def _moves(t: Tensor) -> bool:
     return t.is_floating_point() or t.is_complex()
 
 
+def _ema(xp: Any, average: Any, weights: Any, *, decay: Any, count: Any) -> tuple:
+    return average * decay + weights * (1 - decay), None
+
+
+def _mean(xp: Any, average: Any, weights: Any, *, count: Any) -> tuple:
+    return average + (weights - average) / (count + 1), None
+
+
+@functools.cache
+def _begun(formula: Callable[..., tuple]) -> Callable[..., tuple]:
+    """An average that begins as the weights."""
+
+    def average_or_weights(xp: Any, average: Any, weights: Any, **numbers: Any) -> tuple:
+        return either(xp, numbers["count"] == 0, lambda: weights, lambda: formula(xp, average, weights, **numbers)[0]), None
+
+    return average_or_weights
+
+
+class _Fused:
+    """An average of all weights at once; what is not a number that moves is copied.
+
+    Parameters
+    ----------
+    formula : callable
+        ``formula(xp, average, weights, count=count, **numbers)`` returns the new average.
+    **numbers
+        Its other arguments.
+    """
+
+    def __init__(self, formula: Callable[..., tuple], **numbers: Any):
+        self.formula, self.numbers = formula, numbers
+
+    def __call__(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Any) -> None:
+        self.update(self.formula, averages, weights, num_averaged)
+
+    def begin_or_update(self, averages: list[Tensor], weights: list[Tensor], num_averaged: Any) -> None:
+        """The same, but where nothing has been averaged the averages become the weights. The host does not look which it is."""
+        self.update(_begun(self.formula), averages, weights, num_averaged)
+
+    def update(self, formula: Callable[..., tuple], averages: list[Tensor], weights: list[Tensor], num_averaged: Any) -> None:
+        """Apply a formula to all averages of a device."""
+        with no_grad():
+            alike: dict[Any, tuple[list[Any], list[Any]]] = {}
+            for mean, current in zip(averages, weights):
+                if not _moves(mean):
+                    mean.copy_(current)
+                    continue
+                if current.device != mean.device or current.dtype != mean.dtype or current.shape != mean.shape:
+                    current = current.to(mean.device, mean.dtype).expand(mean.shape)
+                columns = alike.setdefault(mean.device, ([], []))
+                columns[0].append(mean._array)
+                columns[1].append(current._array)
+                bump_version(mean)
+            for where, columns in alike.items():
+                xp, there = for_device(where)
+                count: Any = num_averaged
+                if isinstance(count, Tensor):
+                    count = int(count) if "cpu" in (there.type, count.device.type) else count.to(there)._array
+                with xp.on(there):
+                    xp.elementwise_(formula, columns, {**self.numbers, "count": count})
+
+
 def get_ema_multi_avg_fn(decay: float = 0.999) -> Averages:
     """`get_ema_avg_fn` of all weights at once; integers are copied."""
-    return _each(get_ema_avg_fn(decay))
+    return _Fused(_ema, decay=_share(decay))
 
 
 def get_swa_multi_avg_fn() -> Averages:
     """`get_swa_avg_fn` of all weights at once; integers are copied."""
-    return _each(get_swa_avg_fn())
+    return _Fused(_mean)
 
 
 class AveragedModel(Module):
@@ -130,15 +186,18 @@ class AveragedModel(Module):
         with_buffers = self.use_buffers
         averages = [t.detach() for t in _weights(self.module, with_buffers)]
         weights = [t.detach().to(a.device) for a, t in zip(averages, _weights(model, with_buffers))]
+        function = self.multi_avg_fn if self.avg_fn is not None or self.multi_avg_fn is not None else get_swa_multi_avg_fn()
         with no_grad():
-            if self.n_averaged.item() == 0:
+            if isinstance(function, _Fused):
+                function.begin_or_update(averages, weights, self.n_averaged)
+            elif self.n_averaged.item() == 0:
                 for mean, current in zip(averages, weights):
                     mean.copy_(current)
             elif self.avg_fn is not None:
                 for mean, current in zip(averages, weights):
                     mean.copy_(self.avg_fn(mean, current, self.n_averaged.to(mean.device)))
             else:
-                (self.multi_avg_fn or get_swa_multi_avg_fn())(averages, weights, self.n_averaged)
+                function(averages, weights, self.n_averaged)  # type: ignore[misc]
             if not with_buffers:
                 for mine, theirs in zip(self.module.buffers(), model.buffers()):
                     mine.detach().copy_(theirs.detach().to(mine.device))

@@ -20,7 +20,7 @@ def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
 @method
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
     """The tensor on a GPU, the current one unless given."""
-    return conversion.to(self, device="cuda" if device is None else device)
+    return conversion.to(self, device="cuda" if device is None else device, non_blocking=non_blocking)
 
 
 @method

@@ -25,7 +25,8 @@ def item(self: Tensor) -> Any:
     """
     if self._array.size != 1:
         raise RuntimeError(f"a Tensor with {self._array.size} elements cannot be converted to Scalar")
-    value = self._array.item()
+    xp = namespace(self._array)
+    value = (xp.to_host(self._array) if xp.name == "cuda" else self._array).item()
     return float(value) if self.dtype is dt.bfloat16 else value
 
 

@@ -165,17 +165,37 @@ def untyped_storage(self: Tensor) -> UntypedStorage:
 @method
 def pin_memory(self: Tensor, device: Any = None) -> Tensor:
     """A copy in page-locked memory, from which a GPU copies faster; without a GPU the tensor itself."""
-    if namespace(self._array).name != "cpu" or is_pinned(self) or not cuda_is_available():
+    if namespace(self._array).name != "cpu" or not cuda_is_available() or is_pinned(self):
         return self
-    pinned = wrap(for_device("cuda")[0].pinned(self._array))
-    pinned.__dict__["_pinned"] = True
-    return pinned
+    return wrap(for_device("cuda")[0].pinned(self._array))
 
 
 @method
 def is_pinned(self: Tensor, device: Any = None) -> bool:
-    """Whether the tensor came from `pin_memory`."""
-    return self.__dict__.get("_pinned", False)
+    """Whether the tensor lies in page-locked memory, where `pin_memory` puts it."""
+    return namespace(self._array).name == "cpu" and cuda_is_available() and for_device("cuda")[0].is_pinned(self._array)
+
+
+@method
+def record_stream(self: Tensor, stream: Any) -> None:
+    """Keep the memory until work that a stream has been given by the time the tensor goes is done; as ``torch.Tensor.record_stream``.
+
+    For a tensor that another stream than the one it was made on reads or writes: its memory is used again in the order of the
+    stream it was made on.
+
+    Parameters
+    ----------
+    stream : cuda.Stream
+
+    Raises
+    ------
+    RuntimeError
+        If the tensor is not on a GPU.
+    """
+    xp = namespace(self._array)
+    if xp.name != "cuda":
+        raise RuntimeError("record_stream: only tensors on a GPU have streams")
+    xp.record_stream(self._array, stream._stream, stream.device_index)
 
 
 @method

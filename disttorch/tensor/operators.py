@@ -20,6 +20,10 @@ def _swapped(function: Callable) -> Callable:
     return reflected
 
 
+def _divided(other: Any, self: Tensor) -> Any:
+    return pointwise.reflected_division(self, other)
+
+
 _OPERATORS: dict[str, Callable] = {
     "__add__": pointwise._add,
     "__sub__": pointwise._sub,
@@ -40,6 +44,7 @@ for _name, _function in _OPERATORS.items():
     setattr(Tensor, _name, _operator)
     setattr(Tensor, f"__r{_name[2:]}", _swapped(_operator))
     if _name == "__truediv__":  # PyTorch still has the name of old
+        Tensor.__rtruediv__ = _swapped(_divided)  # type: ignore[method-assign]
         Tensor.__rdiv__ = Tensor.__rtruediv__  # type: ignore[method-assign]
     _in_place = {"__matmul__": None, "__floordiv__": "floor_divide_", "__mod__": "remainder_", "__truediv__": "div_"}.get(
         _name, f"{getattr(_function, '__name__', '')}_"

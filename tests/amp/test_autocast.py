@@ -265,12 +265,12 @@ def test_nothing_is_left_open():
 
 
 def test_every_listed_function_that_there_is_converts():
-    from disttorch.ops.autocast import FLOAT32, LOW
+    from disttorch.ops.autocast import FLOAT32, LOW, WIDEST
 
     plain = [
         f"{place.__name__}.{name}"
         for place in (torch, torch.linalg, F, torch.Tensor)
-        for name in LOW | FLOAT32["cpu"]
+        for name in LOW["cpu"] | FLOAT32["cpu"] | WIDEST["cpu"]
         if callable(getattr(place, name, None)) and not marked(getattr(place, name))
     ]
     assert plain == []
@@ -296,16 +296,26 @@ half, x = torch.ones(2, 2, dtype=torch.float16), torch.ones(2, 2)
 assert (torch.exp(half).dtype, (half**2).dtype) == (torch.float16, torch.float16)
 autocast._device_type = lambda values: "cuda"  # the tensors of this process pass for a GPU's
 autocast_mode.cuda_is_available = lambda: True
+vector, index, ones = x[0], torch.tensor([[0, 1]]), torch.ones(1, 2, 2, 2)
 with torch.autocast("cuda"):
-    low = [x @ x, F.linear(x, x), torch.mm(x, half)]
-    high = [torch.exp(half), half.log(), half**2, torch.pow(half, 2), half.sum(), F.softmax(half, 1), F.layer_norm(half, (2,)), half.prod(),
-            F.mse_loss(half, x), half.norm(), half.cumsum(0)]
-    same = [half + 1, torch.relu(half), torch.sigmoid(half), half.amax()]
-    try:
-        F.binary_cross_entropy(half / 2, half)
-    except RuntimeError as error:
-        print(error)
-print({t.dtype for t in low}, {t.dtype for t in high}, {t.dtype for t in same})
+    low = [x @ x, F.linear(x, x), torch.mm(x, half), torch.mv(x, vector), torch.addmv(vector, x, vector), torch.addr(x, vector, vector),
+           torch.nn.LSTMCell(2, 2)(x)[0], torch.nn.GRUCell(2, 2)(x), torch.einsum("ij,kj->ik", x, x), torch.linalg.vecdot(x, x)]
+    high = [torch.exp(half), half.log(), half**2, torch.pow(half, 2), 2**half, 1 / half, half.sum(), F.softmax(half, 1),
+            F.layer_norm(half, (2,)), half.prod(), F.mse_loss(half, x), half.norm(), torch.linalg.vector_norm(half), half.cumsum(0),
+            torch.cdist(half, half), F.interpolate(ones.half(), scale_factor=2), half.reciprocal()]
+    same = [half + 1, torch.relu(half), torch.sigmoid(half), half.amax(), torch.tensordot(half, half), torch.dot(half[0], half[0]),
+            torch.addcmul(half, half, half), torch.atan2(half, half), half / 2]
+    widest = [torch.tensordot(x, half), torch.dot(vector, half[0]), torch.vdot(half[0], vector), torch.addcdiv(half, half, x),
+              torch.addcmul(x, half, half), torch.atan2(half, x), torch.scatter_add(half, 0, index, x), half.scatter_add(0, index, x),
+              torch.index_put(half, (torch.tensor([0]),), x[:1]), F.bilinear(half, half, ones[0]), F.grid_sample(ones.half(), ones),
+              torch.cross(torch.ones(3), torch.ones(3).half(), dim=0), torch.linalg.cross(torch.ones(3), torch.ones(3).half())]
+    for dtype in (torch.float16, torch.bfloat16):
+        with torch.autocast("cuda", dtype=dtype):
+            try:
+                F.binary_cross_entropy(half / 2, half)
+            except RuntimeError as error:
+                print(error)
+print({t.dtype for t in low}, {t.dtype for t in high}, {t.dtype for t in same}, {t.dtype for t in widest})
 """
 
 
@@ -315,6 +325,7 @@ def test_the_list_of_gpus():
 
     done = subprocess.run([sys.executable, "-c", ON_A_GPU], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr == ""
-    refused, dtypes = done.stdout.splitlines()
+    refused, again, dtypes = done.stdout.splitlines()
     assert "unsafe to autocast" in refused
-    assert dtypes == "{disttorch.float16} {disttorch.float32} {disttorch.float16}"
+    assert again == refused
+    assert dtypes == "{disttorch.float16} {disttorch.float32} {disttorch.float16} {disttorch.float32}"

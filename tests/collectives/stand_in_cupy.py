@@ -64,6 +64,14 @@ class Stream:
                 hub.failures.append(f"{type(error).__name__}: {error}")
                 raise
 
+    def is_capturing(self) -> bool:
+        return False
+
+    def record(self, event: Event | None = None) -> Event:
+        event = Event() if event is None else event
+        event.record(self)
+        return event
+
     def enqueue(self, action: Callable[[], None]) -> None:
         self._queue.put(action)
 
@@ -126,6 +134,13 @@ class Device:
 
     def use(self) -> None:
         _local.device = self.id
+
+    def __enter__(self) -> None:
+        self._before = getattr(_local, "device", 0)
+        _local.device = self.id
+
+    def __exit__(self, *_: object) -> None:
+        _local.device = self._before
 
 
 class ndarray(np.ndarray):
@@ -248,18 +263,22 @@ def memory(pointer: int, count: int, dtype: Any) -> np.ndarray:
 
 
 class NcclCommunicator:
-    def __init__(self, ndev: int, commId: tuple[int, ...], rank: int) -> None:
-        assert len(commId) == 128 and all(-128 <= each < 256 for each in commId)
+    def __init__(self, ndev: int, commId: bytes, rank: int) -> None:
+        assert type(commId) is bytes and len(commId) == 128
         self.id: Any = commId[:8]
         self.size_, self.rank = ndev, rank
         self.calls = self.splits = 0
         hub.exchange((self.id, "init"), rank, ndev, None)
 
-    def commSplit(self, color: int, key: int, config: Any = None) -> NcclCommunicator:
+    def commSplit(self, color: int, key: int, config: Any = None) -> NcclCommunicator | None:
         self.splits += 1
+        everybody = hub.exchange((self.id, "split", self.splits), self.rank, self.size_, (color, key, self.rank))
+        if color < 0:
+            return None
+        members = sorted(each[1:] for each in everybody if each[0] == color)
         other = NcclCommunicator.__new__(NcclCommunicator)
-        other.id = (self.id, self.splits)
-        other.size_, other.rank, other.calls, other.splits = self.size_, key, 0, 0
+        other.id = (self.id, self.splits, color)
+        other.size_, other.rank, other.calls, other.splits = len(members), members.index((key, self.rank)), 0, 0
         return other
 
     def _collective(self, name: str, stream: int, given: Callable[[], Any], finish: Callable[[list[Any]], None]) -> None:
@@ -398,8 +417,8 @@ def groupEnd() -> None:
         Stream.by_number[stream].enqueue(lambda together=together: _act(together))  # type: ignore[misc]
 
 
-def get_unique_id() -> tuple[int, ...]:
-    return (*next(_numbers).to_bytes(8, "little"), *[-128] * 120)
+def get_unique_id() -> bytes:
+    return next(_numbers).to_bytes(8, "little") + b"\x80" * 120
 
 
 # The modules ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import gc
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ import pytest
 import disttorch
 import disttorch.distributed as dist
 from disttorch import nn
-from disttorch.distributed.reducer import Reducer
+from disttorch.autograd.variable import wrap
+from disttorch.distributed.beside import LateFlags
 from disttorch.nn.parallel import DistributedDataParallel
 from disttorch.utils.checkpoint import checkpoint
 
@@ -232,14 +234,22 @@ def test_every_rank_says_where_a_gradient_is_missing(cap, culprit):
     assert model.module.left.weight.grad.item() == pytest.approx(mean_of_ranks())
 
 
+class FlagsOfADevice(LateFlags):
+    """Flags that are copied to the host while a GPU goes on."""
+
+    def note(self, flag, missing):
+        self._waiting.append((SimpleNamespace(query=lambda: True), wrap(flag.copy()), missing))
+
+
 @pytest.mark.mpi(min_size=2)
-def test_on_a_device_it_is_said_at_the_next_forward_pass(monkeypatch):
-    """Where reading the flags would stop a GPU, every rank raises one pass later."""
-    monkeypatch.setattr(Reducer, "_reading_stops_device", True)
+def test_on_a_device_it_is_said_in_the_pass_after_the_next():
+    """Where reading the flags would stop a GPU, every rank raises at the same place later."""
     model = DistributedDataParallel(Fork(never=False))
+    model.reducer.on_device, model.reducer._late_flags = True, FlagsOfADevice()
     for _ in range(2):
         model(mine(), "both").sum().backward()
     model(mine(), "left" if dist.get_rank() == 1 else "both").sum().backward()
+    model(mine(), "both").sum().backward()
     with pytest.raises(RuntimeError, match=r"1 parameter\(s\) got no gradient in this backward pass on rank 1: right.weight\."):
         model(mine(), "both")
 

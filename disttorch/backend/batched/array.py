@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, ClassVar, NamedTuple
 
+from ..layout import is_writeable
+
 __all__ = ["BatchedArray", "Level", "RandomnessError", "levels", "new_level"]
 
 
@@ -237,7 +239,7 @@ class _Flags:
 
     @property
     def writeable(self) -> bool:
-        return getattr(self._array.value.flags, "writeable", True)
+        return is_writeable(self._array.value)
 
     @property
     def c_contiguous(self) -> bool:

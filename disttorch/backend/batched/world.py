@@ -98,13 +98,13 @@ class Batched:
             b = b.value
         return self.base.shares_memory(a, b)
 
-    def to_host(self, array: Any) -> Any:
+    def to_host(self, array: Any, non_blocking: bool = False) -> Any:
         if array.level:
             array._only("a NumPy array")
-        return self.base.to_host(array.value)
+        return self.base.to_host(array.value, non_blocking)
 
-    def move(self, array: Any, target: Any) -> Any:
-        moved = self.world_of(array.value).move(array.value, target)
+    def move(self, array: Any, target: Any, non_blocking: bool = False) -> Any:
+        moved = self.world_of(array.value).move(array.value, target, non_blocking)
         if isinstance(moved, BatchedArray):
             return type(moved)(moved, array.level)
         from . import world_for

@@ -116,9 +116,11 @@ def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[A
     return out.reshape(x.shape), mean.reshape(kept), rstd.reshape(kept)
 
 
-def layer_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) -> tuple[Any, Any, Any]:
+def layer_norm_backward(
+    g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int, sums: bool = True
+) -> tuple[Any, Any, Any]:
     if x.dtype.itemsize < 4 or not x.size or g.dtype != x.dtype:
-        return plain.layer_norm_backward(np, g, x, weight, mean, rstd, ndim)
+        return plain.layer_norm_backward(np, g, x, weight, mean, rstd, ndim, sums)
     return rows_backward(g, x, weight, mean, rstd, ndim)
 
 
@@ -135,9 +137,9 @@ def rms_norm(x: Any, weight: Any, ndim: int, eps: float) -> tuple[Any, Any]:
     return out.reshape(x.shape), rstd.reshape(kept)
 
 
-def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, ndim: int) -> tuple[Any, Any]:
+def rms_norm_backward(g: Any, x: Any, weight: Any, rstd: Any, ndim: int, sums: bool = True) -> tuple[Any, Any]:
     if x.dtype.itemsize < 4 or not x.size or g.dtype != x.dtype:
-        return plain.rms_norm_backward(np, g, x, weight, rstd, ndim)
+        return plain.rms_norm_backward(np, g, x, weight, rstd, ndim, sums)
     return rows_backward(g, x, weight, None, rstd, ndim)[:2]
 
 

@@ -1,7 +1,8 @@
 """Optimizer steps over flat arrays, a block at a time: every element is read and written once by the memory, however
 many operations a step has.
 
-Arrays that are not contiguous, and half types, take the plain kernels' way.
+The two formulas that most programs use are written out, without temporary arrays. Arrays that are not contiguous, and half
+types, take the plain kernels' way.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import numpy as np
 
 from ..kernels import optimization as plain
 
-__all__ = ["adam_", "sgd_", "step_"]
+__all__ = ["step_"]
 
 #: Elements at a time: 128 KiB of float32, so AdamW's four arrays and the scratch stay in 1 MiB of second-level cache.
 BLOCK = 32768
 
 
 def step_(
-    formula: Callable[..., tuple],
+    formula: Callable[..., Sequence[Any]],
     p: Any,
     g: Any,
     moments: Sequence[Any],
@@ -34,6 +35,10 @@ def step_(
     if not flat(arrays):
         plain.step_(np, formula, p, g, moments, numbers, maximize, add, shrink)
         return
+    written_out = _WRITTEN_OUT.get(formula)
+    if written_out is not None:
+        written_out(arrays, maximize, add, shrink, **numbers)
+        return
     for p, g, *state in blocks(arrays):
         blockwise: list[Any] = [None] * len(moments)
         for i, m in zip(kept, state):
@@ -44,32 +49,30 @@ def step_(
             m[...] = new[i]
 
 
-def sgd_(
-    p: Any,
-    g: Any,
-    momentum_buffer: Any,
-    first_step: bool,
+def _sgd(
+    arrays: tuple[Any, ...],
+    maximize: bool,
+    add: float,
+    shrink: float,
+    *,
     lr: float,
     momentum: float,
     dampening: float,
-    weight_decay: float,
     nesterov: bool,
-    maximize: bool,
+    first_step: bool,
 ) -> None:
-    arrays = (p, g) if momentum_buffer is None else (p, g, momentum_buffer)
-    if not flat(arrays):
-        plain.sgd_(np, p, g, momentum_buffer, first_step, lr, momentum, dampening, weight_decay, nesterov, maximize)
-        return
     sign = -1.0 if maximize else 1.0
-    scratch = np.empty((2, min(BLOCK, p.size)), p.dtype)
+    scratch = np.empty((2, min(BLOCK, arrays[0].size)), arrays[0].dtype)
     for p, g, *state in blocks(arrays):
         t, u = scratch[:, : p.size]
-        if weight_decay:
-            np.multiply(p, weight_decay, t)
+        if add:
+            np.multiply(p, add, t)
             (np.subtract if maximize else np.add)(t, g, t)
             scale, g = 1.0, t
         else:
             scale = sign
+        if shrink != 1:
+            np.multiply(p, shrink, p)
         if state:
             velocity = state[0]
             if first_step:
@@ -89,42 +92,31 @@ def sgd_(
         np.subtract(p, u, p)
 
 
-def adam_(
-    p: Any,
-    g: Any,
-    exp_avg: Any,
-    exp_avg_sq: Any,
-    max_exp_avg_sq: Any,
-    step: int,
-    lr: float,
+def _adam(
+    arrays: tuple[Any, ...],
+    maximize: bool,
+    add: float,
+    shrink: float,
+    *,
+    step_size: float,
+    root: float,
     beta1: float,
     beta2: float,
     eps: float,
-    weight_decay: float,
-    decoupled: bool,
-    maximize: bool,
 ) -> None:
-    arrays = (p, g, exp_avg, exp_avg_sq) if max_exp_avg_sq is None else (p, g, exp_avg, exp_avg_sq, max_exp_avg_sq)
-    if not flat(arrays):
-        plain.adam_(
-            np, p, g, exp_avg, exp_avg_sq, max_exp_avg_sq, step, lr, beta1, beta2, eps, weight_decay, decoupled,
-            maximize,
-        )  # fmt: skip
-        return
-    step_size, root, decay, add = plain.adam_factors(step, lr, beta1, beta2, weight_decay, decoupled)
-    scratch = np.empty((2, min(BLOCK, p.size)), p.dtype)
+    scratch = np.empty((2, min(BLOCK, arrays[0].size)), arrays[0].dtype)
     # p - step_size * m / (sqrt(v) / root + eps) with the division by root taken out of the loop:
     # sqrt(v) / root + eps = (sqrt(v) + eps * root) / root
     scaled_eps, scaled_step = eps * root, step_size * root
     for p, g, mean, square, *largest in blocks(arrays):
         t, u = scratch[:, : p.size]
-        if decay != 1:
-            np.multiply(p, decay, p)
         if add:
             np.multiply(p, add, u)
             g = (np.subtract if maximize else np.add)(u, g, u)
         elif maximize:
             g = np.negative(g, u)
+        if shrink != 1:
+            np.multiply(p, shrink, p)
         np.subtract(g, mean, t)
         np.multiply(t, 1 - beta1, t)
         np.add(mean, t, mean)
@@ -139,6 +131,9 @@ def adam_(
         np.divide(mean, t, t)
         np.multiply(t, scaled_step, t)
         np.subtract(p, t, p)
+
+
+_WRITTEN_OUT: dict[Callable[..., Sequence[Any]], Callable[..., None]] = {plain.sgd: _sgd, plain.adam: _adam}
 
 
 def flat(arrays: tuple[Any, ...]) -> bool:

@@ -1,7 +1,8 @@
-"""CUDA devices and their memory through CuPy. Imported when a script asks for them and there is a device."""
+"""CUDA devices through CuPy: which one is current, what they are, and marks for profilers."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -10,31 +11,29 @@ from typing import Any
 import cupy
 
 from ..device import as_device
+from . import capturing
 
 __all__ = [
-    "allocated",
-    "empty_cache",
-    "free_and_total",
-    "limit",
-    "number",
-    "pop_range",
-    "properties",
-    "push_range",
-    "reserved",
-    "set_device",
-    "synchronize",
-    "using",
-]
+    "can_access_peer", "free_and_total", "mark", "number", "pop_range", "properties", "push_range", "set_device", "synchronize", "using",
+]  # fmt: skip
 
 
 def number(where: Any = None) -> int:
-    """A device's number; the current one's for None."""
+    """A device's number; the current one's for None.
+
+    Raises
+    ------
+    ValueError
+        If it is a device of another kind.
+    """
     if where is None:
         return cupy.cuda.runtime.getDevice()
     if isinstance(where, int):
         return where
-    index = as_device(where).index
-    return cupy.cuda.runtime.getDevice() if index is None else index
+    found = as_device(where)
+    if found.type != "cuda":
+        raise ValueError(f"expected a CUDA device, but got '{found}'")
+    return cupy.cuda.runtime.getDevice() if found.index is None else found.index
 
 
 def set_device(where: Any) -> None:
@@ -50,50 +49,57 @@ def using(where: Any) -> Iterator[None]:
         yield
 
 
-def properties(where: Any = None) -> Any:
+class Properties(SimpleNamespace):
     """What the driver says of a device, under PyTorch's names."""
-    p = cupy.cuda.runtime.getDeviceProperties(number(where))
-    return SimpleNamespace(
+
+    def __repr__(self) -> str:
+        return (
+            f"_CudaDeviceProperties(name='{self.name}', major={self.major}, minor={self.minor}, "
+            f"total_memory={self.total_memory // 2**20}MB, multi_processor_count={self.multi_processor_count}, "
+            f"L2_cache_size={self.L2_cache_size // 2**20}MB)"
+        )
+
+
+def properties(where: Any = None) -> Properties:
+    """What the driver says of a device."""
+    return _properties(number(where))
+
+
+@functools.cache
+def _properties(index: int) -> Properties:
+    p = cupy.cuda.runtime.getDeviceProperties(index)
+    return Properties(
         name=p["name"].decode(),
         major=p["major"],
         minor=p["minor"],
         total_memory=p["totalGlobalMem"],
         multi_processor_count=p["multiProcessorCount"],
         max_threads_per_multi_processor=p["maxThreadsPerMultiProcessor"],
+        max_threads_per_block=p["maxThreadsPerBlock"],
         warp_size=p["warpSize"],
+        regs_per_multiprocessor=p.get("regsPerMultiprocessor", 0),
+        shared_memory_per_block=p["sharedMemPerBlock"],
+        shared_memory_per_block_optin=p.get("sharedMemPerBlockOptin", p["sharedMemPerBlock"]),
+        shared_memory_per_multiprocessor=p.get("sharedMemPerMultiprocessor", 0),
         is_integrated=p["integrated"],
         is_multi_gpu_board=p["isMultiGpuBoard"],
         L2_cache_size=p["l2CacheSize"],
+        memory_bus_width=p["memoryBusWidth"],
+        pci_bus_id=p["pciBusID"],
+        pci_device_id=p["pciDeviceID"],
+        pci_domain_id=p["pciDomainID"],
     )
 
 
 def synchronize(where: Any = None) -> None:
     """Wait until a device has finished."""
+    capturing.refuse_waiting("synchronize()")
     cupy.cuda.Device(number(where)).synchronize()
 
 
-def empty_cache() -> None:
-    """Give memory that no array uses back to the driver."""
-    cupy.get_default_memory_pool().free_all_blocks()
-    cupy.get_default_pinned_memory_pool().free_all_blocks()
-
-
-def allocated(where: Any = None) -> int:
-    """Bytes that arrays use on a device."""
-    with using(where):
-        return cupy.get_default_memory_pool().used_bytes()
-
-
-def reserved(where: Any = None) -> int:
-    """Bytes that are used or kept for arrays to come."""
-    with using(where):
-        return cupy.get_default_memory_pool().total_bytes()
-
-
-def limit(fraction: float, where: Any = None) -> None:
-    """The most of a device's memory that arrays may use."""
-    with using(where):
-        cupy.get_default_memory_pool().set_limit(fraction=fraction)
+def can_access_peer(device: int, peer: int) -> bool:
+    """Whether one device can read and write another's memory."""
+    return bool(cupy.cuda.runtime.deviceCanAccessPeer(device, peer))
 
 
 def free_and_total(where: Any = None) -> tuple[int, int]:
@@ -110,3 +116,8 @@ def push_range(message: str) -> None:
 def pop_range() -> None:
     """End it."""
     cupy.cuda.nvtx.RangePop()
+
+
+def mark(message: str) -> None:
+    """A moment that profilers show."""
+    cupy.cuda.nvtx.Mark(message)

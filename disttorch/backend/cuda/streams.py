@@ -1,98 +1,105 @@
-"""Streams of a device, queues of work, and events, marks in them; through CuPy."""
+"""Streams of a device, queues of work, through CuPy. What users see of them is in `disttorch.cuda.streams`."""
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import cupy
 
-from .devices import using
+from .devices import number, using
 
-__all__ = ["Event", "Stream", "current_stream", "default_stream"]
+__all__ = ["ForeignStream", "current", "default", "from_pool", "make_current", "milliseconds", "new_event", "pop", "push"]
 
-
-class Stream:
-    """A queue of work on a device; as ``torch.cuda.Stream``."""
-
-    def __init__(self, device: Any = None, priority: int = 0, *, of: Any = None):
-        if of is None:
-            with using(device):
-                of = cupy.cuda.Stream(non_blocking=True, priority=priority)
-        self._stream = of
-
-    @property
-    def cuda_stream(self) -> int:
-        """The driver's pointer."""
-        return self._stream.ptr
-
-    def synchronize(self) -> None:
-        """Wait until it is empty."""
-        self._stream.synchronize()
-
-    def query(self) -> bool:
-        """Whether it is empty."""
-        return self._stream.done
-
-    def record_event(self, event: Event | None = None) -> Event:
-        """An event that happens when what is queued now is done."""
-        event = Event() if event is None else event
-        event.record(self)
-        return event
-
-    def wait_event(self, event: Event) -> None:
-        """Let what is queued from now on wait for an event."""
-        self._stream.wait_event(event._event)
-
-    def wait_stream(self, stream: Stream) -> None:
-        """Let what is queued from now on wait for what is queued in another stream now."""
-        self.wait_event(stream.record_event())
-
-    def __enter__(self) -> Stream:
-        self._stream.__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stream.__exit__(*exception)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Stream) and self.cuda_stream == other.cuda_stream
-
-    def __hash__(self) -> int:
-        return hash(self.cuda_stream)
+#: of each device and priority, as PyTorch keeps them: a stream is never destroyed, so that memory which belongs to it is found again
+POOL_SIZE = 32
+_made: dict[tuple[int, int], list[Any]] = {}
+_taken: dict[tuple[int, int], int] = {}
 
 
-class Event:
-    """A mark in a stream; as ``torch.cuda.Event``."""
+def from_pool(device: Any, priority: int) -> tuple[Any, int]:
+    """The next stream of a device's pool and the device's number.
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
-        self._event = cupy.cuda.Event(block=blocking, disable_timing=not enable_timing, interprocess=interprocess)
-
-    def record(self, stream: Stream | None = None) -> None:
-        """Put it into a stream."""
-        self._event.record(None if stream is None else stream._stream)
-
-    def wait(self, stream: Stream | None = None) -> None:
-        """Let a stream wait for it."""
-        (current_stream() if stream is None else stream).wait_event(self)
-
-    def query(self) -> bool:
-        """Whether it has happened."""
-        return self._event.done
-
-    def synchronize(self) -> None:
-        """Wait until it has happened."""
-        self._event.synchronize()
-
-    def elapsed_time(self, end_event: Event) -> float:
-        """Milliseconds from this to another."""
-        return cupy.cuda.get_elapsed_time(self._event, end_event._event)
+    Parameters
+    ----------
+    device : device, str, int or None
+    priority : int
+        A lower number goes first; what the device does not have is taken for the nearest that it has.
+    """
+    index = number(device)
+    key = index, priority
+    streams = _made.setdefault(key, [])
+    turn = _taken[key] = _taken.get(key, -1) + 1
+    if turn < POOL_SIZE:
+        with using(index):
+            streams.append(cupy.cuda.Stream(non_blocking=True, priority=priority))
+    return streams[turn % POOL_SIZE], index
 
 
-def current_stream() -> Stream:
-    """The stream that work goes to."""
-    return Stream(of=cupy.cuda.get_current_stream())
+class ForeignStream(cupy.cuda.Stream):
+    """A stream that another library made and will destroy.
+
+    Parameters
+    ----------
+    pointer : int
+        The driver's handle.
+    index : int
+        The device's number.
+    """
+
+    def __init__(self, pointer: int, index: int):
+        super().__init__(null=True)
+        self.ptr, self.device_id = pointer, index
+
+    def __del__(self) -> None:
+        """It is not ours to destroy."""
 
 
-def default_stream() -> Stream:
-    """The driver's own stream."""
-    return Stream(of=cupy.cuda.Stream.null)
+def current(device: Any = None) -> tuple[Any, int]:
+    """The stream that a device's work goes to in this thread, and the device's number."""
+    index = number(device)
+    return cupy.cuda.get_current_stream(index), index
+
+
+def default(device: Any = None) -> tuple[Any, int]:
+    """A device's default stream, and the device's number."""
+    return cupy.cuda.Stream.null, number(device)
+
+
+def make_current(stream: Any, index: int) -> None:
+    """Let this thread's work go to a stream from now on, and to its device."""
+    cupy.cuda.Device(index).use()
+    stream.use()
+
+
+class _Before(threading.local):
+    """What was current outside of this thread's with-blocks, for the innermost one last."""
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[int, int, Any]] = []
+
+
+_before = _Before()
+
+
+def push(stream: Any, index: int) -> None:
+    """Let this thread's work go to a stream and its device until `pop`."""
+    _before.blocks.append((cupy.cuda.runtime.getDevice(), index, cupy.cuda.get_current_stream(index)))
+    make_current(stream, index)
+
+
+def pop() -> None:
+    """Let it go where it went before."""
+    outside, index, stream = _before.blocks.pop()
+    make_current(stream, index)
+    cupy.cuda.Device(outside).use()
+
+
+def new_event(options: dict[str, bool]) -> Any:
+    """An event of the current device."""
+    return cupy.cuda.Event(**options)
+
+
+def milliseconds(start: Any, end: Any) -> float:
+    """From one event to another."""
+    return cupy.cuda.get_elapsed_time(start, end)

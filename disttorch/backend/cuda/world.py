@@ -5,23 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import cupy
-import cupyx
 import numpy
 
 from ..device import device
 from ..namespace import NAMESPACES, Namespace, move
+from . import capturing, memory, transfers
+from .cudnn import CUDNN_KERNELS
+from .functions import FUNCTIONS
+from .fused import FUSED_KERNELS
 from .kernels import CUDA_KERNELS
+from .kernels.random import Philox
+from .kernels.scatter import accumulate_at
+from .products import CUDA_PRODUCTS
 
 __all__ = ["CUDA", "cuda", "device_count"]
-
-
-def _with_our_arguments(reduction: Any) -> Any:
-    """A reduction with the arguments in the CPU world's order, whose frequent ones come first."""
-
-    def reduce(a: Any, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:
-        return reduction(a, axis=axis, keepdims=keepdims, **options)
-
-    return reduce
 
 
 class CUDA(Namespace):
@@ -29,9 +26,11 @@ class CUDA(Namespace):
 
     def __init__(self) -> None:
         super().__init__("cuda", cupy)
-        for name in ("sum", "mean", "max", "min", "prod"):
-            setattr(self, name, _with_our_arguments(getattr(cupy, name)))
+        self.__dict__.update(FUNCTIONS)
         self.__dict__.update(CUDA_KERNELS)
+        self.__dict__.update(CUDNN_KERNELS)
+        self.__dict__.update(CUDA_PRODUCTS)
+        self.__dict__.update(FUSED_KERNELS)
 
     def array(self, data: Any, dtype: Any = None) -> Any:
         """A new array with a copy of the data."""
@@ -51,23 +50,18 @@ class CUDA(Namespace):
     def astype(self, a: Any, dtype: Any) -> Any:
         return a.astype(dtype)
 
-    def from_host(self, array: Any, index: int | None = None) -> Any:
-        """A copy of a NumPy or CuPy array on a device."""
-        with cupy.cuda.Device(index):
-            return cupy.array(array)
+    from_host = staticmethod(transfers.from_host)
+    to_host = staticmethod(transfers.to_host)
+    into_device = staticmethod(transfers.into_device)
+    into_host = staticmethod(transfers.into_host)
+    pinned = staticmethod(transfers.pinned)
+    is_pinned = staticmethod(transfers.is_pinned)
+    record_stream = staticmethod(memory.record_stream)
+    is_capturing = staticmethod(capturing.in_this_thread)
 
-    def pinned(self, array: Any) -> Any:
-        """A copy of a NumPy array in page-locked memory, from which `from_host` copies faster."""
-        copy = cupyx.empty_pinned(array.shape, array.dtype)
-        copy[...] = array
-        return copy
-
-    def to_host(self, array: Any) -> Any:
-        return cupy.asnumpy(array)
-
-    def move(self, a: Any, target: device) -> Any:
+    def move(self, a: Any, target: device, non_blocking: bool = False) -> Any:
         """A copy of an array of this world on another device."""
-        return move(self, a, target)
+        return move(self, a, target, non_blocking)
 
     def device_of(self, array: Any) -> device:
         return device("cuda", array.device.id)
@@ -108,25 +102,9 @@ class CUDA(Namespace):
 
     def random(self, seed: int) -> Any:
         """A counter-based bit stream (Salmon et al., SC 2011)."""
-        return cupy.random.Generator(cupy.random.Philox4x3210(seed))
+        return Philox(seed)
 
-    def add_at(self, a: Any, index: Any, values: Any, how: str = "add") -> None:
-        """``a[index] += values`` with repeated indices added up; or multiply, maximum, minimum."""
-        if how != "multiply" and a.dtype.kind != "V":
-            getattr(cupy, how).at(a, index, values)
-            return
-        # CuPy has no other: the n-th values of all places are put together, for n = 0, 1, ...
-        places = cupy.arange(a.size).reshape(a.shape)[index]
-        values = cupy.broadcast_to(cupy.asarray(values, a.dtype), places.shape).ravel()
-        order = cupy.argsort(places.ravel(), kind="stable")
-        ordered = places.ravel()[order]
-        first = cupy.concatenate([cupy.ones(1, bool), ordered[1:] != ordered[:-1]])[: ordered.size]
-        turn = cupy.arange(ordered.size) - cupy.nonzero(first)[0][cupy.cumsum(first) - 1]
-        result = cupy.ascontiguousarray(a).ravel()
-        for n in range(int(turn.max()) + 1 if ordered.size else 0):
-            now = turn == n
-            result[ordered[now]] = getattr(cupy, how)(result[ordered[now]], values[order[now]])
-        a[...] = result.reshape(a.shape)
+    add_at = staticmethod(accumulate_at)
 
     def synchronize(self) -> None:
         cupy.cuda.get_current_stream().synchronize()

@@ -104,9 +104,10 @@ def attention_backward(
 
 
 @kernel
-def attention_keep(xp: Any, like: Any, shape: tuple[int, int, int], start: int, stop: int, p: float, seed: int) -> Any:
+def attention_keep(xp: Any, like: Any, shape: tuple[int, int, int], start: int, stop: int, p: float, seed: Any) -> Any:
     """Which weights dropout keeps: bool (N, stop - start, S), true with probability 1 - p, for the queries from `start` to `stop`
-    of all of `shape` (N, L, S); the same whenever the same block is asked for again. `like` is an array of the device.
+    of all of `shape` (N, L, S); the same whenever the same block is asked for again. `like` is an array of the device; the seed may be
+    one, of one element.
     """
     return xp.random(seed + start).random((shape[0], stop - start, shape[2]), xp.asarray(0.0, "float32").dtype) >= p
 
@@ -135,7 +136,7 @@ def _scores(xp: Any, q: Any, k: Any, mask: Any, causal: bool, scale: float, star
     return scores
 
 
-def _kept(xp: Any, q: Any, keys: int, start: int, stop: int, end: int, p: float, seed: int) -> Any:
+def _kept(xp: Any, q: Any, keys: int, start: int, stop: int, end: int, p: float, seed: Any) -> Any:
     """1 / (1 - p) where dropout keeps a weight, else 0."""
     batch = q.shape[:-2]
     keep = xp.attention_keep(q, (prod(batch), q.shape[-2], keys), start, stop, p, seed)[..., :end]

@@ -113,8 +113,10 @@ def layer_norm(xp: Any, x: Any, weight: Any, bias: Any, ndim: int, eps: float) -
 
 
 @kernel
-def layer_norm_backward(xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int) -> tuple[Any, Any, Any]:
-    """The gradients at x, weight and bias of `layer_norm`.
+def layer_norm_backward(
+    xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: Any, ndim: int, sums: bool = True
+) -> tuple[Any, Any, Any]:
+    """The gradients at x, weight and bias of `layer_norm`; without `sums` those at weight and bias are not asked for, and may be None.
 
     With h = (x - mean) * rstd normalized, v = g * weight and means over the normalized axes:
     ``gx = rstd * (v - mean(v) - h * mean(v * h))``.
@@ -123,11 +125,13 @@ def layer_norm_backward(xp: Any, g: Any, x: Any, weight: Any, mean: Any, rstd: A
     wide_g = wide(xp, g)
     h = (wide(xp, x) - mean) * rstd
     gh = wide_g * h
-    gw, gb = xp.sum(gh, axis=batch), xp.sum(wide_g, axis=batch)
     v, vh = wide_g, gh
     if weight is not None:
         v, vh = wide_g * wide(xp, weight), gh * wide(xp, weight)
     gx = (v - xp.mean(v, axis=axes, keepdims=True) - h * xp.mean(vh, axis=axes, keepdims=True)) * rstd
+    if not sums:
+        return narrow(xp, gx, x.dtype), None, None
+    gw, gb = xp.sum(gh, axis=batch), xp.sum(wide_g, axis=batch)
     to = gw.dtype if weight is None else weight.dtype
     return narrow(xp, gx, x.dtype), narrow(xp, gw, to), narrow(xp, gb, to)
 
@@ -153,17 +157,19 @@ def rms_norm(xp: Any, x: Any, weight: Any, ndim: int, eps: float) -> tuple[Any, 
 
 
 @kernel
-def rms_norm_backward(xp: Any, g: Any, x: Any, weight: Any, rstd: Any, ndim: int) -> tuple[Any, Any]:
+def rms_norm_backward(xp: Any, g: Any, x: Any, weight: Any, rstd: Any, ndim: int, sums: bool = True) -> tuple[Any, Any]:
     """The gradients at x and weight of `rms_norm`: with h = x * rstd and v = g * weight,
-    ``gx = rstd * (v - h * mean(v * h))``.
+    ``gx = rstd * (v - h * mean(v * h))``; without `sums` that at weight is not asked for, and may be None.
     """
     axes, batch = tuple(range(x.ndim - ndim, x.ndim)), tuple(range(x.ndim - ndim))
     wide_g = wide(xp, g)
     h = wide(xp, x) * rstd
     gh = wide_g * h
-    gw = xp.sum(gh, axis=batch)
     v, vh = wide_g, gh
     if weight is not None:
         v, vh = wide_g * wide(xp, weight), gh * wide(xp, weight)
     gx = (v - h * xp.mean(vh, axis=axes, keepdims=True)) * rstd
+    if not sums:
+        return narrow(xp, gx, x.dtype), None
+    gw = xp.sum(gh, axis=batch)
     return narrow(xp, gx, x.dtype), narrow(xp, gw, gw.dtype if weight is None else weight.dtype)

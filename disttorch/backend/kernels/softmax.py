@@ -8,6 +8,8 @@ from . import kernel
 from .precision import is_complex, narrow, wide
 
 __all__ = [
+    "class_losses",
+    "class_losses_backward",
     "cross_entropy",
     "cross_entropy_backward",
     "log_softmax",
@@ -123,3 +125,21 @@ def cross_entropy_backward(
         picked, smooth = weight[at][:, None], weight * (label_smoothing / classes)
         grad = p * (picked * (1 - label_smoothing) + xp.sum(smooth)) - chosen * picked - smooth
     return narrow(xp, xp.where(ignored, 0.0, g * grad), dtype)
+
+
+@kernel
+def class_losses(
+    xp: Any, logits: Any, target: Any, weight: Any, ignore_index: int, label_smoothing: float
+) -> tuple[Any, Any]:
+    """The losses of `cross_entropy`, and what `class_losses_backward` of the same world needs besides the logits: here the
+    logarithms of all probabilities; a world that has them again for little keeps less.
+    """
+    return xp.cross_entropy(logits, target, weight, ignore_index, label_smoothing)
+
+
+@kernel
+def class_losses_backward(
+    xp: Any, g: Any, logits: Any, kept: Any, target: Any, weight: Any, ignore_index: int, label_smoothing: float
+) -> Any:
+    """The gradient (N, C) at the logits of `class_losses`, where `g` (N,) is the gradient at its losses."""
+    return xp.cross_entropy_backward(g, kept, target, weight, ignore_index, label_smoothing)

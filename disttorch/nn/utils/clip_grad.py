@@ -1,17 +1,17 @@
 """Gradients kept small: by the norm of all of them together, or each element by itself.
 
-Gradients that lie side by side in one buffer, as those of DistributedDataParallel do, are handled as one array.
+On the CPU gradients that lie side by side in one buffer, as those of DistributedDataParallel do, are handled as one array. On a GPU
+all of them are one kernel's, and the host does not wait for the norm.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from ...autograd.variable import Tensor, bump_version, wrap
-from ...backend import NAMESPACES, cpu
+from ...backend import NAMESPACES, cpu, namespace
 from ...backend import dtypes as dt
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -49,19 +49,40 @@ def _joined(run: list[Any]) -> Any:
     return cpu.restride(first, (sum(a.size for a in run),), (first.itemsize,), 0)
 
 
-def _norm(xp: Any, a: Any, p: float) -> Any:
-    """The p-norm of all elements, in float32 for half types."""
-    if p == 2:
-        return xp.sqrt(xp.sum_of_squares(a))
-    a = a.astype(dt.float32.numpy) if a.dtype in dt.HALF else a
-    size = xp.abs(a)
-    if math.isinf(p):
-        if not a.size:
-            return xp.asarray(0.0 if p > 0 else math.inf, dtype=size.dtype)
-        return xp.max(size) if p > 0 else xp.min(size)
-    if p == 0:
-        return xp.sum(a != 0).astype(size.dtype)
-    return xp.sum(size**p) ** (1.0 / p)
+def _by_device(tensors: list[Tensor]) -> dict[Any, list[Any]]:
+    """The tensors' arrays by the device that they lie on."""
+    found: dict[Any, list[Any]] = {}
+    for t in tensors:
+        array = t._array
+        found.setdefault(NAMESPACES[array.__class__].device_of(array), []).append(array)
+    return found
+
+
+def _total_norm(tensors: list[Tensor], p: float) -> Any:
+    """The norm of all elements, on the device of the first tensor."""
+    groups = list(_by_device(tensors).items())
+    where, arrays = groups[0]
+    xp = NAMESPACES[arrays[0].__class__]
+    if xp is cpu and len(groups) == 1:
+        return xp.total_norm(_runs(tensors) if p != 0 else arrays, p)
+    norms = []
+    for device, arrays in groups:
+        there = NAMESPACES[arrays[0].__class__]
+        with there.on(device):
+            norm = there.total_norm(arrays, p)
+        norms.append(norm if device == where else there.move(norm, where))
+    if len(norms) == 1:
+        return norms[0]
+    with xp.on(where):  # of counts of arrays the sum is all of them
+        return xp.sum(xp.stack(norms)) if p == 0 else xp.total_norm(norms, p)
+
+
+def _scaled(xp: Any, g: Any, *, total: Any, limit: Any) -> tuple:
+    return (g * xp.minimum(limit / (total + 1e-6), 1.0),)
+
+
+def _bounded(xp: Any, g: Any, *, bound: Any) -> tuple:
+    return (xp.clip(g, -bound, bound),)
 
 
 def get_total_norm(
@@ -97,10 +118,8 @@ def get_total_norm(
     p = float(norm_type)
     if not given:
         return wrap(cpu.zeros((), dt.get_default_dtype().numpy))
-    arrays = _runs(given) if p != 0 else [t._array for t in given]
-    xp = NAMESPACES[arrays[0].__class__]
-    each = [_norm(xp, a, p) for a in arrays]
-    total = _norm(xp, xp.stack([xp.asarray(n) for n in each]), p) if len(each) > 1 or p == 0 else each[0]
+    total = _total_norm(given, p)
+    xp = NAMESPACES[total.__class__]
     if error_if_nonfinite and not bool(xp.isfinite(total)):
         raise RuntimeError(
             f"The total norm of order {p} for gradients from `parameters` is non-finite ({float(total)}), so it cannot be clipped. To "
@@ -125,12 +144,19 @@ def clip_grads_with_norm_(
     """
     total = total_norm._array
     xp = NAMESPACES[total.__class__]
-    scale = xp.minimum(float(max_norm) / (total + 1e-6), 1.0)
-    if xp.name == "cpu" and float(scale) == 1.0:
-        return  # on a GPU to look would mean to wait
     gradients = _gradients(parameters)
-    for a in _runs(gradients):
-        a *= xp.asarray(scale, dtype=a.dtype)
+    if xp is cpu and float(max_norm) / (float(total) + 1e-6) >= 1.0:
+        return  # on a GPU to look would mean to wait
+    for device, arrays in _by_device(gradients).items():
+        there = NAMESPACES[arrays[0].__class__]
+        if there is cpu:
+            factor = cpu.minimum(float(max_norm) / (namespace(total).to_host(total) + 1e-6), 1.0)
+            for a in _runs([g for g in gradients if NAMESPACES[g._array.__class__] is cpu]):
+                a *= cpu.asarray(factor, dtype=a.dtype)
+        else:
+            limits = {"total": total if xp is there and xp.device_of(total) == device else xp.move(total, device), "limit": float(max_norm)}
+            with there.on(device):
+                there.elementwise_(_scaled, (arrays,), limits)
     for gradient in gradients:
         bump_version(gradient)
 
@@ -207,8 +233,13 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float, f
     """
     bound = float(clip_value)
     gradients = _gradients(parameters)
-    for a in _runs(gradients):
-        xp = NAMESPACES[a.__class__]
-        a[...] = xp.clip(a, xp.scalar(-bound, a.dtype), xp.scalar(bound, a.dtype))
+    for device, arrays in _by_device(gradients).items():
+        xp = NAMESPACES[arrays[0].__class__]
+        if xp is cpu:
+            for a in _runs([g for g in gradients if NAMESPACES[g._array.__class__] is cpu]):
+                a[...] = xp.clip(a, xp.scalar(-bound, a.dtype), xp.scalar(bound, a.dtype))
+        else:
+            with xp.on(device):
+                xp.elementwise_(_bounded, (arrays,), {"bound": bound})
     for gradient in gradients:
         bump_version(gradient)

@@ -21,7 +21,7 @@ from ..elementwise import IN_PLACE
 from .arguments import check_floating
 
 __all__ = [
-    "SOFTPLUS_IS_LINEAR", "celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+    "SOFTPLUS_IS_LINEAR", "biased", "celu", "celu_", "elu", "elu_", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
     "hardtanh_", "in_place", "leaky_relu", "leaky_relu_", "logsigmoid", "mish", "prelu", "relu", "relu6", "relu_", "selu", "selu_",
     "sigmoid", "silu", "softplus", "softshrink", "softsign", "tanh", "tanhshrink", "threshold", "threshold_", "write_over",
 ]  # fmt: skip
@@ -46,6 +46,11 @@ _gelu = Operation(
     x=lambda g, x, approximate, xp: xp.gelu_backward(g, x, approximate),
 )
 _silu = Operation("silu", lambda xp, x: xp.silu(x), x=lambda g, x, xp: xp.silu_backward(g, x))
+_biased = Operation(
+    "biased_activation",
+    lambda xp, x, bias, *, kind: xp.biased(x, bias, kind),
+    gradients=lambda g, x, bias, kind, xp: xp.biased_backward(g, x, bias, kind),
+)
 _mish = Operation("mish", lambda xp, x: xp.mish(x), x=lambda g, x, xp: xp.mish_backward(g, x))
 _logsigmoid = Operation("log_sigmoid", lambda xp, x: xp.logsigmoid(x), x=lambda g, x, xp: g * xp.sigmoid(-x))
 _softplus = Operation(
@@ -207,6 +212,11 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x * sigmoid(x), of complex numbers too; as ``torch.nn.functional.silu``."""
     check_floating("silu", input, or_complex=True)
     return write_over(input, inplace, "silu", lambda x: apply(_silu, x))
+
+
+def biased(input: Tensor, bias: Tensor, kind: str) -> Tensor:
+    """`gelu` (of the kind ``"none"`` or ``"tanh"``) or `silu` (``"silu"``) of an input (..., n) plus a bias (n,), as one operation."""
+    return apply(_biased, input, bias, kind=kind)
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:

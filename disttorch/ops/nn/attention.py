@@ -94,7 +94,11 @@ def scaled_dot_product_attention(
     if attn_mask is not None:
         attn_mask = _fitting(attn_mask, (*batch, q[-2], k[-2]))
     scale = (1 / math.sqrt(q[-1]) if q[-1] else 1.0) if scale is None else scale
-    seed = default_generator(query.device).integers(0, 2**62, (), dt.int64).item() if dropout_p else 0
+    seed: Any = 0
+    if dropout_p:
+        seed = default_generator(query.device).integers(0, 2**62, (), dt.int64)
+        if query.device.type == "cpu":  # on a GPU it stays there: to look would mean to wait
+            seed = seed.item()
     return apply(
         _attention, query, key, value, attn_mask, causal=is_causal, scale=float(scale), p=float(dropout_p), seed=seed
     )

@@ -25,14 +25,13 @@ __all__ = [
 
 _cross_entropy = Operation(
     "cross_entropy_loss",
-    lambda xp, logits, target, weight, *, ignore_index, label_smoothing: xp.cross_entropy(
+    lambda xp, logits, target, weight, *, ignore_index, label_smoothing: xp.class_losses(
         logits, target, weight, ignore_index, label_smoothing
     ),
-    extras=("log_probabilities",),
+    extras=("kept",),
     recompute=lambda xp, logits, target, weight, **_: (xp.log_softmax(logits, 1),),
-    # logits are named for the sake of recompute: they are there anyway for as long as the caller holds them
-    logits=lambda g, logits, log_probabilities, target, weight, ignore_index, label_smoothing, xp: xp.cross_entropy_backward(
-        g, log_probabilities, target, weight, ignore_index, label_smoothing
+    logits=lambda g, logits, kept, target, weight, ignore_index, label_smoothing, xp: xp.class_losses_backward(
+        g, logits, kept, target, weight, ignore_index, label_smoothing
     ),
 )
 

@@ -23,15 +23,22 @@ FUNCTIONS = "native_dropout native_dropout_backward"
 
 _dropout = Operation(
     "dropout",
-    lambda xp, x, mask, *, scale: xp.multiply(x, mask) * xp.scalar(scale, x.dtype),
-    x=lambda g, mask, scale: g * mask * scale,
+    lambda xp, x, mask, *, scale: xp.where_kept(x, mask, scale),
+    x=lambda g, mask, scale, xp: xp.where_kept(g, mask, scale),
+)
+
+# drawn and applied at once
+_drawn_dropout = Operation(
+    "dropout",
+    lambda xp, x, *, generator, p, scale: generator.dropout(x, p, scale),
+    extras=("mask",),
+    x=lambda g, mask, scale, xp: xp.where_kept(g, mask, scale),
 )
 
 
 def keep_mask(input: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
     """A bool tensor, true with probability 1 - p, from the generator of the input's device."""
-    drawn = default_generator(input.device).uniform(shape, dt.float32)
-    return wrap(as_array(drawn >= p))
+    return wrap(as_array(default_generator(input.device).kept(shape, p)))
 
 
 def _check(name: str, p: float) -> None:
@@ -43,7 +50,12 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool, sha
     _check(name, p)
     if not training or p == 0 or not input._array.size:
         return input
-    result = apply(_dropout, input, keep_mask(input, shape, p), scale=1 / (1 - p) if p < 1 else 0.0)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    generator = default_generator(input.device)
+    if generator.fuses(input._array) and shape == input._array.shape:
+        result = apply(_drawn_dropout, input, generator=generator, p=p, scale=scale)
+    else:
+        result = apply(_dropout, input, keep_mask(input, shape, p), scale=scale)
     return overwrite(name, input, result) if inplace else result
 
 

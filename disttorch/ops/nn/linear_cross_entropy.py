@@ -76,12 +76,13 @@ def _chunked(
     for start in range(0, x.shape[0], chunk):
         rows = slice(start, start + chunk)
         options = (target[rows], class_weight, ignore_index, label_smoothing)
-        loss, log_p = xp.cross_entropy(xp.linear(x[rows], weight, bias), *options)
+        logits = xp.linear(x[rows], weight, bias)
+        loss, kept = xp.class_losses(logits, *options)
         losses.append(wide(xp, loss))
         if not asks:
             continue
         each = xp.zeros_like(losses[-1]) + scale
-        d = xp.cross_entropy_backward(xp.asarray(each, dtype=log_p.dtype), log_p, *options)
+        d = xp.class_losses_backward(xp.asarray(each, dtype=logits.dtype), logits, kept, *options)
         gx.append(xp.matmul(d, weight))
         part = wide(xp, xp.matmul(xp.swapaxes(d, 0, 1), x[rows]))
         gw = part if gw is None else gw + part

@@ -70,14 +70,16 @@ _layer_norm = Operation(
     lambda xp, x, weight, bias, *, ndim, eps: xp.layer_norm(x, weight, bias, ndim, eps),
     extras=("mean", "rstd"),
     recompute=lambda xp, x, weight, bias, *, ndim, eps: xp.layer_norm(x, None, None, ndim, eps)[1:],
-    gradients=lambda g, x, weight, mean, rstd, ndim, xp: xp.layer_norm_backward(g, x, weight, mean, rstd, ndim),
+    gradients=lambda g, x, weight, mean, rstd, ndim, needs, xp: xp.layer_norm_backward(
+        g, x, weight, mean, rstd, ndim, needs[1] or needs[2]
+    ),
 )
 _rms_norm = Operation(
     "rms_norm",
     lambda xp, x, weight, *, ndim, eps: xp.rms_norm(x, weight, ndim, eps),
     extras=("rstd",),
     recompute=lambda xp, x, weight, *, ndim, eps: xp.rms_norm(x, None, ndim, eps)[1:],
-    gradients=lambda g, x, weight, rstd, ndim, xp: xp.rms_norm_backward(g, x, weight, rstd, ndim),
+    gradients=lambda g, x, weight, rstd, ndim, needs, xp: xp.rms_norm_backward(g, x, weight, rstd, ndim, needs[1]),
 )
 
 

@@ -105,7 +105,7 @@ class LRScheduler:
     def _set(self, values: list[Any]) -> None:
         for group, lr in zip(self.optimizer.param_groups, values):
             if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(float(lr))
+                group["lr"].copy_(lr) if isinstance(lr, Tensor) else group["lr"].fill_(lr)  # a GPU is not waited for
             else:
                 group["lr"] = lr
         self._last_lr = [

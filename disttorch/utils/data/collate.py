@@ -15,7 +15,7 @@ from ...backend import dtypes as dt
 from ...ops.creation import as_tensor, tensor
 from ...ops.shape import stack
 
-__all__ = ["RULES", "default_collate", "default_convert", "pinned"]
+__all__ = ["RULES", "default_collate", "default_convert", "map_leaves", "pinned"]
 
 
 def default_collate(batch: Sequence[Any]) -> Any:
@@ -69,7 +69,7 @@ def default_collate(batch: Sequence[Any]) -> Any:
 
 def default_convert(data: Any) -> Any:
     """A sample with its arrays made tensors and everything else left; as ``torch.utils.data.default_convert``."""
-    return _map_leaves(_convert, data)
+    return map_leaves(_convert, data)
 
 
 def pinned(data: Any) -> Any:
@@ -77,19 +77,19 @@ def pinned(data: Any) -> Any:
 
     An object that is neither a tensor nor a container is asked for its ``pin_memory`` method, if it has one.
     """
-    return _map_leaves(_pin, data)
+    return map_leaves(_pin, data)
 
 
-def _map_leaves(function: Callable[[Any], Any], data: Any) -> Any:
+def map_leaves(function: Callable[[Any], Any], data: Any) -> Any:
     """What a function makes of everything in a sample or batch, in the containers that it is in."""
     if isinstance(data, (str, bytes, Tensor)):
         return function(data)
     if isinstance(data, Mapping):
-        return _like_mapping(data, {key: _map_leaves(function, value) for key, value in data.items()})
+        return _like_mapping(data, {key: map_leaves(function, value) for key, value in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(_map_leaves(function, value) for value in data))
+        return type(data)(*(map_leaves(function, value) for value in data))
     if isinstance(data, Sequence):
-        return _like_sequence(data, [_map_leaves(function, value) for value in data])
+        return _like_sequence(data, [map_leaves(function, value) for value in data])
     return function(data)
 
 

@@ -1,23 +1,25 @@
 """The DataLoader: batches of a dataset, fetched here or by worker processes.
 
-Batches fetched here are in this file; the worker processes are in pool.py (this side) and worker.py (their side).
+Batches fetched here are in this file; the worker processes are in pool.py (this side) and worker.py (their side), the way to a GPU
+in ahead.py.
 """
 
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
-from ...backend import cuda_is_available
+from ...backend import cuda_is_available, for_device
 from ...ops.random import Generator
 from .collate import default_collate, default_convert, pinned
 from .dataset import IterableDataset
 from .fetch import Exhausted, Fetch, Source
 from .sampler import BatchSampler, RandomSampler, Sampler, SequentialSampler
 from .starting import context_for
-from .state import Position, begin, load_state, state_of
+from .state import Position, Taken, begin, load_state, state_of
 
 __all__ = ["DataLoader"]
 
@@ -44,7 +46,8 @@ class DataLoader:
     collate_fn : callable, optional
         From a list of samples to a batch; `default_collate` unless given.
     pin_memory : bool
-        Put batches in page-locked memory, from which copies to a GPU are faster. Without a GPU there is a warning.
+        Put batches in page-locked memory, from which copies to a GPU are faster, and need not be waited for
+        (``non_blocking=True``). Where there are workers a thread does it. Without a GPU there is a warning.
     drop_last : bool
         Leave out the last batch if it is shorter.
     timeout : float
@@ -64,6 +67,9 @@ class DataLoader:
         Accepted as in PyTorch: page-locked memory is good for every GPU.
     in_order : bool
         Give the batches in the order of the sampler; otherwise as workers have them ready, so that a slow one holds up nobody.
+    device : device or str, optional
+        Where the tensors of the batches shall be. Copies to a GPU go from page-locked memory on a stream of their own, beside what
+        the GPU computes, and where there are workers one batch ahead. (PyTorch has no such parameter.)
 
     Raises
     ------
@@ -120,6 +126,7 @@ class DataLoader:
         persistent_workers: bool = False,
         pin_memory_device: str = "",
         in_order: bool = True,
+        device: Any = None,
     ) -> None:
         self._check_workers(num_workers, timeout, prefetch_factor, persistent_workers, multiprocessing_context)
         if multiprocessing_context is not None:
@@ -156,7 +163,11 @@ class DataLoader:
         self.collate_fn = collate_fn or (default_collate if batched else default_convert)
         if pin_memory and not cuda_is_available():
             warnings.warn("DataLoader: pin_memory=True has no effect, for there is no CUDA device here", stacklevel=2)
-        self._pin = pin_memory and cuda_is_available()
+        self.device = None if device is None else for_device(device)[1]
+        on_gpu = self.device is not None and self.device.type == "cuda"
+        self._pin = (pin_memory or on_gpu) and cuda_is_available()
+        self._copies: Any = None
+        self._ahead: Any = None
         self._pool: Any = None
         self._position: Position | None = None
         self._resumed: dict[str, Any] | None = None
@@ -181,6 +192,23 @@ class DataLoader:
         return Source(self.dataset, self.collate_fn, self._batched, self.drop_last)
 
     def __iter__(self) -> Iterator[Any]:
+        if self.persistent_workers and self._ahead is not None and (before := self._ahead()) is not None:
+            before.close()  # two threads must not ask the same workers
+        epoch = self._epoch()
+        if not self._pin:
+            return epoch
+        from .ahead import Copies, OnDevice, Pinned
+
+        if self.num_workers:
+            epoch = Pinned(epoch)
+            self._ahead = weakref.ref(epoch)
+        if self.device is None or self.device.type == "cpu":
+            return epoch
+        self._copies = self._copies or Copies(self.device)
+        return OnDevice(epoch, self._copies)
+
+    def _epoch(self) -> Any:
+        """The batches of an epoch, on the CPU."""
         if not self.num_workers:
             return _Here(self)
         from .pool import Epoch, Pool
@@ -304,15 +332,30 @@ class _Here:
         return self
 
     def __next__(self) -> Any:
+        taken = self.fetch()
+        if taken is None:
+            self.end()
+            raise StopIteration
+        return self.hand_over(taken)
+
+    def fetch(self) -> Taken | None:
+        """The next batch, None behind the last one."""
         try:
             number, indices = next(self._batches)
             batch = self._fetch(indices)
         except (Exhausted, StopIteration):
             self._batches = iter(())
-            self._position.ended = True
-            raise StopIteration from None
-        self._position.took(number)
-        return pinned(batch) if self._loader._pin else batch
+            return None
+        return Taken(pinned(batch) if self._loader._pin else batch, None, [(number, None, None)])
+
+    def hand_over(self, taken: Taken) -> Any:
+        """Give the training loop a batch that was fetched."""
+        self._position.note(taken.news)
+        return taken.batch
+
+    def end(self) -> None:
+        """The training loop is told that there are no more batches."""
+        self._position.ended = True
 
     def __len__(self) -> int:
         return len(self._loader)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import threading
 import time
 import weakref
 from collections import deque
@@ -21,13 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .collate import pinned
 from .shared import Segment
 from .starting import context_for, surroundings
-from .state import begin
+from .state import Taken, begin
 from .worker import BATCH, EXHAUSTED, FAILED, MESSAGE, Failure, Setup, run
 
 if TYPE_CHECKING:
     from .dataloader import DataLoader
 
-__all__ = ["Epoch", "Pool"]
+__all__ = ["Epoch", "Pool", "Turn"]
 
 _NONE = object()
 _GRACE = 2.0  # seconds that workers have to finish the sample they are at, when nobody wants it any more
@@ -186,6 +187,36 @@ class Pool:
         raise RuntimeError(f"DataLoader worker {worker} (pid {pid}) {how}")
 
 
+class Turn:
+    """The batches of an epoch that workers have or had, as (task, worker, number of the batch), the next one first.
+
+    Attributes
+    ----------
+    fetched : deque
+        Those that are here, and that the training loop was not given yet.
+    pending : deque
+        Those that workers are to fetch.
+    lock : Lock
+        Held where both change, as batches may be fetched by another thread than the loop's.
+    """
+
+    def __init__(self) -> None:
+        self.fetched: deque[tuple[int, int, int]] = deque()
+        self.pending: deque[tuple[int, int, int]] = deque()
+        self.lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+        with self.lock:
+            return iter([*self.fetched, *self.pending])
+
+    def __getstate__(self) -> list[tuple[int, int, int]]:
+        return list(self)
+
+    def __setstate__(self, batches: list[tuple[int, int, int]]) -> None:
+        self.__init__()  # type: ignore[misc]
+        self.pending.extend(batches)
+
+
 class Epoch:
     """One epoch of batches from a pool, in the order of the sampler.
 
@@ -196,13 +227,14 @@ class Epoch:
     def __init__(self, loader: DataLoader, pool: Pool) -> None:
         self._loader = loader
         self._pool = pool
-        self._pending: deque[tuple[int, int, int]] = deque()  # (task, worker, number of the batch)
+        self._turn = Turn()
         pool.epoch += 1
         self._number = pool.epoch
         self._position, self._seed, self._batches, turn = begin(loader)
         loader._position = self._position
-        self._position.turn = self._pending
+        self._position.turn = self._turn
         self._informed: set[int] = set()  # workers that know from where they go on
+        self._news: list[tuple[None, int, Any]] = []  # of workers that have no more batches
         try:
             pool.drain()
             for _ in range(pool.ahead):
@@ -219,7 +251,16 @@ class Epoch:
         return len(self._loader)
 
     def __next__(self) -> Any:
-        pool, pending, position = self._pool, self._pending, self._position
+        try:
+            taken = self.fetch()
+        except StopIteration:
+            self.end()
+            raise
+        return self.hand_over(taken)
+
+    def fetch(self) -> Taken:
+        """The next batch, as soon as it is there; `StopIteration` if there is none. Until it is handed over it does not count."""
+        pool, pending = self._pool, self._turn.pending
         if self._number != pool.epoch:
             raise RuntimeError(
                 "a new iteration over this DataLoader has begun, and its persistent workers serve one at a time"
@@ -229,42 +270,60 @@ class Epoch:
         while pending:
             place = pool.first([pending[0]] if self._loader.in_order else pending)
             task, worker, number = pending[place]
-            del pending[place]
             reply = pool.replies.pop(task)
             segment = pool.segments[reply.segment]
             if reply.status == EXHAUSTED:
-                position.heard(worker, segment.receive(reply.begin, reply.length)[1])
+                self._news.append((None, worker, segment.receive(reply.begin, reply.length)[1]))
+                with self._turn.lock:
+                    del pending[place]
                 del pool.under_way[task]
                 continue
             try:
                 result, note = segment.read(reply.begin, reply.length, copy=pool.free() is None)
             finally:
                 del pool.under_way[task]
-                self._give(worker)
-            position.took(number, worker, note)
+                with self._turn.lock:
+                    del pending[place]
+                    self._turn.fetched.append((task, worker, number))
+                    self._give(worker)
+            news, self._news = [*self._news, (number, worker, note)], []
             if reply.status == FAILED:
-                self._raise(worker, result)
-            return pinned(result) if self._loader._pin else result
-        position.ended = True
+                return Taken(None, self._error(worker, result), news)
+            return Taken(pinned(result) if self._loader._pin else result, None, news)
         self._leave()
         raise StopIteration
+
+    def hand_over(self, taken: Taken) -> Any:
+        """Give the training loop a batch that was fetched: the one that was fetched first of those that it was not given."""
+        with self._turn.lock:
+            self._turn.fetched.popleft()
+        self._position.note(taken.news)
+        if taken.error is not None:
+            raise taken.error
+        return taken.batch
+
+    def end(self) -> None:
+        """The training loop is told that there are no more batches."""
+        self._position.note(self._news)
+        self._news = []
+        self._position.ended = True
 
     def _give(self, worker: int) -> None:
         number, indices = next(self._batches, (_NONE, None))
         if isinstance(number, int):
             note = {} if worker in self._informed else self._position.notes[worker]
             self._informed.add(worker)
-            self._pending.append((self._pool.give(worker, self._seed, indices, note), worker, number))
+            self._turn.pending.append((self._pool.give(worker, self._seed, indices, note), worker, number))
 
     def _leave(self) -> None:
         if not self._loader.persistent_workers:
             self._pool.end()
 
-    def _raise(self, worker: int, failure: Failure) -> None:
+    def _error(self, worker: int, failure: Failure) -> BaseException:
         process = self._pool.processes[worker]
         error = failure.error or RuntimeError(failure.description)
         error.add_note(f"in DataLoader worker {worker} (pid {process.pid}):\n\n{failure.traceback.rstrip()}")
-        raise error
+        return error
 
 
 class _Inherited:

@@ -27,10 +27,28 @@ from .sampler import draw_seed
 if TYPE_CHECKING:
     from .dataloader import DataLoader
 
-__all__ = ["Begun", "Position", "Streams", "begin", "load_state", "state_of"]
+__all__ = ["Begun", "Position", "Streams", "Taken", "begin", "load_state", "state_of"]
 
 VERSION = 1
 _STREAMS = "streams"
+
+
+class Taken(NamedTuple):
+    """A batch that was fetched, perhaps before the training loop asks for it.
+
+    Attributes
+    ----------
+    batch : object
+    error : Exception or None
+        What was raised instead.
+    news : list of (int or None, int or None, dict or None)
+        What is to be noted when the loop is given it: the number of the batch (None for news that belong to none), the worker that
+        fetched it, and what that said of itself.
+    """
+
+    batch: Any
+    error: BaseException | None = None
+    news: Any = ()
 
 
 class Position:
@@ -61,6 +79,14 @@ class Position:
     def count(self) -> int:
         """How many batches were given."""
         return self.given + len(self.beyond)
+
+    def note(self, news: Any) -> None:
+        """The loop is given what these news belong to."""
+        for number, worker, said in news:
+            if number is None:
+                self.heard(worker, said)
+            else:
+                self.took(number, worker, said)
 
     def took(self, number: int, worker: int | None = None, note: dict[str, bytes] | None = None) -> None:
         """A batch was given, and its worker said this."""

@@ -1,0 +1,80 @@
+"""Ranks of a job as threads of this process, each with a device of the stand-in, and a process group over NCCL."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from collectives.connect import Settings, world_over
+from collectives.nccl import NCCLTransport
+from collectives.store import HashStore
+from collectives.tcp import TCPTransport
+from disttorch import cuda
+from disttorch.distributed.backend import BackendConfig
+from disttorch.distributed.groups import ProcessGroup
+from tests import stand_in
+from tests.stand_in.nccl import hub
+
+__all__ = ["Together", "on_ranks"]
+
+
+class Together:
+    """A place that all ranks come to, without a collective."""
+
+    def __init__(self, size):
+        self._barrier = threading.Barrier(size)
+
+    def __call__(self):
+        self._barrier.wait(30)
+
+
+def on_ranks(size, program, directory, timeout=20.0, devices=None):
+    """What a program returns on each rank, called with the rank's process group and a place to meet.
+
+    Parameters
+    ----------
+    program : callable
+        Of (ProcessGroup, Together).
+    directory : path
+        For flight records.
+    devices : sequence of int, optional
+        The device of each rank; its number unless given.
+    """
+    hub.reset()
+    stand_in.set_count(size)
+    cuda.Stream()  # modules that are imported when they are first needed are imported by one thread
+    store, meet = HashStore(20), Together(size)
+
+    def rank(number):
+        np.seterr(all="ignore")  # the stand-in computes with what is in memory, for the shapes of what is still to come
+        group = None
+        cuda.set_device(number if devices is None else devices[number])
+        base = TCPTransport.world(store, number, size, 20, address="127.0.0.1")
+        try:
+            world = world_over(base, "tcp", Settings(timeout), {"DISTTORCH_FLIGHT_DIR": str(directory)})
+            world.job.for_gpus = "nccl"
+            group = ProcessGroup(world, list(range(size)), BackendConfig("cpu:gloo,cuda:nccl"))
+            result = program(group, meet)
+            group.shutdown()
+            return result
+        except BaseException:
+            meet._barrier.abort()
+            if group is not None:
+                abandon(group)
+            raise
+        finally:
+            base.close()  # a rank that fails must not keep the others waiting
+
+    def abandon(group):
+        """What its streams still wait for does not come."""
+        for communicator in (group.communicator, group._lane):
+            for transport in () if communicator is None else communicator._device_transports.values():
+                if isinstance(transport, NCCLTransport):
+                    transport.abandon()
+
+    with ThreadPoolExecutor(size) as pool:
+        ended = [pool.submit(rank, number) for number in range(size)]
+    errors = [error for future in ended if (error := future.exception()) is not None]
+    if errors:
+        raise min(errors, key=lambda error: "has closed its transport" in str(error) or isinstance(error, threading.BrokenBarrierError))
+    return [future.result() for future in ended]

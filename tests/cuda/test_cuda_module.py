@@ -1,0 +1,268 @@
+"""`disttorch.cuda` on the stand-in: devices, streams, events, random numbers, ranges, by PyTorch's names."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from tests import stand_in
+from tests.stand_in import host_cuda
+from tests.stand_in.session import tensors
+
+needs_compiler = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
+
+#: PyTorch's names that are not here, and why
+ABSENT = {
+    "its own kinds of tensors and storages": "*Tensor *Storage",
+    "what its own C++ library is made of": "CudaError DeferredCudaCallError check_error cudaStatus cudart caching_allocator_alloc "
+    "caching_allocator_delete caching_allocator_disabled caching_allocator_enable CUDAPluggableAllocator change_current_allocator "
+    "current_blas_handle current_solver_handle default_generators get_gencode_flags get_stream_from_external has_half has_magma "
+    "jiterator memory_snapshot nccl profiler sparse tunable GreenContext MemPool use_mem_pool get_sync_debug_mode set_sync_debug_mode",
+    "statistics of memory of the host": "host_memory_stats host_memory_stats_as_nested_dict reset_accumulated_host_memory_stats "
+    "reset_peak_host_memory_stats",
+    "what the driver's tool nvidia-smi says": "device_memory_used list_gpu_processes memory_usage power_draw clock_rate temperature "
+    "utilization",
+}
+
+
+@pytest.fixture
+def torch():
+    with tensors() as module:
+        yield module
+
+
+@pytest.fixture
+def two():
+    with tensors(devices=2) as module:
+        yield module
+
+
+def test_pytorchs_names():
+    theirs = pytest.importorskip("torch").cuda
+    import disttorch
+
+    absent = " ".join(ABSENT.values()).split()
+    missing = [
+        name for name in theirs.__all__
+        if not hasattr(disttorch.cuda, name) and name not in absent and not name.endswith(("Tensor", "Storage"))
+    ]  # fmt: skip
+    assert missing == []
+    assert not [name for name in absent if name[0] != "*" and hasattr(disttorch.cuda, name)]
+    for name in disttorch.cuda.__all__:
+        getattr(disttorch.cuda, name)
+
+
+@pytest.mark.parametrize("name", ["graph", "make_graphed_callables", "Event", "set_stream", "memory_summary", "get_rng_state"])
+def test_pytorchs_arguments(name):
+    theirs = pytest.importorskip("torch").cuda
+    import disttorch
+
+    ours = inspect.signature(getattr(disttorch.cuda, name)).parameters
+    others = ("enable_annotations", "check_input_liveness")
+    others = ("enable_annotations", "check_input_liveness")
+    wanted = [p for p in inspect.signature(getattr(theirs, name)).parameters if p not in others]
+    if name != "Event":  # PyTorch's is written in C++
+        assert list(ours)[: len(wanted)] == wanted
+
+
+# --- devices -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_current_device(two):
+    cuda = two.cuda
+    assert (cuda.device_count(), cuda.current_device(), cuda.is_available(), cuda.is_initialized()) == (2, 0, True, True)
+    with cuda.device(1):
+        assert cuda.current_device() == 1
+        assert two.ones(1, device="cuda").device == two.device("cuda:1")
+        with cuda.device_of(two.ones(1, device="cuda:0")):
+            assert cuda.current_device() == 0
+        with cuda.device_of(two.ones(1)), cuda.device(None), cuda.device(-1):
+            assert cuda.current_device() == 1
+    assert cuda.current_device() == 0
+    cuda.set_device("cuda:1")
+    assert cuda.current_device() == 1
+    cuda.set_device(-1)
+    assert cuda.current_device() == 1
+    cuda.set_device(0)
+    with pytest.raises(ValueError, match="expected a CUDA device, but got 'cpu'"):
+        cuda.set_device("cpu")
+
+
+def test_what_a_device_is(two):
+    cuda = two.cuda
+    p = cuda.get_device_properties("cuda:1")
+    assert (p.name, p.major, p.minor, p.total_memory, p.multi_processor_count) == ("Stand-in for a GPU", 9, 0, 80 << 30, 132)
+    assert "total_memory=81920MB" in repr(p)
+    assert (cuda.get_device_name(), cuda.get_device_capability(1)) == ("Stand-in for a GPU", (9, 0))
+    assert cuda.is_bf16_supported()
+    assert cuda.is_tf32_supported()
+    assert cuda.can_device_access_peer(0, "cuda:1")
+    with pytest.raises(AssertionError, match="Invalid device id 5"):
+        cuda.can_device_access_peer(0, 5)
+
+
+# --- streams -----------------------------------------------------------------------------------------------------------
+
+
+def test_streams_in_blocks(two):
+    cuda = two.cuda
+    default = cuda.current_stream()
+    assert default == cuda.default_stream()
+    assert default.cuda_stream == 0
+    a, b = cuda.Stream(), cuda.Stream("cuda:1")
+    assert (a.device, b.device, b.device_index) == (two.device("cuda:0"), two.device("cuda:1"), 1)
+    with cuda.stream(a):
+        assert cuda.current_stream() == a
+        with cuda.stream(b):  # its device becomes the current one
+            assert (cuda.current_device(), cuda.current_stream(), cuda.current_stream(0)) == (1, b, a)
+            with cuda.stream(None):
+                assert cuda.current_stream() == b
+        assert (cuda.current_device(), cuda.current_stream(), cuda.current_stream(1)) == (0, a, cuda.default_stream(1))
+        with a, a:
+            assert cuda.current_stream() == a
+        with pytest.raises(ZeroDivisionError), cuda.StreamContext(b):
+            1 / 0  # noqa: B018
+        assert cuda.current_stream() == a
+    assert cuda.current_stream() == default
+    cuda.set_stream(b)
+    assert (cuda.current_device(), cuda.current_stream()) == (1, b)
+    cuda.set_stream(cuda.default_stream(0))
+    cuda.set_stream(None)
+    assert cuda.current_device() == 0
+
+
+def test_streams_are_of_a_pool(torch):
+    streams = [torch.cuda.Stream() for _ in range(33)]
+    assert len(set(streams)) == 32
+    assert streams[0] == streams[32]
+    high = torch.cuda.Stream(priority=-1)
+    assert (high.priority, streams[0].priority, torch.cuda.Stream.priority_range()) == (-1, 0, (0, -1))
+    assert high not in streams
+    assert high.__cuda_stream__() == (0, high.cuda_stream)
+    assert f"cuda_stream={high.cuda_stream:#x}" in repr(high)
+
+
+def test_work_on_streams_is_ordered_by_events(torch):
+    cuda = torch.cuda
+    side, main = cuda.Stream(), cuda.current_stream()
+    x = torch.arange(10.0, device="cuda")
+    event = main.record_event()
+    side.wait_event(event)
+    with cuda.stream(side):
+        y = x * 2
+        done = cuda.Event()
+        done.record()
+    done.wait()
+    assert y.sum().item() == 90
+    assert done.query()
+    assert side.query()
+
+
+def test_work_without_order_is_found(torch):
+    side = torch.cuda.Stream()
+    x = torch.arange(10.0, device="cuda")
+    with pytest.raises(stand_in.OrderError), torch.cuda.stream(side):
+        x * 2
+    with stand_in.held(side._stream):
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            y = x * 2
+        assert not side.query()
+    side.synchronize()
+    assert y.sum().item() == 90
+
+
+def test_events(torch):
+    cuda = torch.cuda
+    never = cuda.Event()
+    assert (never.query(), never.device, never.cuda_event) == (True, None, 0)
+    never.synchronize()
+    never.wait()
+    assert "uninitialized" in repr(never)
+    start, end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+    with pytest.raises(ValueError, match="must be recorded"):
+        start.elapsed_time(end)
+    start.record()
+    torch.ones(10, device="cuda").sum()
+    end.record()
+    end.synchronize()
+    assert start.elapsed_time(end) >= 0
+    assert start.device == torch.device("cuda:0")
+    with pytest.raises(ValueError, match="enable_timing=True"):
+        start.elapsed_time(never)
+    with pytest.raises(ValueError, match="exclude each other"):
+        cuda.Event(enable_timing=True, interprocess=True)
+
+
+def test_an_event_belongs_to_a_device(two):
+    event = two.cuda.Event()
+    event.record(two.cuda.Stream(1))
+    assert event.device == two.device("cuda:1")
+    with pytest.raises(RuntimeError, match="Event device 1 does not match recording stream's device 0"):
+        event.record(two.cuda.Stream(0))
+    two.cuda.current_stream(0).wait_event(event)
+
+
+def test_a_stream_of_another_library(torch):
+    theirs = torch.cuda.Stream()
+    ours = torch.cuda.ExternalStream(theirs.cuda_stream)
+    assert isinstance(ours, torch.cuda.Stream)
+    assert ours == theirs
+    assert hash(ours) == hash(theirs)
+    with torch.cuda.stream(ours):
+        assert torch.cuda.current_stream() == theirs
+        x = torch.ones(3, device="cuda")
+    ours.synchronize()
+    assert x.tolist() == [1, 1, 1]
+    del ours
+    with torch.cuda.stream(theirs):  # it still is there
+        x = x + 1
+
+
+# --- random numbers ----------------------------------------------------------------------------------------------------
+
+
+@needs_compiler
+def test_seeds_and_states(two):
+    cuda = two.cuda
+
+    def draw(device="cuda:0"):
+        with cuda.device(device):
+            return two.rand(5, device=device).cpu().numpy()
+
+    cuda.manual_seed_all(5)
+    assert cuda.initial_seed() == 5
+    first, other = draw(), draw("cuda:1")
+    states = cuda.get_rng_state_all()
+    state = cuda.get_rng_state()
+    second = draw()
+    assert not np.array_equal(first, second)
+    cuda.set_rng_state(state)
+    np.testing.assert_array_equal(draw(), second)
+    other_second = draw("cuda:1")
+    cuda.set_rng_state_all(states)
+    np.testing.assert_array_equal(draw(), second)
+    np.testing.assert_array_equal(draw("cuda:1"), other_second)
+    cuda.manual_seed(5)
+    np.testing.assert_array_equal(draw(), first)
+    cuda.manual_seed_all(5)
+    np.testing.assert_array_equal(draw("cuda:1"), other)
+    cuda.seed()
+    cuda.seed_all()
+    assert not np.array_equal(draw(), first)
+    with pytest.raises(TypeError, match="ByteTensor"):
+        cuda.set_rng_state([1])
+
+
+# --- ranges ------------------------------------------------------------------------------------------------------------
+
+
+def test_ranges_of_profilers(torch):
+    from tests.stand_in import modules
+
+    modules.ranges.clear()
+    with torch.cuda.nvtx.range("step {}", 3):
+        torch.cuda.nvtx.mark("here")
+    torch.cuda.nvtx.range_push("a")
+    torch.cuda.nvtx.range_pop()
+    assert modules.ranges == ["step 3", "mark here", "", "a", ""]

@@ -1,0 +1,609 @@
+"""Training over NCCL on the stand-in: gradients' reductions on their own stream, without the host, in the right order; captured; and when
+ranks are missing.
+"""
+
+import contextlib
+import json
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import collectives
+import disttorch
+import disttorch.distributed as dist
+from collectives import watchdog
+from collectives.errors import CollectiveTimeoutError, CommunicationError
+from collectives.nccl import NCCLTransport
+from collectives.stream_work import StreamWork
+from disttorch import cuda, nn
+from disttorch.distributed import groups
+from disttorch.distributed.algorithms.ddp_comm_hooks import default_hooks, powerSGD_hook
+from disttorch.distributed.gpus import choose_gpu
+from disttorch.distributed.process_group import _split
+from disttorch.nn.parallel import DistributedDataParallel
+from tests import stand_in
+from tests.cuda.ranks import on_ranks
+from tests.stand_in import host_cuda
+from tests.stand_in.nccl import NcclError, hub
+
+pytestmark = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
+
+SMALL = 1e-4  # MiB: several buckets in a small model
+
+
+@pytest.fixture(autouse=True)
+def cupy():
+    with stand_in.installed(2) as module:
+        yield module
+
+
+@pytest.fixture(autouse=True)
+def without_watching(monkeypatch):
+    """The thread does not look: tests that are about it look themselves."""
+    monkeypatch.setattr(watchdog, "watch", lambda transport: None)
+
+
+def numbers(*values):
+    return disttorch.tensor(values, device="cuda")
+
+
+ONE_AT_A_TIME = threading.Lock()
+
+
+def network(device):
+    with ONE_AT_A_TIME:  # the ranks are threads here, and draw from one generator
+        disttorch.manual_seed(7)
+        model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    return model.double().to(device)
+
+
+def inputs(rank, step, device):
+    rng = np.random.default_rng([rank, step])
+    return disttorch.from_numpy(rng.standard_normal((3, 4))).to(device)
+
+
+def trained(model, batches, optimizer=None):
+    optimizer = optimizer or disttorch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+    for x in batches:
+        model(x).pow(2).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def values(model):
+    return [p.detach().cpu().numpy() for p in model.parameters()]
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """The model after five steps on the joined batches of two ranks, on the CPU."""
+    model = network("cpu")
+    trained(model, [disttorch.cat([inputs(rank, step, "cpu") for rank in range(2)]) for step in range(5)])
+    return values(model)
+
+
+# Waiting -------------------------------------------------------------------------------------------------------------
+
+
+def test_waiting_is_a_matter_of_streams(cupy, tmp_path):
+    """The host goes on while the GPU's stream still has to come to the collective."""
+
+    def program(group, meet):
+        communicator, x = group.communicator, numbers(1.0, group.rank() + 2.0)
+        communicator.all_reduce(x._array)  # makes what NCCL needs
+        meet()
+        with stand_in.held(cupy.cuda.get_current_stream()):
+            work = group.communicator.all_reduce(x._array, async_op=True)
+            work.wait()
+            assert not work.done() and work.settled and not work.test()
+            twice = x * 2
+            sync = communicator.all_reduce(x._array)
+            assert sync.done() and sync.result() is x._array, "to the caller it is over"
+            with pytest.raises(TimeoutError, match=r"all_reduce: not complete after 0.05 s"):
+                work.wait(0.05)
+            meet()
+        work.complete()
+        meet()
+        return twice.tolist(), x.tolist()
+
+    assert on_ranks(2, program, tmp_path) == [([8.0, 20.0], [8.0, 20.0])] * 2
+
+
+def test_blocking_wait_waits_on_the_host(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_NCCL_BLOCKING_WAIT", "1")
+
+    def program(group, meet):
+        work = dist.all_reduce(x := numbers(1.0), group=group, async_op=True)
+        work.wait()
+        return work.is_completed() and work._works[0].done(), x.tolist()
+
+    assert on_ranks(2, program, tmp_path) == [(True, [2.0])] * 2
+
+
+def test_futures_are_there_when_streams_are_in_order(cupy, tmp_path):
+    def program(group, meet):
+        dist.all_reduce(numbers(1.0), group=group)
+        meet()
+        with stand_in.held(cupy.cuda.get_current_stream()):
+            work = dist.all_reduce(x := numbers(group.rank() + 1.0), group=group, async_op=True)
+            future = work.get_future().then(lambda done: done.value()[0] / 2)
+            assert not future.done()
+            half = future.wait()
+            together = group.allreduce([x])
+            together.wait()
+            meet()
+        return half.tolist()
+
+    assert on_ranks(2, program, tmp_path) == [[1.5]] * 2
+
+
+def test_a_forgotten_wait_is_found(monkeypatch, tmp_path):
+    def program(group, meet):
+        x = numbers(1.0)
+        group.communicator.all_reduce(x._array)
+        return (x + 1).tolist()
+
+    assert on_ranks(2, program, tmp_path) == [[3.0]] * 2
+    monkeypatch.setattr(StreamWork, "wait", lambda self, timeout=None: None)
+    with pytest.raises(stand_in.OrderError, match=r"add .* reads memory that nccl allReduce .* writes"):
+        on_ranks(2, program, tmp_path)
+
+
+def test_a_collective_that_does_not_wait_for_the_caller_is_found(cupy, monkeypatch, tmp_path):
+    def program(group, meet):
+        x = numbers(1.0) + 1
+        group.communicator.all_reduce(x._array)
+        return x.tolist()
+
+    assert on_ranks(2, program, tmp_path) == [[4.0]] * 2
+    monkeypatch.setattr(NCCLTransport, "_start", without_called(NCCLTransport._start, cupy))
+    with pytest.raises(stand_in.OrderError, match=r"nccl allReduce .* memory that add"):
+        on_ranks(2, program, tmp_path)
+
+
+def without_called(start, cupy):
+    def changed(self, calls):
+        for each in calls:
+            each.work.called = cupy.cuda.Event(disable_timing=True)
+        start(self, calls)
+
+    return changed
+
+
+def test_arrays_live_until_the_collective_is_over(cupy, monkeypatch, tmp_path):
+    """The caller lets go of an array that a stream still works on, and asks for another one."""
+
+    def program(group, meet):
+        communicator = group.communicator
+        communicator.all_reduce(numbers(1.0)._array)
+        x = cupy.ones(1000)
+        communicator.all_reduce(x, async_op=True)
+        del x
+        y = cupy.zeros(1000)  # would take the same memory
+        meet()
+        return float(y.sum())
+
+    assert on_ranks(2, program, tmp_path) == [0.0, 0.0]
+    make = StreamWork.__init__
+    monkeypatch.setattr(StreamWork, "__init__", lambda self, *arguments: make(self, *arguments[:4], (), arguments[5]))
+    monkeypatch.setattr("collectives.group.retain", lambda work: None)
+    monkeypatch.setattr(collectives.Work, "_output", property(lambda self: None, lambda self, value: None))
+    with pytest.raises(stand_in.OrderError, match=r"writes memory that nccl allReduce"):
+        on_ranks(2, program, tmp_path)
+
+
+def test_what_follows_is_done_on_the_collectives_stream(cupy, tmp_path):
+    """A result that is brought back into an array with gaps is there when the collective is."""
+
+    def program(group, meet):
+        whole = cupy.ones((4, 2))
+        work = group.communicator.all_reduce(whole[:, 0], async_op=True)
+        while not work.test():
+            cupy.cuda.get_current_stream().synchronize()
+        return cupy.asnumpy(whole).tolist()
+
+    assert on_ranks(2, program, tmp_path) == [[[2.0, 1.0]] * 4] * 2
+
+
+def test_together_with_arrays_of_the_host(cupy, tmp_path):
+    def program(group, meet):
+        communicator, on_gpu, on_host = group.communicator, cupy.ones(2), np.ones(3)
+        communicator.all_reduce(cupy.ones(1))
+        with communicator.coalesce() as both:
+            communicator.all_reduce(on_gpu)
+            communicator.all_reduce(on_host)
+        both.wait()
+        assert both.settled
+        with communicator.coalesce() as inside:
+            work = communicator.all_reduce(on_gpu)
+            with pytest.raises(CommunicationError, match="before its group has ended"):
+                work.wait()
+        inside.wait(10)
+        return cupy.asnumpy(on_gpu).tolist(), on_host.tolist()
+
+    assert on_ranks(2, program, tmp_path) == [([4.0, 4.0], [2.0, 2.0, 2.0])] * 2
+
+
+# DistributedDataParallel ---------------------------------------------------------------------------------------------
+
+DDP = {
+    "plain": {},
+    "own gradients": {"gradient_as_bucket_view": False},
+    "unused": {"find_unused_parameters": True},
+    "static": {"static_graph": True},
+}
+
+
+@pytest.mark.parametrize("options", DDP.values(), ids=DDP)
+def test_training_is_that_on_the_joined_batch(options, expected, tmp_path):
+    def program(group, meet):
+        model = DistributedDataParallel(network("cuda"), [group.rank()], process_group=group, bucket_cap_mb=SMALL, **options)
+        trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
+        times = model.communication_times
+        assert times.total > 0 and times.exposed >= 0
+        return values(model)
+
+    first, second = on_ranks(2, program, tmp_path)
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=1e-12)
+
+
+HOOKS = {
+    "all_reduce": (default_hooks.allreduce_hook, None, 1e-12),
+    "fp16": (default_hooks.fp16_compress_hook, None, 1e-2),
+    "bf16": (default_hooks.bf16_compress_hook, None, 5e-2),
+    "PowerSGD": (powerSGD_hook.powerSGD_hook, 2, None),
+    "a program's own": ("own", None, 1e-12),
+}
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_hooks(name, expected, tmp_path):
+    hook, rank, tolerance = HOOKS[name]
+
+    def program(group, meet):
+        model = DistributedDataParallel(network("cuda"), process_group=group, bucket_cap_mb=SMALL)
+        state = group if rank is None else powerSGD_hook.PowerSGDState(group, rank, start_powerSGD_iter=2)
+
+        def own(state, bucket):
+            work = dist.all_reduce(bucket.buffer().div_(state.size()), group=state, async_op=True)
+            return work.get_future().then(lambda done: done.value()[0])
+
+        own.synchronizes = False  # it does its own reduction, among the program's collectives
+        model.register_comm_hook(state, own if hook == "own" else hook)
+        trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
+        return values(model)
+
+    first, second = on_ranks(2, program, tmp_path)
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        if tolerance is not None:
+            np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
+
+
+def test_a_step_waits_for_nothing_on_the_host(tmp_path):
+    """Forward, backward with its reductions, clipping and the optimizer's step; buffers are copied, too."""
+
+    def program(group, meet):
+        model = DistributedDataParallel(nn.Sequential(network("cuda"), nn.BatchNorm1d(2).double().to("cuda")), process_group=group)
+        optimizer = disttorch.optim.SGD(model.parameters(), lr=0.1)
+
+        def step(i):
+            model(inputs(group.rank(), i, "cuda")).pow(2).mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        for i in range(3):
+            step(i)
+        batches = [inputs(group.rank(), i, "cuda") for i in range(3, 6)]
+        meet()
+        with stand_in.no_synchronisation() if group.rank() == 0 else contextlib.nullcontext():
+            meet()
+            model(batches[0]).pow(2).mean().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+            meet()
+        meet()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_a_missing_gradient_is_said_by_all_ranks_in_the_pass_after_the_next(tmp_path):
+    class Fork(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(1, 1), nn.Linear(1, 1)
+
+        def forward(self, x, both):
+            return self.left(x) + (self.right(x) if both else 0)
+
+    def program(group, meet):
+        model = DistributedDataParallel(Fork().to("cuda"), process_group=group)
+        x = disttorch.ones(2, 1, device="cuda")
+        for both in (True, True, group.rank() == 0, True):
+            model(x, both).sum().backward()
+        with pytest.raises(RuntimeError, match=r"2 parameter\(s\) got no gradient in this backward pass on rank 1: right.weight, right.bias"):
+            model(x, True)
+        return True
+
+    assert on_ranks(2, program, tmp_path) == [True, True]
+
+
+def test_uneven_inputs_and_synchronized_statistics(monkeypatch, tmp_path):
+    def program(group, meet):
+        model = DistributedDataParallel(nn.Linear(2, 1).double().to("cuda"), process_group=group)
+        with model.join():
+            for step in range(2 + 2 * group.rank()):
+                model(disttorch.ones(1, 2, dtype=disttorch.float64, device="cuda") * step).sum().backward()
+        norm = nn.SyncBatchNorm(2, process_group=group, dtype=disttorch.float64).to("cuda")
+        x = disttorch.from_numpy(np.arange(6.0).reshape(3, 2) * (group.rank() + 1)).to("cuda").requires_grad_()
+        (norm(x) ** 3).sum().backward()
+        return values(model), norm.running_var.cpu().numpy(), x.grad.cpu().numpy()
+
+    monkeypatch.setattr(groups, "groups", [None])  # what is_initialized asks
+    first, second = on_ranks(2, program, tmp_path)
+    for a, b in zip(first[0], second[0]):
+        np.testing.assert_array_equal(a, b)
+    norm = nn.BatchNorm1d(2).double()
+    x = disttorch.from_numpy(np.concatenate([np.arange(6.0).reshape(3, 2) * (rank + 1) for rank in range(2)])).requires_grad_()
+    (norm(x) ** 3).sum().backward()
+    np.testing.assert_allclose(first[1], norm.running_var.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(np.concatenate([first[2], second[2]]), x.grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+def capture(graph, stream=None):
+    """The other rank, which is a thread here, may do what it wants meanwhile, and has streams of its own device."""
+    return cuda.graph(graph, capture_error_mode="relaxed", stream=stream or cuda.Stream())
+
+
+# Capture -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_captured_step_is_the_eager_one(expected, tmp_path):
+    def program(group, meet):
+        rank = group.rank()
+        model = DistributedDataParallel(network("cuda"), process_group=group, bucket_cap_mb=SMALL)
+        optimizer = disttorch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+        side = cuda.Stream()
+        x = inputs(rank, 0, "cuda")
+        side.wait_stream(cuda.current_stream())
+        with cuda.stream(side):
+            trained(model, [inputs(rank, step, "cuda") for step in range(2)], optimizer)
+            with pytest.raises(RuntimeError, match="run two whole training steps before the capture"), capture(cuda.CUDAGraph(), stream=side):
+                DistributedDataParallel(network("cuda"), process_group=group, init_sync=False)(x)
+        cuda.current_stream().wait_stream(side)
+        graph = cuda.CUDAGraph()
+        with capture(graph):
+            model(x).pow(2).mean().backward()
+            optimizer.step()
+        captured = [call for call in group.lane.job.recorder.calls if call[-1]]
+        for step in range(2, 5):
+            x.copy_(inputs(rank, step, "cuda"))
+            graph.replay()
+        assert model.communication_times == (0.0, 0.0)
+        return values(model), len(captured)
+
+    (first, calls), (second, _) = on_ranks(2, program, tmp_path)
+    assert calls > 1
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=1e-12)
+
+
+def test_what_a_capture_cannot_have_says_so(cupy, tmp_path):
+    def program(group, meet):
+        with pytest.raises(CommunicationError, match="cannot be made while a CUDA graph is captured; run one step"), capture(cuda.CUDAGraph()):
+            group.communicator.all_reduce(cupy.ones(1))
+
+    on_ranks(2, program, tmp_path)
+
+
+# Groups --------------------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_divided_and_not_introduced_again(cupy, monkeypatch, tmp_path):
+    introduced = []
+    make = NCCLTransport._introduce
+    monkeypatch.setattr(NCCLTransport, "_introduce", lambda self: introduced.append(self.rank) or make(self))
+
+    def program(group, meet):
+        groups.groups.append(group)
+        communicator = group.communicator
+        communicator.all_reduce(cupy.ones(1))
+        lane = group.lane
+        lane.all_reduce(x := cupy.ones(1))
+        part = communicator.split(group.rank() % 2)
+        part.all_reduce(y := cupy.ones(1))
+        alone = communicator.split(0 if group.rank() == 1 else None)
+        assert (alone is None) == (group.rank() != 1)
+        if alone is not None:
+            alone.broadcast(y)
+            alone.close()
+        counts = [1, 3, 0]
+        gathered = cupy.zeros(4)
+        communicator.all_gather(gathered, cupy.full(counts[group.rank()], float(group.rank())), counts=counts)
+        mine = cupy.zeros(counts[group.rank()])
+        communicator.reduce_scatter(mine, gathered, "avg", counts=counts)
+        part.close()
+        return float(x[0]), float(y[0]), part.size, cupy.asnumpy(gathered).tolist(), cupy.asnumpy(mine).tolist()
+
+    monkeypatch.setattr(groups, "groups", [])
+    whole = [0.0, 1.0, 1.0, 1.0]
+    assert on_ranks(3, program, tmp_path) == [
+        (3.0, 2.0, 2, whole, [0.0]), (3.0, 1.0, 1, whole, [1.0, 1.0, 1.0]), (3.0, 2.0, 2, whole, [])
+    ]  # fmt: skip
+    assert sorted(introduced) == [0, 1, 2]
+    assert _split  # new_group and split_group divide the same way
+
+
+def test_two_ranks_on_one_gpu(cupy, monkeypatch, tmp_path):
+    def program(group, meet):
+        cuda.set_device(0)
+        with cuda.stream(cuda.Stream()):  # threads share the default stream, processes do not
+            dist.all_reduce(x := numbers(1.0), group=group)
+            return x.tolist()
+
+    with pytest.raises(CommunicationError, match=r"NCCL was asked for, but ranks 0 and 1 .* use the same GPU .*LOCAL_RANK.*NCCL_MULTI_RANK_GPU_ENABLE=1"):
+        on_ranks(2, program, tmp_path)
+    monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+    monkeypatch.setattr(cupy.cuda.nccl, "get_version", lambda: 23000)
+    monkeypatch.setattr("tests.stand_in.nccl.SHARES_GPUS", 0)
+    assert on_ranks(2, program, tmp_path) == [[2.0], [2.0]]
+
+
+@pytest.mark.parametrize(("environment", "before", "device_id", "expected"), [
+    ({"LOCAL_RANK": "3", "RANK": "3", "WORLD_SIZE": "8"}, 0, None, 1),
+    ({"LOCAL_RANK": "3", "RANK": "3", "WORLD_SIZE": "8"}, 0, "cuda:0", 0),
+    ({"LOCAL_RANK": "0", "RANK": "4", "WORLD_SIZE": "8"}, 1, None, 1),
+    ({"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2"}, 0, "cuda", 1),
+    ({}, 0, None, 0),
+])  # fmt: skip
+def test_a_rank_uses_the_gpu_of_its_local_rank(environment, before, device_id, expected, monkeypatch, tmp_path):
+    for name in ("LOCAL_RANK", "RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+
+    def program(group, meet):
+        cuda.set_device(before)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        choose_gpu(group, "nccl", device_id)
+        assert ("cuda" in group.communicator._device_transports) is (device_id is not None)
+        return cuda.current_device()
+
+    hub.reset()
+    stand_in.set_count(2)
+    from tests.cuda import ranks
+
+    monkeypatch.setattr(ranks.stand_in, "set_count", lambda count: None)
+    assert on_ranks(1, program, tmp_path) == [expected]
+
+
+# When ranks are missing ----------------------------------------------------------------------------------------------
+
+
+def look(communicator, seconds=0.0):
+    """What the watchdog sees after some seconds of waiting."""
+    watch, transport = watchdog.Watch(), communicator._device_transports["cuda"]
+    now = time.monotonic()
+    watch.look(transport, now)
+    watch.look(transport, now + seconds)
+
+
+def begun(cupy, group, meet):
+    """A group's communicator, after a first collective that is complete on all ranks."""
+    group.communicator.all_reduce(cupy.ones(1))
+    cupy.cuda.get_current_stream().synchronize()
+    meet()
+    return group.communicator
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    monkeypatch.setattr(watchdog, "GRACE", 0.05)
+    monkeypatch.setattr(watchdog, "PAUSE", 0.01)
+
+
+def test_the_watchdog_names_the_missing_rank(at_once, cupy, tmp_path):
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 1:
+            meet()
+            return
+        work = communicator.all_reduce(cupy.ones(1), async_op=True)
+        work.wait()
+        look(communicator, 19.0)  # not yet
+        with pytest.raises(CollectiveTimeoutError, match=r"rank 0 has waited 21.0 s \(timeout 20 s\). Rank 1 of this group has not come") as error:
+            look(communicator, 21.0)
+        assert "the process ends" in error.value.__notes__[0]
+        assert json.loads((tmp_path / "rank-0.flight.json").read_text())["reason"] == "timeout"
+        assert not hub.ended, "the program must not go on with what the kernel left behind"
+        meet()
+        communicator._device_transports["cuda"].abandon()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_a_program_that_sees_the_error_lives(at_once, cupy, tmp_path):
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 1:
+            meet()
+            return
+        work = communicator.all_reduce(cupy.ones(1), async_op=True)
+        work.exception()  # the program knows, or will
+        look(communicator, 21.0)
+        with pytest.raises(CollectiveTimeoutError):
+            work.wait()
+        with pytest.raises(CommunicationError, match="has failed before"):
+            communicator.all_reduce(cupy.ones(1))
+        assert hub.ended == [("abort", 0), ("abort", 0)]
+        cupy.cuda.get_current_stream().synchronize()  # nothing hangs
+        meet()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_time_counts_from_when_the_gpu_has_come_to_the_collective(at_once, cupy, tmp_path):
+    """However long the GPU still computes: that is no lateness of other ranks."""
+
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 1:
+            meet()
+            communicator.all_reduce(cupy.ones(1))
+            communicator.all_reduce(cupy.ones(1))
+            meet()
+            return
+        with stand_in.held(cupy.cuda.get_current_stream()):
+            works = [communicator.all_reduce(cupy.ones(1), async_op=True) for _ in range(2)]
+            look(communicator, 1000.0)
+        assert [work.began for work in works] == [0.0, 0.0]
+        look(communicator)
+        assert works[0].began and not works[1].began
+        meet()
+        meet()
+        look(communicator)
+        assert all(work.done() for work in works), "the thread tells the recorder when it was over"
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_errors_of_nccl_say_who_is_gone(at_once, cupy, tmp_path):
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 1:
+            communicator.job.fail("ValueError: no more data")
+            meet()
+            meet()
+            return
+        meet()
+        communicator.all_reduce(cupy.ones(1), async_op=True)
+        hub.error = NcclError(6, "remote process exited or there was a network error")
+        with pytest.raises(CommunicationError, match="rank 1 .*has failed.*no more data") as error:
+            look(communicator)
+        assert "all_reduce: rank 0 of 2, GPU 0: NCCL_ERROR_REMOTE_ERROR" in str(error.value.__cause__)
+        hub.error = None
+        communicator._device_transports["cuda"].abandon()
+        meet()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_the_thread_looks_by_itself(cupy, monkeypatch, tmp_path):
+    monkeypatch.undo()
+    seen = []
+    monkeypatch.setattr(watchdog, "PAUSE", 0.01)
+    monkeypatch.setattr(watchdog.Watch, "look", lambda self, transport, now=None: seen.append(transport.rank))
+
+    def program(group, meet):
+        group.communicator.all_reduce(cupy.ones(1))
+        deadline = time.monotonic() + 10
+        while group.rank() not in seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    on_ranks(2, program, tmp_path)
+    assert set(seen) >= {0, 1}

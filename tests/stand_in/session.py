@@ -1,0 +1,41 @@
+"""Tensors on the stand-in for the length of a test: the CUDA backend is imported afresh, and forgotten afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+from . import installed
+
+__all__ = ["tensors"]
+
+BACKEND = "disttorch.backend.cuda"
+
+
+@contextmanager
+def tensors(devices: int = 1) -> Iterator[Any]:
+    """Within the with-block ``disttorch`` has so many CUDA devices. Where a whole run has the stand-in, it keeps the one backend."""
+    import disttorch
+    from disttorch.ops import random
+
+    for_good = BACKEND in sys.modules
+    with installed(devices) as cupy:
+        backend = import_module(BACKEND)
+        before = cupy.cuda.get_allocator()
+        cupy.cuda.set_allocator(import_module(f"{BACKEND}.memory").allocate)
+        try:
+            yield disttorch
+        finally:
+            disttorch.cuda.graph.default_capture_stream = None
+            for where in [where for where in random._generators if where.type == "cuda"]:
+                del random._generators[where]
+            if for_good:
+                cupy.cuda.set_allocator(before)
+            else:
+                for name in [name for name in sys.modules if name == BACKEND or name.startswith(f"{BACKEND}.")]:
+                    del sys.modules[name]
+                if getattr(disttorch.backend, "cuda", None) is backend:
+                    del disttorch.backend.cuda
