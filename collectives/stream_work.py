@@ -106,15 +106,16 @@ class StreamWork(Work):
         if self._exception is not None:
             self._seen = True
             raise self._exception
-        if self._done:
+        current = self._cupy.cuda.get_current_stream()
+        if self._done and not (self.captured and is_capturing(current)):
             return
         if self.finished is None:
             raise CommunicationError(f"{self.operation}: it is waited for before its group has ended; wait behind the with-block")
-        current = self._cupy.cuda.get_current_stream()
         current.wait_event(self.finished)
         self._ordered_on = current.ptr
         if self.captured:
-            self._end()
+            if not self._done:
+                self._end()
         elif timeout is not None or os.environ.get("TORCH_NCCL_BLOCKING_WAIT") == "1":
             super().wait(timeout)
         elif current.ptr == self._caller:
@@ -129,11 +130,11 @@ class StreamWork(Work):
         """Whether the stream is through with it, as far as that may be asked."""
         if self.finished is None:
             return False
-        if self.captured:
-            return True
         if is_capturing(self._cupy.cuda.get_current_stream()):
             # Asking for any event would spoil the graph that this thread is recording.
             return False
+        if self.captured:
+            return True
         if self.finished.done:
             return True
         self.check()

@@ -22,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 from .errors import CommunicationError
 
 if TYPE_CHECKING:
-    from .nccl import NCCLTransport
+    from .nccl_streams import NCCLStreams
     from .stream_work import StreamWork
 
-__all__ = ["Watch", "watch"]
+__all__ = ["Watch", "leave", "watch"]
 
 PAUSE = 0.1
 """Seconds between two looks."""
@@ -42,21 +42,26 @@ class Watch:
 
     Attributes
     ----------
-    transports : WeakSet of NCCLTransport
+    transports : WeakSet of NCCLStreams
     """
 
     def __init__(self) -> None:
-        self.transports: weakref.WeakSet[NCCLTransport] = weakref.WeakSet()
+        self.transports: weakref.WeakSet[NCCLStreams] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def add(self, transport: NCCLTransport) -> None:
+    def add(self, transport: NCCLStreams) -> None:
         """Look after a transport as long as it lives."""
         with self._lock:
             self.transports.add(transport)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="collectives watchdog", daemon=True)
                 self._thread.start()
+
+    def remove(self, transport: NCCLStreams) -> None:
+        """Look after it no more."""
+        with self._lock:
+            self.transports.discard(transport)
 
     def _run(self) -> None:
         _relax()
@@ -72,12 +77,12 @@ class Watch:
             # A transport that nobody else holds must not live on in this frame.
             del transports, transport
 
-    def look(self, transport: NCCLTransport, now: float | None = None) -> None:
+    def look(self, transport: NCCLStreams, now: float | None = None) -> None:
         """Look at the oldest operations of a transport once.
 
         Parameters
         ----------
-        transport : NCCLTransport
+        transport : NCCLStreams
         now : float, optional
             The time of `time.monotonic`.
 
@@ -90,16 +95,17 @@ class Watch:
         # Used for good: going back to the device before would make a context on that one.
         transport.use_device()
         for works in transport.under_way:
-            work = self._oldest(works)
-            if work is None:
-                continue
-            if not work.began and work.called.done:
-                work.began = now
-            waited = now - work.began if work.began else 0.0
+            work = None
             try:
-                self._check(work, waited)
+                with transport.errors("watch"):
+                    work = self._oldest(works)
+                    if work is None:
+                        continue
+                    if not work.began and work.called.done:
+                        work.began = now
+                    self._check(work, now - work.began if work.began else 0.0)
             except CommunicationError as error:
-                self._give_up(transport, work, error)
+                self._give_up(transport, works[0] if work is None else work, error)
                 return
 
     @staticmethod
@@ -134,15 +140,15 @@ class Watch:
         if look is not None and work.began:
             look(waited)
 
-    def _give_up(self, transport: NCCLTransport, work: StreamWork, error: CommunicationError) -> None:
+    def _give_up(self, transport: NCCLStreams, work: StreamWork, error: CommunicationError) -> None:
         work.fail(error)
         deadline = time.monotonic() + GRACE
         while not _was_seen(work) and time.monotonic() < deadline:
             time.sleep(PAUSE)
-        with self._lock:
-            self.transports.discard(transport)
+        self.remove(transport)
         if not _was_seen(work):
             # NCCL is not aborted: the program would go on with what the operation has left behind.
+            work.exception()  # it is told now
             error.add_note(f"The program of rank {transport.rank} waits for its GPU, and the GPU waits in vain: the process ends.")
             raise error
         transport.abandon()
@@ -166,6 +172,11 @@ def _relax() -> None:
 _watch = Watch()
 
 
-def watch(transport: NCCLTransport) -> None:
-    """Look after a transport as long as it lives."""
+def watch(transport: NCCLStreams) -> None:
+    """Look after a transport as long as it lives, or until `leave`."""
     _watch.add(transport)
+
+
+def leave(transport: NCCLStreams) -> None:
+    """Look after a transport no more."""
+    _watch.remove(transport)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import disttorch
+from tests.stand_in import host_cuda, session
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -48,6 +49,22 @@ def test_both_libraries_train_the_same(name, benchmark):
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-4)
     assert losses[0][-1] < losses[0][0]
     assert about["count"] == (batch[0].size if batch[0].dtype.kind == "i" else len(batch[0]))
+
+
+@pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
+@pytest.mark.parametrize("name", ["gpt2", "resnet50", "mlp", "lstm"])
+def test_a_step_is_captured(name, benchmark):
+    """On the stand-in for a GPU, which finds what a graph uses and nothing keeps."""
+    with session.tensors() as torch:
+        make = benchmark.MODELS[name][1]
+        model, _, draw, _ = make(torch, "tiny")
+        weights = {k: v.detach().numpy().copy() for k, v in model.state_dict().items()}
+        batch, clock = draw(np.random.default_rng(0)), benchmark.Clock(torch, "cuda")
+        for way in ("eager", "captured"):
+            step = benchmark.training(torch, make, "tiny", "cuda", weights, batch, way)
+            assert clock.turn(step, 2) >= 0
+            assert clock.peak(step) > 0
+            step()
 
 
 def test_gpt2_and_resnet50_are_as_large_as_published(benchmark):

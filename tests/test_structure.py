@@ -146,7 +146,7 @@ def test_every_public_function_has_a_docstring():
     missing = []
     for package in ("disttorch", "collectives", "launcher"):
         for path in sources(package):
-            if path.parent.name == "cpu_kernels" or {"cuda", "backend"} < set(path.parts) and path.parent.name in ("kernels", "cudnn"):
+            if path.parent.name == "cpu_kernels" or ("cuda" in path.parts and path.parent.name in ("kernels", "cudnn")):
                 continue  # they are described where the plain kernels of the same names are
             tree = ast.parse(path.read_text())
             if not ast.get_docstring(tree) and path.read_text().strip():

@@ -360,7 +360,7 @@ def used_names() -> set[str]:
              "array": "cupy.ndarray", "comm": "cupy.cuda.nccl.NcclCommunicator", "finished": "cupy.cuda.Event",
              "called": "cupy.cuda.Event"}  # fmt: skip
     names = {f"cupy.{reduction.function.__name__}" for reduction in REDUCTIONS.values()}
-    for file in ("nccl.py", "device.py", "nccl_reductions.py"):
+    for file in ("nccl.py", "nccl_streams.py", "device.py", "nccl_reductions.py"):
         text = Path(collectives.device.__file__).with_name(file).read_text()
         names |= {f"cupy.cuda.nccl.{name}" for name in re.findall(r'"(NCCL_[A-Z0-9]+)"', text) if name != "NCCL_MULTI"}
         names |= {f"cupy.cuda.runtime.{name}" for name in re.findall(r'"(memcpy\w+)"', text)}

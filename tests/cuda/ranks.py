@@ -10,6 +10,7 @@ from collectives.nccl import NCCLTransport
 from collectives.store import HashStore
 from collectives.tcp import TCPTransport
 from disttorch import cuda
+from disttorch.cuda._room import room
 from disttorch.distributed.backend import BackendConfig
 from disttorch.distributed.groups import ProcessGroup
 from tests import stand_in
@@ -42,7 +43,8 @@ def on_ranks(size, program, directory, timeout=20.0, devices=None):
     """
     hub.reset()
     stand_in.set_count(size)
-    cuda.Stream()  # modules that are imported when they are first needed are imported by one thread
+    for name in ("devices", "graphs", "memory", "streams", "world"):
+        room(name)  # what is imported when it is first needed is imported by one thread
     store, meet = HashStore(20), Together(size)
 
     def rank(number):

@@ -189,5 +189,5 @@ def test_what_cuda_has_not_is_an_error(module):
 
 
 def test_a_source_that_does_not_compile_says_why():
-    with pytest.raises(RuntimeError, match="undefined_name"):
+    with pytest.raises(host_cuda.CompileException, match="undefined_name"):
         HostModule('extern "C" __global__ void f(float* x) { *x = undefined_name; }')

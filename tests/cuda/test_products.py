@@ -186,11 +186,39 @@ def test_linear_is_one_product_on_the_bias_and_rounds_once(products, cupy):
     with stand_in.calls() as launched:
         found = products.linear(cupy.asarray(x), cupy.asarray(weight), cupy.asarray(bias))
     assert found.get() == 2050
-    assert launched.count("cublasGemm") == 1
+    assert [name for name in launched if "from_host" not in name] == ["cublasLtMatmul"]
     # rounded twice, 2048 + 1.5 would come to 2050 too: three quarters tell it apart
     x, bias = np.float16([[2048, 0.75]]), np.float16([0.5])
     weight = np.float16([[1, 1]])
     assert products.linear(cupy.asarray(x), cupy.asarray(weight), cupy.asarray(bias)).get() == 2050
+
+
+def test_without_an_algorithm_the_product_is_added_to_the_bias(products, cupy, monkeypatch):
+    monkeypatch.setattr(library.CublasHandle, "without_algorithm", {(11, 3, 13)})
+    x, weight, bias = (cupy.asarray(numbers(s, "float16", i)) for i, s in enumerate([(3, 13), (11, 13), (11,)]))
+    for _ in range(2):
+        check(products.linear(x, weight, bias), exact(x.get()) @ exact(weight.get()).T + exact(bias.get()), 2e-3)
+    assert [call[-1] for call in library.CublasHandle.calls] == [0, 0]
+    assert [asked[:3] for asked in library.CublasHandle.asked].count((11, 3, 13)) == 1
+
+
+def test_descriptions_are_kept_and_limited(products, cupy, monkeypatch):
+    monkeypatch.setattr("disttorch.backend.cuda.cublas_lt.MOST", 2)
+    library.CublasHandle.asked.clear()
+    for rows in (101, 102, 101, 103, 101, 102):
+        products.linear(cupy.ones((rows, 4), "f"), cupy.ones((5, 4), "f"), cupy.ones(5, "f"))
+    assert [asked[1] for asked in library.CublasHandle.asked] == [101, 102, 103, 102]
+
+
+def test_layouts_of_a_linear_map(products, cupy):
+    x, weight, bias = numbers((6, 4), "float32", 1), numbers((5, 4), "float32", 2), numbers((40,), "float32", 3)
+    for first, second in itertools.product(("rows", "columns", "rows of a wider matrix"), repeat=2):
+        a, b = LAYOUTS[first](cupy, x), LAYOUTS[second](cupy, weight)
+        for shift in (cupy.asarray(bias)[:5], cupy.asarray(bias)[1:6], cupy.asarray(bias)[::8]):  # 16 bytes, 4 bytes; not contiguous
+            check(products.linear(a, b, shift), exact(x) @ exact(weight).T + exact(shift.get()), 1e-6)
+    odd = cupy.asarray(numbers((6 * 4 + 1,), "float32"))[1:].reshape(6, 4)  # not at a multiple of 16 bytes
+    found = products.linear(odd, cupy.asarray(weight), cupy.asarray(bias)[:5])
+    check(found, exact(odd.get()) @ exact(weight).T + exact(bias[:5]), 1e-6)
 
 
 def test_half_types_are_added_up_in_float32(products, cupy):

@@ -153,3 +153,25 @@ def test_dropout_of_a_tensor_and_its_gradient(cupy):
     assert set(np.unique(out.detach().cpu().numpy())) == {0.0, 2.0}
     (again,) = disttorch.autograd.grad(disttorch.nn.functional.dropout(x, 0.5).sum(), x, create_graph=True)
     assert again.requires_grad is False or again.sum().item() > 0
+
+
+def test_streams_draw_one_after_the_other(cupy, philox):
+    """What two streams draw at the same time is ordered: the stand-in finds it if it is not."""
+    source = philox(12)
+    drawn = []
+    for stream in (cupy.cuda.Stream(non_blocking=True), cupy.cuda.Stream(non_blocking=True)):
+        with stream:
+            drawn.append(source.random((10,), np.float32))
+            drawn.append(source.dropout(cupy.ones((10,), np.float32), 0.5, 2.0)[0])
+    assert source.where() == (12, 2 * (3 + 4))
+
+
+def test_a_kernel_that_cannot_be_compiled_says_which(cupy, monkeypatch):
+    from disttorch.backend.cuda.kernels import compilation
+
+    monkeypatch.setattr(compilation, "text_of", lambda source: "extern \"C\" __global__ void f(float* x) { *x = undefined_name; }")
+    monkeypatch.setitem(compilation.VARIANTS, "wrong.cu", [{"ELEMENT": "float32"}])
+    with pytest.raises(RuntimeError, match="undefined_name"):
+        compilation.function("wrong.cu", "f", ELEMENT="float32")
+    with pytest.raises(ValueError, match="not declared to be compiled with"):
+        compilation.function("wrong.cu", "f", ELEMENT="float8")

@@ -25,7 +25,7 @@ from tests.gpu.compare import LOST
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Operations or modules that one process compares.
-PIECE = 40
+PIECE = 64
 
 
 @dataclass
@@ -118,15 +118,14 @@ class Pool:
         while names and time.time() < self.until:
             command = [sys.executable, "-m", "tests.gpu.compare", piece.kind, piece.dtype, *names]
             command += ["--device", self.device, "--until", str(self.until)]
-            with tempfile.TemporaryFile("w+") as errors:
-                process = subprocess.Popen(
-                    command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True
-                )
+            with (
+                tempfile.TemporaryFile("w+") as errors,
+                subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True) as process,
+            ):
                 watch = threading.Timer(max(0.0, self.until + 20 - time.time()), process.kill)
                 watch.start()
                 begun = ""
-                assert process.stdout is not None
-                for line in process.stdout:
+                for line in process.stdout or ():
                     record = read(line)
                     if "begun" in record:
                         begun = record["begun"]
@@ -156,14 +155,14 @@ class Pool:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.stand_in.plugin", f"--device={self.device}"]
         command += ["-p", "no:cacheprovider", "--tb=short", "--maxfail=40", name]
         begun = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
         over = threading.Event()
-        watch = threading.Timer(max(0.0, self.until - time.time()), lambda: (over.set(), process.kill()))
-        watch.start()
-        text = process.communicate()[0]
-        watch.cancel()
+        with subprocess.Popen(
+            command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            watch = threading.Timer(max(0.0, self.until - time.time()), lambda: (over.set(), process.kill()))
+            watch.start()
+            text = process.communicate()[0]
+            watch.cancel()
         if over.is_set():
             return
         failures = [] if process.returncode == 0 else [f"pytest ended with {process.returncode}\n{text[-6000:]}"]

@@ -69,6 +69,8 @@ class ndarray:
     def on(cls, values: np.ndarray, of: ndarray, pointer: int) -> ndarray:
         """A view of another array, from NumPy's view of its memory."""
         view = cls.__new__(cls)
+        if not values.flags.writeable and of._region is not None and values.size:  # NumPy gives some views to read only
+            values = np.ndarray(values.shape, values.dtype, of._region.bytes, pointer - of._region.pointer, values.strides)
         view._a, view._region = values, of._region
         view.base = of if of.base is None else of.base
         view.data = of.data + (pointer - of.data.ptr)

@@ -1,4 +1,4 @@
-"""A stand-in for libcublas: a shared library with its functions, whose products NumPy computes on the blocks' memory.
+"""A stand-in for libcublas and libcublasLt: a shared library with their functions, whose products NumPy computes on the blocks' memory.
 
 The functions are C's, compiled with g++, so that arguments pass through the same calling convention as to the real library; they hand
 them on to Python. Every argument that the real library would refuse is refused, with a status and a text that says why.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import types
 from collections.abc import Callable
-from ctypes import CFUNCTYPE, c_int, c_int64, c_longlong, c_size_t, c_void_p
+from ctypes import CFUNCTYPE, c_int, c_int64, c_longlong, c_size_t, c_uint, c_void_p
 from functools import cache
 from typing import Any
 
@@ -35,9 +35,22 @@ static struct {
     int (*set_math_mode)(void*, int);
     gemm_t gemm;
     const char* (*text)(int);
+    int (*matmul)(void*, int, int, int64_t, int64_t, int64_t, const void*, const void*, int, int64_t, const void*, int64_t, const void*,
+                  void*, int64_t, int, unsigned, const void*, void*, size_t, void*);
+    int (*has_algorithm)(int64_t, int64_t, int64_t, int, int, unsigned);
 } to;
+// What cublasLt's opaque descriptions hold, and the heuristics' answer.
+struct Operation { int compute, scale, transa, transb; unsigned epilogue; const void* bias; };
+struct Layout { int type; uint64_t rows, columns; int64_t leading; };
+struct Preference { uint64_t workspace; unsigned reductions, alignment[4]; };
+struct Result { uint64_t algorithm[8]; size_t workspace; int state; float waves; int reserved[4]; };
+template <typename T> static int assign(T& field, const void* from, size_t size) {
+    if (size != sizeof(T)) return 7;
+    field = *static_cast<const T*>(from);
+    return 0;
+}
 extern "C" {
-void stand_in_connect(void** functions) { for (int i = 0; i < 6; ++i) reinterpret_cast<void**>(&to)[i] = functions[i]; }
+void stand_in_connect(void** functions) { for (int i = 0; i < 8; ++i) reinterpret_cast<void**>(&to)[i] = functions[i]; }
 int cublasCreate_v2(void** handle) { return to.create(handle); }
 int cublasSetStream_v2(void* handle, void* stream) { return to.set_stream(handle, stream); }
 int cublasSetWorkspace_v2(void* handle, void* memory, size_t bytes) { return to.set_workspace(handle, memory, bytes); }
@@ -55,6 +68,60 @@ int cublasGemmStridedBatchedEx_64(void* handle, int transa, int transb, int64_t 
                                   int64_t batchCount, int computeType, int algo) {
     return to.gemm(handle, transa, transb, m, n, k, alpha, A, Atype, lda, strideA, B, Btype, ldb, strideB, beta, C, Ctype, ldc, strideC,
                    batchCount, computeType, algo);
+}
+int cublasLtCreate(void** handle) { return to.create(handle); }
+int cublasLtMatmulDescCreate(Operation** made, int compute, int scale) {
+    *made = new Operation{compute, scale, 0, 0, 1, nullptr};
+    return 0;
+}
+int cublasLtMatmulDescDestroy(Operation* o) { delete o; return 0; }
+int cublasLtMatmulDescSetAttribute(Operation* o, int attribute, const void* from, size_t size) {
+    switch (attribute) {
+        case 3: return assign(o->transa, from, size);
+        case 4: return assign(o->transb, from, size);
+        case 7: return assign(o->epilogue, from, size);
+        case 8: return assign(o->bias, from, size);
+    }
+    return 7;
+}
+int cublasLtMatrixLayoutCreate(Layout** made, int type, uint64_t rows, uint64_t columns, int64_t leading) {
+    *made = new Layout{type, rows, columns, leading};
+    return 0;
+}
+int cublasLtMatrixLayoutDestroy(Layout* layout) { delete layout; return 0; }
+int cublasLtMatmulPreferenceCreate(Preference** made) { *made = new Preference{0, 7, {256, 256, 256, 256}}; return 0; }
+int cublasLtMatmulPreferenceDestroy(Preference* p) { delete p; return 0; }
+int cublasLtMatmulPreferenceSetAttribute(Preference* p, int attribute, const void* from, size_t size) {
+    if (attribute == 1) return assign(p->workspace, from, size);
+    if (attribute == 3) return assign(p->reductions, from, size);
+    if (attribute >= 5 && attribute <= 8) return assign(p->alignment[attribute - 5], from, size);
+    return 7;
+}
+static int fits(const Operation* o, const Layout* a, const Layout* b, const Layout* c, int64_t* m, int64_t* n, int64_t* k) {
+    *m = o->transa ? a->columns : a->rows, *k = o->transa ? a->rows : a->columns, *n = o->transb ? b->rows : b->columns;
+    return *k == int64_t(o->transb ? b->columns : b->rows) && *m == int64_t(c->rows) && *n == int64_t(c->columns) && a->type == b->type &&
+           a->type == c->type;
+}
+int cublasLtMatmulAlgoGetHeuristic(void* handle, Operation* o, Layout* a, Layout* b, Layout* c, Layout* d, Preference* p, int wanted,
+                                   Result* results, int* count) {
+    int64_t m, n, k;
+    *count = 0;
+    if (c != d || wanted < 1 || !fits(o, a, b, c, &m, &n, &k)) return 7;
+    int status = to.has_algorithm(m, n, k, a->type, o->compute, p->reductions);
+    if (status) return status;
+    *results = Result{{p->alignment[0], p->alignment[1], p->alignment[2], p->reductions}, 0, 0, 1.0f, {}};
+    *count = 1;
+    return 0;
+}
+int cublasLtMatmul(void* handle, Operation* o, const void* alpha, const void* A, Layout* a, const void* B, Layout* b, const void* beta,
+                   const void* C, Layout* c, void* D, Layout* d, const Result* algorithm, void* workspace, size_t size, void* stream) {
+    int64_t m, n, k;
+    if (C != D || c != d || o->scale != 0 || !fits(o, a, b, c, &m, &n, &k)) return 7;
+    const void* addresses[3] = {A, B, D};
+    for (int i = 0; i < 3; ++i)
+        if (reinterpret_cast<uint64_t>(addresses[i]) % algorithm->algorithm[i]) return 7;
+    return to.matmul(handle, o->transa, o->transb, m, n, k, alpha, A, a->type, a->leading, B, b->leading, beta, D, c->leading, o->compute,
+                     o->epilogue, o->bias, workspace, size, stream);
 }
 }
 """
@@ -77,7 +144,10 @@ class CublasHandle:
 
     made: dict[int, CublasHandle] = {}  # noqa: RUF012 - the library's own table
     #: (transa, transb, m, n, k, count, type, compute type, math mode) of all products since somebody cleared it
-    calls: list[tuple[int, ...]] = []  # noqa: RUF012
+    calls: list[tuple[Any, ...]] = []  # noqa: RUF012
+    #: sizes, type, compute type and allowed reductions that cublasLt's heuristics were asked for; and sizes that they know nothing for
+    asked: list[tuple[int, ...]] = []  # noqa: RUF012
+    without_algorithm: set[tuple[int, ...]] = set()  # noqa: RUF012
 
     def __init__(self) -> None:
         self.device, self.stream, self.workspace, self.mode = devices.current(), 0, (0, 0), 0
@@ -212,6 +282,44 @@ def _gemm(
     submit(line, "cublasGemm", act, uses)
 
 
+def _matmul(
+    handle: int, transa: int, transb: int, m: int, n: int, k: int, alpha: int, a: int, kind: int, lda: int, b: int, ldb: int, beta: int,
+    c: int, ldc: int, compute: int, epilogue: int, bias: int, workspace: int, size: int, stream: int | None,
+) -> None:  # fmt: skip
+    """A product by cublasLt with a bias for each row."""
+    if epilogue != 4 or kind not in COMPUTES.get(compute, (set(), ""))[0] or bias % 16:
+        raise Refused(NOT_SUPPORTED, f"epilogue {epilogue} with the bias at {bias:#x}, type {kind}, compute type {compute}")
+    dtype: Any = np.dtype(TYPES[kind])
+    left, left_use = _matrix("A", a, *((k, m) if transa else (m, k)), lda, 0, 1, dtype)
+    right, right_use = _matrix("B", b, *((n, k) if transb else (k, n)), ldb, 0, 1, dtype)
+    out, out_use = _matrix("C", c, m, n, ldc, 0, 1, dtype)
+    added, bias_use = _matrix("bias", bias, m, 1, m, 0, 1, dtype)
+    one, zero = (ctypes.c_float.from_address(p).value for p in (alpha, beta))
+    if (one, zero) != (1, 0):
+        raise Refused(INVALID_VALUE, f"alpha = {one}, beta = {zero}")
+    region = region_at(workspace, "cublasLtMatmul, workspace")
+    uses = [(*left_use, False), (*right_use, False), (*bias_use, False), (*out_use, True), (region, workspace, workspace + size, True)]
+
+    def act() -> bool:
+        x, y = (np.swapaxes(p, 1, 2) if t else p for p, t in ((left, transa), (right, transb)))
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        if compute == 77:
+            x, y = rounded_to_tf32(x), rounded_to_tf32(y)
+        out[...] = (np.matmul(x, y) + added.astype(np.float32)).astype(dtype)
+        return True
+
+    CublasHandle.calls.append((transa, transb, m, n, k, 1, kind, compute, "bias"))
+    line = line_of(stream or 0)
+    line.advance()
+    submit(line, "cublasLtMatmul", act, uses)
+
+
+def _has_algorithm(m: int, n: int, k: int, kind: int, compute: int, reductions: int) -> None:
+    CublasHandle.asked.append((m, n, k, kind, compute, reductions))
+    if (m, n, k) in CublasHandle.without_algorithm:
+        raise Refused(NOT_SUPPORTED, "no algorithm")
+
+
 def _text(status: int) -> bytes:
     _kept[:] = [_texts.get(status, f"status {status}").encode()]  # C reads it after this function has returned
     return ctypes.cast(ctypes.c_char_p(_kept[0]), c_void_p).value  # type: ignore[return-value]
@@ -229,7 +337,15 @@ _FUNCTIONS: list[tuple[Any, Callable[..., Any]]] = [
         _answering(_gemm),
     ),
     (CFUNCTYPE(c_void_p, c_int), _text),
-]
+    (
+        CFUNCTYPE(
+            c_int, c_void_p, c_int, c_int, c_int64, c_int64, c_int64, c_void_p, c_void_p, c_int, c_int64, c_void_p, c_int64, c_void_p,
+            c_void_p, c_int64, c_int, c_uint, c_void_p, c_void_p, c_size_t, c_void_p,
+        ),
+        _answering(_matmul),
+    ),
+    (CFUNCTYPE(c_int, c_int64, c_int64, c_int64, c_int, c_int, c_uint), _answering(_has_algorithm)),
+]  # fmt: skip
 
 
 @cache
@@ -250,7 +366,7 @@ def modules() -> dict[str, types.ModuleType]:
     """``cuda.pathfinder``, which finds libraries: of them, this one."""
 
     def load_nvidia_dynamic_lib(libname: str) -> Any:
-        if libname != "cublas":
+        if libname not in ("cublas", "cublasLt"):
             raise pathfinder.DynamicLibNotFoundError(f"the stand-in has no library {libname!r}")  # type: ignore[attr-defined]
         return types.SimpleNamespace(abs_path=library(), was_already_loaded_from_elsewhere=False, found_via="stand-in")
 

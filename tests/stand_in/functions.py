@@ -415,6 +415,18 @@ def around(a: Any, decimals: int = 0, out: Any = None) -> Any:
     return _round(a, decimals, **({} if out is None else {"out": out}))
 
 
+def take_along_axis(arr: Any, indices: Any, axis: Any) -> Any:
+    """An index of CuPy's, which wraps around."""
+    if type(indices) is ndarray and indices.dtype.kind not in "iu":
+        raise IndexError("`indices` must be an integer array")
+
+    def wrapped(values: Any, places: Any, axis: Any) -> Any:
+        n = values.size if axis is None else values.shape[axis]
+        return np.take_along_axis(values, places % n if n else places, axis)
+
+    return function("take_along_axis", implementation=wrapped)(arr, indices, axis)
+
+
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
     return _close(a, b, rtol, atol, equal_nan)
 
@@ -446,7 +458,8 @@ OWN: dict[str, Any] = {
     "indices": from_host("indices"), "repeat": repeat, "may_share_memory": may_share_memory, "shares_memory": shares_memory,
     "take": indexing.take, "where": where, "nonzero": nonzero, "einsum": einsum, "sum": _sum, "prod": _prod, "max": _amax, "amax": _amax,
     "min": _amin, "amin": _amin, "all": _all, "any": _any, "searchsorted": searchsorted, "clip": clip,
-    "around": around, "round": around, "round_": around, "isclose": isclose, "nan_to_num": nan_to_num, "count_nonzero": _count,
+    "around": around, "round": around, "round_": around, "isclose": isclose,
+    "take_along_axis": take_along_axis, "nan_to_num": nan_to_num, "count_nonzero": _count,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from . import devices
 from .order import Region, lock, region_at, regions, state
-from .streams import CUDARuntimeError, current, later, line_of, submit
+from .streams import CUDARuntimeError, current, later, line_of, lines, submit
 
 __all__ = [
     "BaseMemory", "Memory", "MemoryHook", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "PinnedMemory", "PinnedMemoryPointer",
@@ -304,6 +304,8 @@ class MemoryPool:
         if fitting:
             chunk = bins[min(fitting)].pop()
             self._kept[device] -= chunk.mem.size
+            if chunk.mem.region is not None and current().capture is None and not any(line.queue for line in lines(device)):
+                chunk.mem.region.bytes[...] = 0xFF  # what was there is nobody's business
             return chunk
         for attempt in ("", "with free blocks given back"):
             limit = self._limit[device]

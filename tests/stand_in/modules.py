@@ -11,6 +11,7 @@ import numpy as np
 
 from . import cublas, cudnn, devices, driver, functions, generators, graphs, memory, raw, runtime, streams
 from .arrays import ndarray
+from .host_cuda import CompileException
 from .ufuncs import ufunc
 
 __all__ = ["MODULES", "built", "put_in_place"]
@@ -61,8 +62,10 @@ def built() -> dict[str, Module]:
     )  # fmt: skip
     graph_module = Module("cupy.cuda.graph", Graph=graphs.Graph)
     device_module = Module("cupy.cuda.device", Device=devices.Device, get_device_id=devices.current)
+    compiler = Module("cupy.cuda.compiler", CompileException=CompileException)
     cuda = Module(
         "cupy.cuda", runtime=cuda_runtime, nvtx=nvtx, memory=memory_module, pinned_memory=pinned_module, stream=stream_module,
+        compiler=compiler,
         graph=graph_module, device=device_module, Device=devices.Device, Stream=streams.Stream, ExternalStream=streams.ExternalStream,
         Event=streams.Event, Graph=graphs.Graph, get_current_stream=streams.get_current_stream, get_elapsed_time=streams.get_elapsed_time,
         get_device_id=devices.current, is_available=lambda: devices.count() > 0,
@@ -82,7 +85,10 @@ def built() -> dict[str, Module]:
     random = Module("cupy.random", Generator=generators.Generator, Philox4x3210=generators.Philox4x3210)
     cupy.random = random  # type: ignore[attr-defined]
     cupyx = Module("cupyx", lazy=True, empty_pinned=memory.empty_pinned, zeros_pinned=memory.zeros_pinned)
-    made = [cupy, cuda, cuda_runtime, nvtx, memory_module, pinned_module, stream_module, graph_module, device_module, linalg, fft, random, cupyx]
+    made = [
+        cupy, cuda, cuda_runtime, nvtx, memory_module, pinned_module, stream_module, graph_module, device_module, compiler, linalg, fft,
+        random, cupyx,
+    ]  # fmt: skip
     from . import nccl
 
     nccl_module = Module("cupy.cuda.nccl", **nccl.contents())

@@ -90,7 +90,7 @@ def compute(name: str, function: Callable[[], Any], reads: Sequence[Any], synchr
                     view = empty_like_result(part)
                     fresh.append((number, view))
                 made.append(view)
-            elif isinstance(part, np.generic):
+            elif isinstance(part, (np.generic, bool)):
                 view = empty_like_result(np.asarray(part))
                 fresh.append((number, view))
                 made.append(view)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
+import re
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,24 @@ from .streams import current, submit
 __all__ = ["RawKernel", "RawModule"]
 
 
+def reading_only(code: str, name: str) -> tuple[bool, ...]:
+    """For each parameter of a kernel whether it is a pointer to what does not change (``const T*``)."""
+    found = re.search(rf"\bvoid\s+(?:__launch_bounds__\s*\([^)]*\)\s*)?{re.escape(name)}\s*\(([^)]*)\)", code)
+    if found is None:
+        return ()
+    return tuple("*" in each and "const" in each.partition("*")[0].split() for each in found.group(1).split(","))
+
+
 def _host_module(code: str, options: tuple[str, ...], name: str) -> Any:
     try:
         from .host_cuda import HostModule
     except ImportError as error:
         raise NotImplementedError(f"the kernel {name!r} needs tests/stand_in/host_cuda, which compiles for the host") from error
     return HostModule(code, options)
+
+
+MOST_POINTERS = 4096
+"""Elements of an array of uint64 that may be a table of addresses."""
 
 
 class RawModule:
@@ -53,7 +65,7 @@ class RawModule:
         return self._module
 
     def get_function(self, name: str) -> RawKernel:
-        return RawKernel._of(self._load(name).get_function(name), name, self.options)
+        return RawKernel._of(self._load(name).get_function(name), name, self.options, str(self.code))
 
     def get_global(self, name: str) -> Any:
         raise NotImplementedError(f"RawModule.get_global({name!r}): not in the stand-in")
@@ -67,10 +79,12 @@ class RawKernel:
         self.name, self.options = name, options
         self._function = _host_module(code, options, name).get_function(name)
         self._shared = 48 << 10
+        self._reads = reading_only(code, name)
 
     @classmethod
-    def _of(cls, function: Any, name: str, options: tuple[str, ...]) -> RawKernel:
+    def _of(cls, function: Any, name: str, options: tuple[str, ...], code: str) -> RawKernel:
         kernel = cls.__new__(cls)
+        kernel._reads = reading_only(code, name)
         kernel._function, kernel.name, kernel.options, kernel._shared = function, name, options, 48 << 10
         return kernel
 
@@ -102,7 +116,7 @@ class RawKernel:
         keep: list[Any] = []
         device = devices.current()
         with lock:
-            for arg in args:
+            for place, arg in enumerate(args):
                 if type(arg) is ndarray or isinstance(arg, MemoryPointer):
                     data = arg.data if type(arg) is ndarray else arg
                     region = data.mem.region
@@ -113,7 +127,9 @@ class RawKernel:
                             raise ValueError(f"{self.name}: an array of device {region.device} where {device} is the current one")
                         low, high = bounds(arg) if type(arg) is ndarray else (data.ptr, data.ptr + 1)
                         if high > low:
-                            uses.append((region, low, high, True))
+                            uses.append((region, low, high, not (place < len(self._reads) and self._reads[place])))
+                        if type(arg) is ndarray and arg.dtype == np.uint64 and arg.size <= MOST_POINTERS:
+                            uses += behind_pointers(arg)
                 elif arg is None:  # a null pointer
                     plain.append(0)
                 elif isinstance(arg, (np.generic, bool, int, float, complex)):
@@ -136,9 +152,12 @@ class RawKernel:
             submit(line, self.name, act, uses)
 
 
+def behind_pointers(table: ndarray) -> list[tuple[Region, int, int, bool]]:
+    """The places that a table of addresses names; what happens there is not known, but at least a read."""
+    found = ((regions.at(int(pointer)), int(pointer)) for pointer in table._a.ravel() if pointer > 4096)
+    return [(region, pointer, pointer + 1, False) for region, pointer in found if region is not None]
+
+
 def _three(size: Any) -> tuple[int, int, int]:
     size = tuple(int(n) for n in size)
     return (*size, 1, 1, 1)[:3]  # type: ignore[return-value]
-
-
-_ = inspect

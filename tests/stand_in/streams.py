@@ -215,8 +215,9 @@ class Stream:
             return
         self.device_id, self.ptr = devices.current(), next(_pointers)
         line = Line(self.ptr, self.device_id, not non_blocking, f"stream {self.ptr:#x}")
-        Line.by_pointer[self.ptr] = line
-        _lines.setdefault(self.device_id, weakref.WeakSet()).add(line)
+        with lock:  # other threads may be going through the streams
+            Line.by_pointer[self.ptr] = line
+            _lines.setdefault(self.device_id, weakref.WeakSet()).add(line)
         weakref.finalize(self, Line.by_pointer.pop, self.ptr, None)
 
     @property

@@ -91,7 +91,7 @@ class ufunc:
                 if source == BFLOAT16:
                     # computed in float32 and rounded once, as the device does
                     values = np.asarray(values, BFLOAT16).astype(FLOAT32)
-                elif type(values) in WEAK:
+                elif type(values) in (bool, *WEAK):
                     values = np.array(values, source)
                 else:
                     values = values.astype(source, copy=False)

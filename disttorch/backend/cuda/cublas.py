@@ -19,7 +19,9 @@ from cuda import pathfinder
 from ..choices import CHOICES
 from . import capturing
 
-__all__ = ["COMPUTE_32F", "COMPUTE_64F", "COMPUTE_TF32", "product", "products"]
+__all__ = [
+    "COMPUTE_32F", "COMPUTE_64F", "COMPUTE_TF32", "CublasError", "Handle", "check", "factors", "handle", "is_exact", "product", "products",
+]  # fmt: skip
 
 # From cublas_api.h.
 COMPUTE_32F, COMPUTE_64F, COMPUTE_TF32 = 68, 70, 77
@@ -80,9 +82,11 @@ class Handle:
         #: bfloat16 products are done in float32 where the device has none
         self.has_bfloat16 = major >= 8
         self.workspaces: dict[int, Any] = {}
-        self.stream: int | None = None
+        self.stream = -1  # none yet
         self.capture: Any = None
         self.math = DEFAULT_MATH
+        #: what `cublas_lt` keeps
+        self.lt: Any = None
 
     def use(self, stream: int, capture: Any) -> None:
         """Let what follows go to a stream. Setting it takes the workspace away, so a workspace of that stream follows.
@@ -110,12 +114,16 @@ class Handle:
         capture = capturing.here()
         if stream != self.stream or capture is not self.capture:
             self.use(stream, capture)
-        exact = (kind == R_16F and not CHOICES.float16_reduction) or (kind == R_16BF and not CHOICES.bfloat16_reduction)
-        math = DISALLOW_REDUCED_PRECISION_REDUCTION if exact else DEFAULT_MATH
+        math = DISALLOW_REDUCED_PRECISION_REDUCTION if is_exact(kind) else DEFAULT_MATH
         if math != self.math:
             check("cublasSetMathMode", self.library.cublasSetMathMode(self.pointer, math))
             self.math = math
         return self.pointer
+
+
+def is_exact(kind: int) -> bool:
+    """Whether partial sums of products of a half type must not be added up in it."""
+    return (kind == R_16F and not CHOICES.float16_reduction) or (kind == R_16BF and not CHOICES.bfloat16_reduction)
 
 
 class _OfThread(threading.local):
@@ -145,6 +153,11 @@ _FACTORS = {
     COMPUTE_TF32: (byref(_ONE32), byref(_ZERO32)),
     COMPUTE_64F: (byref(_ONE64), byref(_ZERO64)),
 }
+
+
+def factors(compute: int) -> tuple[Any, Any]:
+    """Addresses of 1 and 0 in the type of the sums."""
+    return _FACTORS[compute]
 
 
 def product(

@@ -16,6 +16,7 @@ import numpy
 from ..choices import CHOICES
 from ..dtypes import bfloat16
 from . import cublas
+from .cublas_lt import product_with_bias
 
 __all__ = ["CUDA_PRODUCTS", "linear", "matmul"]
 
@@ -62,16 +63,24 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 def linear(x: Any, weight: Any, bias: Any) -> Any:
-    """``x @ weight.T + bias``; the bias is what cuBLAS adds the product to, so half types are rounded once."""
+    """``x @ weight.T + bias``, rounded once: the bias is added before the product is written, or the product to the bias."""
     if bias is None or x.dtype != weight.dtype or x.dtype not in KINDS or x.ndim == 0 or not x.size or not weight.size:
         product = matmul(x, weight.T)
         return product if bias is None else product + bias
     if x.dtype == BFLOAT16 and not cublas.handle().has_bfloat16:
         return linear(x.astype(FLOAT32), weight.astype(FLOAT32), bias.astype(FLOAT32)).astype(BFLOAT16)
     out = cupy.empty((*x.shape[:-1], weight.shape[0]), x.dtype)
+    matrix, rows = out.reshape(-1, weight.shape[0]), x.reshape(-1, x.shape[-1])
+    if bias.dtype == x.dtype and bias.ndim == 1 and bias.flags.c_contiguous and x.dtype.kind != "c":
+        left, right = as_matrix(rows), as_matrix(weight.T)
+        kind, compute = compute_type(x.dtype)
+        if product_with_bias(
+            cublas.handle(), (weight.shape[0], *rows.shape), right.argument, left.argument, (matrix.data.ptr, weight.shape[0]),
+            bias.data.ptr, kind, compute, cublas.is_exact(kind),
+        ):  # fmt: skip
+            return out
     out[...] = bias
-    rows = x.reshape(-1, x.shape[-1])
-    multiply(out.reshape(-1, weight.shape[0]), rows, weight.T, add=True)
+    multiply(matrix, rows, weight.T, add=True)
     return out
 
 
@@ -88,6 +97,11 @@ class Matrix(NamedTuple):
     array: Any
     transposed: int
     leading: int
+
+    @property
+    def argument(self) -> tuple[int, int, int]:
+        """As `cublas.product` takes it."""
+        return self.transposed, self.array.data.ptr, self.leading
 
 
 def as_matrix(a: Any) -> Matrix:
@@ -117,8 +131,8 @@ def multiply(out: Any, a: Any, b: Any, add: bool = False) -> None:
     kind, compute = compute_type(out.dtype)
     cublas.product(
         sizes,
-        (right.transposed, right.array.data.ptr, right.leading),
-        (left.transposed, left.array.data.ptr, left.leading),
+        right.argument,
+        left.argument,
         (out.data.ptr, out.shape[1]),
         kind,
         compute,

@@ -135,7 +135,7 @@ class Copies:
     def launch(self, batch: Any) -> tuple[Any, Any]:
         """Begin to copy a batch: what it will be on the GPU, and the event after which it is that."""
         with cuda.stream(self._stream):
-            there = map_leaves(self._copy, batch)
+            there = map_leaves(self._copy, batch, "to")
             return there, self._stream.record_event()
 
     def give(self, batch: Any, copied: Any) -> Any:
@@ -144,19 +144,21 @@ class Copies:
         current.wait_event(copied)
 
         def used(value: Any) -> Any:
-            if isinstance(value, Tensor) and value.device == self.device:
+            if not isinstance(value, Tensor):
+                # What moves itself does so here, since nobody knows which memory it is then.
+                return value.to(self.device) if callable(getattr(value, "to", None)) else value
+            if value.device == self.device:
                 value.record_stream(current)
             return value
 
-        map_leaves(used, batch)
-        return batch
+        return map_leaves(used, batch, "to")
 
     def _copy(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            if isinstance(value._array, cpu.ndarray) and value._array.size and not value.is_pinned():
-                value = wrap(for_device(self.device)[0].pinned(value._array))
-            return value.to(self.device, non_blocking=True)
-        return value.to(self.device) if callable(getattr(value, "to", None)) else value
+        if not isinstance(value, Tensor):
+            return value
+        if isinstance(value._array, cpu.ndarray) and value._array.size and not value.is_pinned():
+            value = wrap(for_device(self.device)[0].pinned(value._array))
+        return value.to(self.device, non_blocking=True)
 
 
 class OnDevice:

@@ -77,19 +77,25 @@ def pinned(data: Any) -> Any:
 
     An object that is neither a tensor nor a container is asked for its ``pin_memory`` method, if it has one.
     """
-    return map_leaves(_pin, data)
+    return map_leaves(_pin, data, "pin_memory")
 
 
-def map_leaves(function: Callable[[Any], Any], data: Any) -> Any:
-    """What a function makes of everything in a sample or batch, in the containers that it is in."""
-    if isinstance(data, (str, bytes, Tensor)):
+def map_leaves(function: Callable[[Any], Any], data: Any, method: str | None = None) -> Any:
+    """What a function makes of everything in a sample or batch, in the containers that it is in.
+
+    Parameters
+    ----------
+    method : str, optional
+        A container with such a method knows itself what to do (`PackedSequence` does): it is given to the function as a whole.
+    """
+    if isinstance(data, (str, bytes, Tensor)) or (method is not None and callable(getattr(data, method, None))):
         return function(data)
     if isinstance(data, Mapping):
-        return _like_mapping(data, {key: map_leaves(function, value) for key, value in data.items()})
+        return _like_mapping(data, {key: map_leaves(function, value, method) for key, value in data.items()})
     if isinstance(data, tuple) and hasattr(data, "_fields"):
-        return type(data)(*(map_leaves(function, value) for value in data))
+        return type(data)(*(map_leaves(function, value, method) for value in data))
     if isinstance(data, Sequence):
-        return _like_sequence(data, [map_leaves(function, value) for value in data])
+        return _like_sequence(data, [map_leaves(function, value, method) for value in data])
     return function(data)
 
 

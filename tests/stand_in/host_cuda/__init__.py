@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["HostFunction", "HostModule", "available", "schedule"]
+__all__ = ["CompileException", "HostFunction", "HostModule", "available", "schedule"]
 
 HERE = Path(__file__).parent
 FLAGS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-fno-strict-aliasing", "-fwrapv", "-ffp-contract=off", "-U_FORTIFY_SOURCE", "-w")
@@ -44,6 +44,18 @@ _seed = 0
 def available() -> str | None:
     """None where kernels can be run on the host, else the reason why not."""
     return None if shutil.which("g++") else "there is no g++ to compile CUDA kernels for the host"
+
+
+class CompileException(Exception):
+    """A source does not compile; as ``cupy.cuda.compiler.CompileException``."""
+
+    def __init__(self, message: str, source: str = "", name: str = "", options: tuple[str, ...] = (), backend: str = "nvrtc"):
+        super().__init__(message)
+        self.source, self.name, self.options, self.backend = source, name, options, backend
+
+    def get_message(self) -> str:
+        """What the compiler said."""
+        return str(self)
 
 
 @contextlib.contextmanager
@@ -72,7 +84,7 @@ def _compiled(name: str, text: str, *flags: str) -> Path:
     command = ["g++", *FLAGS, *flags, f"-I{HERE}", "-o", str(made), str(source)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
+        raise CompileException(f"{' '.join(command)}\n{result.stderr}", text, name, flags)
     made.replace(library)  # whole or not at all, whoever compiles the same
     return library
 

@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <string>
 #include <sys/mman.h>
 #include <ucontext.h>
@@ -51,7 +52,7 @@ std::vector<State> states;
 std::vector<Fiber*> holders;  // which fiber holds a thread that waits
 std::vector<Warp> warps;
 std::vector<Fiber*> idle, all_fibers;
-std::vector<int> ready;  // threads that may go on
+std::deque<int> ready;  // threads that may go on
 std::vector<int> order;
 std::unordered_map<const void*, std::vector<unsigned char>> static_shared;
 std::vector<unsigned char> dynamic_shared_block;
@@ -222,9 +223,8 @@ void run_block() {
         resume(fiber);
     }
     if (!ready.empty()) {
-        size_t which = schedule_seed == 1 ? ready.size() - 1 : 0;
-        int t = ready[which];
-        ready.erase(ready.begin() + long(which));
+        int t = schedule_seed == 1 ? ready.back() : ready.front();
+        schedule_seed == 1 ? ready.pop_back() : ready.pop_front();
         resume(holders[t]);
     }
     if (finished != int(threads.size())) failure = why_stuck();

@@ -100,7 +100,7 @@ def forward(q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float) -> tu
     run(("attention", causal, scale, *layouts.items()), build, {**shaped, OUT: out, LSE: lse})
     if mask is not None:
         alive = has_keys(mask)
-        out = cupy.where(alive, shaped_as(out, (*batch, length, v.shape[-1])), cupy.zeros((), dtype))
+        out = cleared(shaped_as(out, (*batch, length, v.shape[-1])), alive)
         lse = cupy.where(alive, lse.reshape(*batch, length, 1), cupy.zeros((), FLOAT32))
     return shaped_as(out, (*batch, length, v.shape[-1])), lse.reshape(*batch, length, 1)
 
@@ -116,7 +116,7 @@ def backward(g: Any, q: Any, k: Any, v: Any, mask: Any, out: Any, lse: Any, caus
     batch, dtype = q.shape[:-2], q.dtype
     length, keys = q.shape[-2], k.shape[-2]
     if mask is not None:  # what no key takes part for has no gradient
-        g = cupy.where(has_keys(mask), g, cupy.zeros((), dtype))
+        g = cleared(g, has_keys(mask))
     shaped = {uid: in_heads(a) for uid, a in ((Q, q), (K, k), (V, v), (OUT, out), (G, g))}
     heads = shaped[Q].shape[:2]
     shaped[LSE] = cupy.ascontiguousarray(lse).reshape(*heads, length, 1)
@@ -227,6 +227,11 @@ def as_bias(mask: Any, batch: tuple[int, ...], heads: tuple[int, int], length: i
     else:
         bias, shape = cupy.broadcast_to(bias, (*batch, *bias.shape[-2:])), heads
     return cupy.ascontiguousarray(cupy.broadcast_to(bias.reshape(*shape, *bias.shape[-2:]), (*shape, length, keys)))
+
+
+def cleared(a: Any, kept: Any) -> Any:
+    """An array of a half type with zeros where nothing is kept. By its bits, for CuPy has no choice between bfloat16 numbers."""
+    return cupy.where(kept, a.view(cupy.uint16), cupy.zeros((), cupy.uint16)).view(a.dtype)
 
 
 def has_keys(mask: Any) -> Any:

@@ -47,7 +47,7 @@ def _say(why: str) -> None:
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     warnings.warn(
         f"convolution and attention on CUDA are computed without cuDNN, which is slower: {why}. "
-        f"To install it: pip install nvidia-cudnn-cu{major} nvidia-cudnn-frontend",
+        f"To install it: pip install 'disttorch[cuda{major}]'",
         RuntimeWarning,
         stacklevel=3,
     )

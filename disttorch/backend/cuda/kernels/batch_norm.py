@@ -37,7 +37,8 @@ class Layout:
         self.last = x.ndim > 2 and positions > 1 and not x.flags.c_contiguous and cupy.moveaxis(x, 1, -1).flags.c_contiguous
         self.channels = x.shape[1]
         self.columns = self.last or positions == 1
-        self.outer, self.inner = (x.shape[0] * positions, 1) if self.columns else (x.shape[0], positions)
+        self.outer: int = x.shape[0] * positions if self.columns else x.shape[0]
+        self.inner: int = 1 if self.columns else positions
 
     def of(self, a: Any) -> Any:
         """The array, or a copy, lying so."""

@@ -12,6 +12,7 @@ from typing import Any
 import cupy
 
 from ... import dtypes as dt
+from .. import capturing
 from .arrays import ELEMENT, THREADS, blocks, contiguous
 from .compilation import ELEMENTS, declare, function, launch
 
@@ -41,16 +42,27 @@ class Philox:
 
     def __init__(self, seed: int):
         self._state = cupy.empty((3,), UINT64)
+        self._stream, self._captured = cupy.cuda.get_current_stream(), capturing.in_this_thread()
         self.restart(seed)
+
+    def _here(self) -> Any:
+        """The state, for a kernel in the current stream: after what was drawn last, if that was in another one."""
+        stream, captured = cupy.cuda.get_current_stream(), capturing.in_this_thread()
+        if stream.ptr != self._stream.ptr:
+            if captured == self._captured:  # a graph that is captured cannot wait for work outside of it; who begins one has waited
+                stream.wait_event(self._stream.record())
+            self._stream = stream
+        self._captured = captured
+        return self._state
 
     def restart(self, seed: int, place: int = 0) -> None:
         """Go to a place of the stream of a seed, in the same memory: captured graphs go on from there."""
         with self._state.device:
-            launch(function(SOURCE, "set_state", ELEMENT="float32"), 1, 1, (self._state, signed(seed), signed(place)))
+            launch(function(SOURCE, "set_state", ELEMENT="float32"), 1, 1, (self._here(), signed(seed), signed(place)))
 
     def where(self) -> tuple[int, int]:
         """The seed and the place; waits for the device."""
-        seed, place, _ = (int(word) for word in cupy.asnumpy(self._state))
+        seed, place, _ = (int(word) for word in cupy.asnumpy(self._here()))
         return seed, place
 
     def random(self, size: Sequence[int] | int, dtype: Any = FLOAT64) -> Any:
@@ -65,7 +77,7 @@ class Philox:
         out = cupy.empty(size, dtype)
         if out.size:
             kernel = function(SOURCE, name, ELEMENT=ELEMENT[out.dtype])
-            launch(kernel, blocks(out.size, 4), THREADS, (self._state, out, out.size))
+            launch(kernel, blocks(out.size, 4), THREADS, (self._here(), out, out.size))
         return out
 
     def integers(self, low: int, high: int, size: Sequence[int] | int, dtype: Any = INT64) -> Any:
@@ -73,14 +85,14 @@ class Philox:
         out = cupy.empty(size, INT64)
         if out.size:
             kernel = function(SOURCE, "draw_integers", ELEMENT="float32")
-            launch(kernel, blocks(out.size, 2), THREADS, (self._state, out, out.size, signed(low), signed((high - low) % 2**64)))
+            launch(kernel, blocks(out.size, 2), THREADS, (self._here(), out, out.size, signed(low), signed((high - low) % 2**64)))
         return out.view(UINT64) if dtype == UINT64 else out.astype(dtype, copy=False)
 
     def kept(self, size: Sequence[int] | int, p: float) -> Any:
         """True with probability 1 - p."""
         out = cupy.empty(size, BOOL)
         if out.size:
-            launch(function(SOURCE, "draw_kept", ELEMENT="float32"), blocks(out.size, 4), THREADS, (self._state, out, out.size, float(p)))
+            launch(function(SOURCE, "draw_kept", ELEMENT="float32"), blocks(out.size, 4), THREADS, (self._here(), out, out.size, float(p)))
         return out
 
     def dropout(self, x: Any, p: float, scale: float) -> tuple[Any, Any]:
@@ -89,7 +101,7 @@ class Philox:
         out, kept = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, BOOL)
         if x.size:
             kernel = function(SOURCE, "dropout", ELEMENT=ELEMENT[x.dtype])
-            launch(kernel, blocks(x.size, 8), THREADS, (self._state, x, out, kept, x.size, float(p), float(scale)))
+            launch(kernel, blocks(x.size, 8), THREADS, (self._here(), x, out, kept, x.size, float(p), float(scale)))
         return out, kept
 
     def standard_gamma(self, shape: Any) -> Any:
@@ -108,6 +120,6 @@ class Philox:
     def _rejected(self, name: str, dtype: Any, *parameters: Any) -> Any:
         out = cupy.empty(parameters[0].shape, dtype)
         if out.size:
-            launch(function(DISTRIBUTIONS, name), blocks(out.size), THREADS, (self._state, *parameters, out, out.size))
+            launch(function(DISTRIBUTIONS, name), blocks(out.size), THREADS, (self._here(), *parameters, out, out.size))
         return out
 

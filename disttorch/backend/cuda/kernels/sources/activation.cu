@@ -65,8 +65,8 @@ extern "C" __global__ void biased_forward(const ELEMENT* x, const ELEMENT* bias,
 }
 
 // The gradient at x, and its sums over the rows of each of gridDim.y parts; block (c, p) has 32 columns.
-extern "C" __global__ void biased_backward(const ELEMENT* g, const ELEMENT* x, const ELEMENT* bias, ELEMENT* gx, wide_t* sums, int64 rows,
-                                           int64 n) {
+extern "C" __global__ void biased_backward(const ELEMENT* g, const ELEMENT* x, const ELEMENT* bias, ELEMENT* gx, wide_t* sums,
+        int64 rows, int64 n) {
     __shared__ wide_t parts[8][33];
     int64 column = int64(blockIdx.x) * 32 + threadIdx.x;
     wide_t total = 0;

@@ -37,8 +37,8 @@ struct Columns {
 
 // What a chunk's first sum, if it began before, and its last, if it goes on, come to: rows of `heads` and `tails`.
 template <int COUNT>
-__device__ __forceinline__ void sum_chunk(const ELEMENT* g, const uint32* keys, const uint32* places, ELEMENT* out, wide_t* heads, wide_t* tails,
-                                          int64 m, int64 width, int64 rows, int64 length, int64 chunk, int64 column) {
+__device__ __forceinline__ void sum_chunk(const ELEMENT* g, const uint32* keys, const uint32* places, ELEMENT* out, wide_t* heads,
+        wide_t* tails, int64 m, int64 width, int64 rows, int64 length, int64 chunk, int64 column) {
     int64 start = chunk * length, end = start + length < m ? start + length : m;
     uint32 key = keys[start];
     bool began_before = start > 0 && keys[start - 1] == key;
@@ -67,8 +67,8 @@ __device__ __forceinline__ void sum_chunk(const ELEMENT* g, const uint32* keys, 
 }
 
 // Blocks of (32, 8): 32 threads for neighbouring columns, 8 chunks.
-extern "C" __global__ void sum_chunks(const ELEMENT* g, const uint32* keys, const uint32* places, ELEMENT* out, wide_t* heads, wide_t* tails,
-                                      int64 m, int64 width, int64 rows, int64 length, int64 chunks) {
+extern "C" __global__ void sum_chunks(const ELEMENT* g, const uint32* keys, const uint32* places, ELEMENT* out, wide_t* heads,
+        wide_t* tails, int64 m, int64 width, int64 rows, int64 length, int64 chunks) {
     const int SIZE = Pack<ELEMENT>::SIZE;
     int64 chunk = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (chunk >= chunks) return;
@@ -83,7 +83,7 @@ extern "C" __global__ void sum_chunks(const ELEMENT* g, const uint32* keys, cons
 
 // For each chunk whose last sum begins there and goes on: that sum.
 extern "C" __global__ void join_chunks(const uint32* keys, ELEMENT* out, const wide_t* heads, const wide_t* tails, int64 m, int64 width,
-                                       int64 rows, int64 length, int64 chunks) {
+        int64 rows, int64 length, int64 chunks) {
     int64 chunk = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (chunk >= chunks - 1) return;
     int64 start = chunk * length, end = start + length;

@@ -16,21 +16,23 @@ __device__ __forceinline__ void take(const T* x, const int64* index, T* out, int
 }
 
 // by the bytes of an element
-extern "C" __global__ void gather_1(const unsigned char* x, const int64* index, unsigned char* out, int64 n, int64 along_x, int64 along_index,
-                                    int64 inner) {
+extern "C" __global__ void gather_1(const unsigned char* x, const int64* index, unsigned char* out, int64 n, int64 along_x,
+        int64 along_index, int64 inner) {
     take(x, index, out, n, along_x, along_index, inner);
 }
 extern "C" __global__ void gather_2(const unsigned short* x, const int64* index, unsigned short* out, int64 n, int64 along_x,
-                                    int64 along_index, int64 inner) {
+        int64 along_index, int64 inner) {
     take(x, index, out, n, along_x, along_index, inner);
 }
-extern "C" __global__ void gather_4(const uint32* x, const int64* index, uint32* out, int64 n, int64 along_x, int64 along_index, int64 inner) {
+extern "C" __global__ void gather_4(const uint32* x, const int64* index, uint32* out, int64 n, int64 along_x, int64 along_index,
+        int64 inner) {
     take(x, index, out, n, along_x, along_index, inner);
 }
-extern "C" __global__ void gather_8(const uint64* x, const int64* index, uint64* out, int64 n, int64 along_x, int64 along_index, int64 inner) {
+extern "C" __global__ void gather_8(const uint64* x, const int64* index, uint64* out, int64 n, int64 along_x, int64 along_index,
+        int64 inner) {
     take(x, index, out, n, along_x, along_index, inner);
 }
 extern "C" __global__ void gather_16(const Sixteen* x, const int64* index, Sixteen* out, int64 n, int64 along_x, int64 along_index,
-                                     int64 inner) {
+        int64 inner) {
     take(x, index, out, n, along_x, along_index, inner);
 }

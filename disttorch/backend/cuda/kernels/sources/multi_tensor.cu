@@ -69,7 +69,7 @@ extern "C" __global__ void unscale(Table table, const float* inverse_scale, floa
 
 // One step of GradScaler's scale
 extern "C" __global__ void update_scale(float* scale, int* growth_tracker, const float* found_inf, double growth, double backoff,
-                                        int64 interval) {
+        int64 interval) {
     if (*found_inf != 0) {
         *scale = float(double(*scale) * backoff);
         *growth_tracker = 0;
@@ -122,11 +122,15 @@ __device__ __forceinline__ void add_part(const Table& table, double* parts, int6
     if (threadIdx.x == 0) parts[first + blockIdx.x] = double(mine);
 }
 
-extern "C" __global__ void sizes_of_parts(Table table, double* parts, int64 first, double power) { add_part<Sizes>(table, parts, first, power); }
+extern "C" __global__ void sizes_of_parts(Table table, double* parts, int64 first, double power) {
+    add_part<Sizes>(table, parts, first, power);
+}
 extern "C" __global__ void squares_of_parts(Table table, double* parts, int64 first, double power) {
     add_part<Squares>(table, parts, first, power);
 }
-extern "C" __global__ void powers_of_parts(Table table, double* parts, int64 first, double power) { add_part<Powers>(table, parts, first, power); }
+extern "C" __global__ void powers_of_parts(Table table, double* parts, int64 first, double power) {
+    add_part<Powers>(table, parts, first, power);
+}
 
 extern "C" __global__ void greatest_of_parts(Table table, double* parts, int64 first, double) {
     __shared__ wide_t of_warps[32];

@@ -46,8 +46,8 @@ __device__ __forceinline__ void fill(const ELEMENT* x, ELEMENT* out, int64 n, bo
     }
 }
 
-extern "C" __global__ void layer_norm(const ELEMENT* x, const WEIGHT* weight, const WEIGHT* bias, ELEMENT* out, wide_t* means,
-                                      wide_t* rstds, int64 rows, int64 n, double eps) {
+extern "C" __global__ void __launch_bounds__(1024) layer_norm(const ELEMENT* x, const WEIGHT* weight, const WEIGHT* bias, ELEMENT* out,
+        wide_t* means, wide_t* rstds, int64 rows, int64 n, double eps) {
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;  // a whole warp
     x += row * n, out += row * n;
@@ -66,7 +66,8 @@ extern "C" __global__ void layer_norm(const ELEMENT* x, const WEIGHT* weight, co
     if (threadIdx.x == 0) means[row] = mean, rstds[row] = rstd;
 }
 
-extern "C" __global__ void rms_norm(const ELEMENT* x, const WEIGHT* weight, ELEMENT* out, wide_t* rstds, int64 rows, int64 n, double eps) {
+extern "C" __global__ void __launch_bounds__(1024) rms_norm(const ELEMENT* x, const WEIGHT* weight, ELEMENT* out, wide_t* rstds,
+        int64 rows, int64 n, double eps) {
     int64 row = int64(blockIdx.x) * blockDim.y + threadIdx.y;
     if (row >= rows) return;
     x += row * n, out += row * n;
@@ -84,8 +85,8 @@ __device__ __forceinline__ int64 place(int64 i, int64 n, bool by_packs) { return
 
 // One block for several rows: gx, and the block's sums of g * h and of g by columns, in rows blockIdx.x of the two arrays of sums
 // (null where they are not asked for). With `means` null it is RMS normalization.
-extern "C" __global__ void norm_backward(const ELEMENT* g, const ELEMENT* x, const WEIGHT* weight, const wide_t* means, const wide_t* rstds,
-                                         ELEMENT* gx, wide_t* sums_gh, wide_t* sums_g, int64 rows, int64 n) {
+extern "C" __global__ void __launch_bounds__(512) norm_backward(const ELEMENT* g, const ELEMENT* x, const WEIGHT* weight,
+        const wide_t* means, const wide_t* rstds, ELEMENT* gx, wide_t* sums_gh, wide_t* sums_g, int64 rows, int64 n) {
     extern __shared__ wide_t sums[];  // 2 n, or n for RMS normalization
     bool by_packs = n % SIZE == 0 && aligned(x, g, gx);
     int of_block = means ? 2 : 1;
@@ -142,8 +143,8 @@ extern "C" __global__ void norm_backward(const ELEMENT* g, const ELEMENT* x, con
 }
 
 // The first step for rows too long for shared memory: block (c, p) adds up 32 columns over the p-th part of the rows.
-extern "C" __global__ void norm_column_sums(const ELEMENT* g, const ELEMENT* x, const wide_t* means, const wide_t* rstds, wide_t* sums_gh,
-                                            wide_t* sums_g, int64 rows, int64 n) {
+extern "C" __global__ void norm_column_sums(const ELEMENT* g, const ELEMENT* x, const wide_t* means, const wide_t* rstds,
+        wide_t* sums_gh, wide_t* sums_g, int64 rows, int64 n) {
     __shared__ wide_t parts_gh[8][33];
     __shared__ wide_t parts_g[8][33];
     int64 column = int64(blockIdx.x) * 32 + threadIdx.x;

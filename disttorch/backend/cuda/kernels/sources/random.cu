@@ -175,5 +175,6 @@ extern "C" __global__ void where_kept(const ELEMENT* x, const bool* kept, ELEMEN
             store_pack(out + p * SIZE, a);
         }
     }
-    for (int64 i = done + global_thread(); i < n; i += global_threads()) out[i] = narrow<ELEMENT>(wide(x[i]) * (kept[i] ? factor : wide_t(0)));
+    for (int64 i = done + global_thread(); i < n; i += global_threads())
+        out[i] = narrow<ELEMENT>(wide(x[i]) * (kept[i] ? factor : wide_t(0)));
 }

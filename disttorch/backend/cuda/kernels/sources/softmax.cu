@@ -140,7 +140,7 @@ __device__ __forceinline__ Online statistics(const ELEMENT* x, int64 n, const Ro
     return all;
 }
 
-extern "C" __global__ void softmax_rows(const ELEMENT* x, ELEMENT* out, int64 rows, int64 n) {
+extern "C" __global__ void __launch_bounds__(1024) softmax_rows(const ELEMENT* x, ELEMENT* out, int64 rows, int64 n) {
     Row row = my_row();
     if (row.number >= rows) return;  // a whole warp
     x += row.number * n, out += row.number * n;
@@ -149,7 +149,7 @@ extern "C" __global__ void softmax_rows(const ELEMENT* x, ELEMENT* out, int64 ro
     fill(x, out, n, row, [=](wide_t v, int64) { return exp_of(v - s.greatest) * scale; });
 }
 
-extern "C" __global__ void log_softmax_rows(const ELEMENT* x, ELEMENT* out, int64 rows, int64 n) {
+extern "C" __global__ void __launch_bounds__(1024) log_softmax_rows(const ELEMENT* x, ELEMENT* out, int64 rows, int64 n) {
     Row row = my_row();
     if (row.number >= rows) return;
     x += row.number * n, out += row.number * n;
@@ -158,7 +158,8 @@ extern "C" __global__ void log_softmax_rows(const ELEMENT* x, ELEMENT* out, int6
     fill(x, out, n, row, [=](wide_t v, int64) { return v - s.greatest - log_sum; });
 }
 
-extern "C" __global__ void softmax_rows_backward(const ELEMENT* g, const ELEMENT* y, ELEMENT* out, int64 rows, int64 n) {
+extern "C" __global__ void __launch_bounds__(1024) softmax_rows_backward(const ELEMENT* g, const ELEMENT* y, ELEMENT* out, int64 rows,
+        int64 n) {
     Row row = my_row();
     if (row.number >= rows) return;
     g += row.number * n, y += row.number * n, out += row.number * n;
@@ -168,7 +169,8 @@ extern "C" __global__ void softmax_rows_backward(const ELEMENT* g, const ELEMENT
     fill(g, y, out, n, row, [=](wide_t a, wide_t b) { return b * (a - dot); });
 }
 
-extern "C" __global__ void log_softmax_rows_backward(const ELEMENT* g, const ELEMENT* y, ELEMENT* out, int64 rows, int64 n) {
+extern "C" __global__ void __launch_bounds__(1024) log_softmax_rows_backward(const ELEMENT* g, const ELEMENT* y, ELEMENT* out,
+        int64 rows, int64 n) {
     Row row = my_row();
     if (row.number >= rows) return;
     g += row.number * n, y += row.number * n, out += row.number * n;
@@ -265,8 +267,8 @@ extern "C" __global__ void log_softmax_columns_backward(const ELEMENT* g, const 
 // For each row the loss -(1 - s) w[t] log p[t] - s / n sum(w log p), 0 where t is ignored; and the greatest logit and
 // the logarithm of the sum of exponentials, of which the backward pass makes p again.
 
-extern "C" __global__ void cross_entropy_rows(const ELEMENT* x, const int64* target, const ELEMENT* weight, ELEMENT* losses,
-                                              wide_t* kept, int64 rows, int64 n, int64 ignore_index, double smoothing) {
+extern "C" __global__ void __launch_bounds__(1024) cross_entropy_rows(const ELEMENT* x, const int64* target, const ELEMENT* weight,
+        ELEMENT* losses, wide_t* kept, int64 rows, int64 n, int64 ignore_index, double smoothing) {
     Row row = my_row();
     if (row.number >= rows) return;
     x += row.number * n;
@@ -298,9 +300,8 @@ extern "C" __global__ void cross_entropy_rows(const ELEMENT* x, const int64* tar
     losses[row.number] = narrow<ELEMENT>(loss);
 }
 
-extern "C" __global__ void cross_entropy_rows_backward(const ELEMENT* g, const ELEMENT* x, const wide_t* kept, const int64* target,
-                                                       const ELEMENT* weight, ELEMENT* out, int64 rows, int64 n, int64 ignore_index,
-                                                       double smoothing) {
+extern "C" __global__ void __launch_bounds__(1024) cross_entropy_rows_backward(const ELEMENT* g, const ELEMENT* x, const wide_t* kept,
+        const int64* target, const ELEMENT* weight, ELEMENT* out, int64 rows, int64 n, int64 ignore_index, double smoothing) {
     Row row = my_row();
     if (row.number >= rows) return;
     x += row.number * n, out += row.number * n;
@@ -314,7 +315,9 @@ extern "C" __global__ void cross_entropy_rows_backward(const ELEMENT* g, const E
     wide_t from_above = is_class ? wide(g[row.number]) : not_a_number<wide_t>();
     wide_t chosen = wide_t(1 - smoothing), share = wide_t(smoothing / double(n));
     if (weight == nullptr) {
-        fill(x, out, n, row, [=](wide_t v, int64 i) { return from_above * (exp_of(v - greatest - log_sum) - (i == t ? chosen : wide_t(0)) - share); });
+        fill(x, out, n, row, [=](wide_t v, int64 i) {
+            return from_above * (exp_of(v - greatest - log_sum) - (i == t ? chosen : wide_t(0)) - share);
+        });
         return;
     }
     wide_t all = 0;

@@ -31,7 +31,7 @@ extern "C" __global__ void count_digits(const uint32* keys, uint32* counts, int6
 }
 
 // Each count becomes the sum of those before it; one block of 1024 threads
-extern "C" __global__ void sum_counts(uint32* counts, int64 n) {
+extern "C" __global__ void __launch_bounds__(1024) sum_counts(uint32* counts, int64 n) {
     __shared__ uint32 of_warps[32];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     uint32 before = 0;
@@ -58,7 +58,7 @@ extern "C" __global__ void sum_counts(uint32* counts, int64 n) {
 
 // The elements moved to where they belong by one digit; `places` null stands for 0, 1, 2, ...; 256 threads
 extern "C" __global__ void move_by_digit(const uint32* keys, const uint32* places, uint32* new_keys, uint32* new_places,
-                                         const uint32* counts, int64 m, int64 shift) {
+        const uint32* counts, int64 m, int64 shift) {
     __shared__ uint32 seen[WARPS][DIGITS];
     int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
     for (int i = threadIdx.x; i < WARPS * DIGITS; i += blockDim.x) seen[i / DIGITS][i % DIGITS] = 0;
