@@ -20,8 +20,9 @@ STOREYS = [
     {"ops"},
     {"printing"},
     {"tensor", "settings", "amp", "random"},
+    {"cuda"},
     {
-        "nn", "optim", "utils", "cpu", "cuda", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
+        "nn", "optim", "utils", "cpu", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
         "distributions",
     },
     {"serialization", "multiprocessing", "array_api", "transforms"},
