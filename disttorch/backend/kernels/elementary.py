@@ -44,7 +44,8 @@ def angle(xp: Any, x: Any) -> Any:
     """The argument of a complex number; of a real one pi where it is negative, else 0, and NaN for NaN."""
     if is_complex(x):
         return xp.arctan2(x.imag, x.real)
-    return narrow(xp, xp.where(xp.isnan(x), wide(xp, x), xp.where(x < 0, pi, 0.0)), x.dtype)
+    x_wide = wide(xp, x)  # of two numbers CuPy makes an array in float16
+    return narrow(xp, xp.where(xp.isnan(x), x_wide, xp.where(x < 0, xp.full_like(x_wide, pi), 0.0)), x.dtype)
 
 
 @kernel
