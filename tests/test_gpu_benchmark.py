@@ -24,11 +24,11 @@ def load(folder, name):
 
 @pytest.fixture(scope="module")
 def benchmark():
-    """The script; it puts the folders that it imports from in front of the search path, which is undone."""
+    """What measures; its folder is in front of the search path while it is imported, and no longer."""
     before = list(sys.path)
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
-        yield load("benchmarks", "gpu")
+        yield load("benchmarks", "gpu_measuring")
     finally:
         sys.path[:] = before
         sys.modules.pop("gpu_models", None)

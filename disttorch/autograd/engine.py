@@ -24,6 +24,9 @@ __all__ = ["OBSERVERS", "Pass", "current_pass", "queue_callback", "run_backward"
 #: Around each node's rules while there are any: ``observer(node, propagate)`` returns what ``propagate()`` returns.
 OBSERVERS: list[Callable[[Node, Callable[[], Sequence[Any]]], Sequence[Any]]] = []
 
+#: Where there are several GPUs: adds two gradients on the device that they lie on.
+add_there: Callable[[Any, Any], Any] | None = None
+
 
 class Pass:
     """One backward pass that is running.
@@ -144,8 +147,11 @@ def _walk(
     gradients: dict[Node, Any] = {}
     fresh: set[Node] = set()  # nodes whose gradient in `gradients` is an array that we alone hold
     ready: list[Node] = []
+    add = add_there
     for node, gradient in roots:
-        gradients[node] = gradients[node] + gradient if node in gradients else gradient
+        if node in gradients:
+            gradient = gradients[node] + gradient if add is None else add(gradients[node], gradient)
+        gradients[node] = gradient
         waiting_for[node] -= 1
         if not waiting_for[node]:
             ready.append(node)
@@ -194,10 +200,10 @@ def _walk(
                     gradients[edge] = result
                     if is_fresh and result is not gradient and result is not previous and result.base is None:
                         fresh.add(edge)
-                elif edge in fresh and result.ndim:
+                elif add is None and edge in fresh and result.ndim:
                     sum_so_far += result
                 else:
-                    gradients[edge] = sum_so_far + result
+                    gradients[edge] = sum_so_far + result if add is None else add(sum_so_far, result)
                     if not create_graph:
                         fresh.add(edge)
                 previous = result

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from ..backend import NAMESPACES
 from ..backend.batched import BatchedArray, lifted
@@ -35,7 +35,7 @@ from .saved import BEFORE_WRITING
 from .variable import Tensor, bump_version, wrap
 from .views import base_of, set_history, view_of
 
-__all__ = ["Operation", "apply", "apply_in_place", "as_array", "in_one_world", "record", "recorded"]
+__all__ = ["Operation", "apply", "apply_in_place", "as_array", "in_one_world", "record", "recorded", "refuse_devices"]
 
 
 class Operation:
@@ -376,15 +376,20 @@ def in_one_world(operation: Operation, inputs: Sequence[Tensor | None], arrays: 
     if any(isinstance(a, BatchedArray) for a in arrays):
         arrays = [None if a is None else lifted(a) for a in arrays]
     if len({a.__class__ for a in arrays if a is not None}) > 1:
-        refuse_devices(operation, inputs)
+        refuse_devices(operation.name, [NAMESPACES[t._array.__class__].device_of(t._array) for t in inputs if t is not None])
     return list(arrays)
 
 
-def refuse_devices(operation: Operation, inputs: Sequence[Tensor | None]) -> None:
-    """Say on which devices the tensors are."""
-    devices = [str(NAMESPACES[t._array.__class__].device_of(t._array)) for t in inputs if t is not None]
+def refuse_devices(name: str, devices: Sequence[Any]) -> NoReturn:
+    """Say on which devices the tensors of an operation are.
+
+    Raises
+    ------
+    RuntimeError
+    """
+    first, *others = dict.fromkeys(map(str, devices))
     raise RuntimeError(
-        f"{operation.name}: expected all tensors to be on the same device, but they are on {', '.join(devices)}"
+        f"{name}: Expected all tensors to be on the same device, but found at least two devices, {first} and {', '.join(others)}!"
     )
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from time import perf_counter_ns
 from types import FunctionType
@@ -18,6 +19,7 @@ from typing import Any
 
 from ..backend import NAMESPACES
 from .engine import OBSERVERS
+from .exchanging import Exchange
 from .grad_mode import decorated
 from .node import Node
 from .profiler_events import EventList, FunctionEvent, FunctionEventAvg, RawEvent
@@ -247,7 +249,7 @@ def _observe(node: Node, propagate: Callable[[], Sequence[Any]]) -> Sequence[Any
         _note(node.name(), start, perf_counter_ns())
 
 
-_replaced: list[tuple[Any, str, Any]] = []
+_exchange = Exchange()
 
 
 def _operations() -> dict[int, tuple[str, Callable]]:
@@ -284,34 +286,30 @@ def _operation_name(name: str, function: FunctionType) -> str:
 
 def _watch() -> None:
     """Exchange the operations for timed ones, wherever a module or the Tensor class holds them."""
-    timed = {number: (function, _timed(name, function)) for number, (name, function) in _operations().items()}
-
-    def exchange(holder: Any, names: dict) -> None:
-        for name, value in names.items():
-            if type(value) is FunctionType:  # what others only say they are (lazy modules) is left alone
-                pair = timed.get(id(value))
-                if pair is not None and pair[0] is value:
-                    _replaced.append((holder, name, value))
-                    setattr(holder, name, pair[1])
-
-    for module in tuple(sys.modules.values()):
-        names = getattr(module, "__dict__", None)
-        if isinstance(names, dict) and module is not sys.modules[__name__]:
-            exchange(module, dict(names))
-    exchange(Tensor, dict(vars(Tensor)))
+    _exchange.put({number: (function, _timed(name, function)) for number, (name, function) in _operations().items()})
     optimizers = sys.modules.get("disttorch.optim.optimizer")
     kinds = [optimizers.Optimizer] if optimizers is not None else []
     while kinds:
         kind = kinds.pop()
         kinds.extend(kind.__subclasses__())
         if "step" in vars(kind):
-            _replaced.append((kind, "step", vars(kind)["step"]))
-            kind.step = _timed_step(vars(kind)["step"])
+            _exchange.attribute(kind, "step", _timed_step(vars(kind)["step"]))
     OBSERVERS.append(_observe)
 
 
 def _unwatch() -> None:
-    while _replaced:
-        holder, name, value = _replaced.pop()
-        setattr(holder, name, value)
+    _exchange.undo()
     OBSERVERS.remove(_observe)
+
+
+@contextmanager
+def interrupted() -> Iterator[None]:
+    """No operation is exchanged for one that notes the time: so that others can exchange them for good."""
+    with _lock:
+        if _running:
+            _unwatch()
+        try:
+            yield
+        finally:
+            if _running:
+                _watch()

@@ -392,7 +392,7 @@ class Optimizer:
                 f"loaded state dict: {key} of parameter {number} has shape {list(value.shape)}, the parameter {list(param.shape)}"
             )
         dtype = param.dtype if value.is_floating_point() else None
-        with_param = value.ndim or key in self.moments
+        with_param = value.ndim or value._array.shape == param._array.shape
         return value.detach().to(device=param.device if with_param else None, dtype=dtype, copy=True)
 
     # Hooks and looks

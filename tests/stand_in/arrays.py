@@ -45,13 +45,18 @@ class ndarray:
             raise ValueError(f"Unsupported dtype {dtype}")
         if order not in ("C", "F"):
             raise ValueError("order not understood. order=%s" % order)
-        if strides is None:
-            strides = contiguous_strides(shape, dtype.itemsize, order)
         nbytes = math.prod(shape) * dtype.itemsize
-        if memptr is None:
+        fresh = memptr is None
+        if fresh:
             memptr = memory.alloc(nbytes)
         self.data, self.base = memptr, None
         region = memptr.mem.region
+        if fresh and strides is None and nbytes and region is not None:
+            self._region = region
+            self._a = np.ndarray(shape, dtype, region.bytes, memptr.ptr - region.pointer, order=order)  # type: ignore[call-overload]
+            return
+        if strides is None:
+            strides = contiguous_strides(shape, dtype.itemsize, order)
         if region is None and nbytes:
             region = region_at(memptr.ptr, "ndarray")
         self._region = region

@@ -285,14 +285,15 @@ class MemoryPool:
         with lock:
             device, line = devices.current(), current()
             rounded = -(-size // UNIT) * UNIT
-            for hook in list(hooks().values()):
+            told = list(hooks().values())
+            for hook in told:
                 hook.malloc_preprocess(device_id=device, size=size, mem_size=rounded)
             chunk, stream = self._chunk(rounded, device, line.pointer), line.pointer
             memory = PooledMemory(chunk, weakref.ref(self), chunk.mem.size if rounded else 0, stream)
             if memory.region is not None:
                 memory.region.owner = next(_owners)
             self._used[device] += memory.size
-            for hook in list(hooks().values()):
+            for hook in told:
                 hook.malloc_postprocess(device_id=device, size=size, mem_size=rounded, mem_ptr=memory.ptr, pmem_id=id(memory))
             return MemoryPointer(memory, 0)
 
@@ -300,7 +301,8 @@ class MemoryPool:
         if not size:
             return MemoryPointer(Memory(0), 0)
         bins = self._free[device, stream]
-        fitting = [each for each, chunks in bins.items() if chunks and size <= each <= max(size, min(2 * size, size + (1 << 20)))]
+        largest = max(size, min(2 * size, size + (1 << 20)))
+        fitting = [size] if bins.get(size) else [each for each, chunks in bins.items() if chunks and size <= each <= largest]
         if fitting:
             chunk = bins[min(fitting)].pop()
             self._kept[device] -= chunk.mem.size

@@ -25,7 +25,7 @@ Uses = list[tuple[Region, int, int, bool]]
 def bounds(array: Any) -> tuple[int, int]:
     """The addresses of the first byte of an array and behind its last."""
     values = array._a
-    start: int = values.__array_interface__["data"][0]
+    start: int = array.data.ptr
     if not values.size:
         return start, start
     if values.flags.c_contiguous:

@@ -112,9 +112,11 @@ _null: dict[int, Line] = {}
 
 
 def null_line(device: int) -> Line:
-    if device not in _null:
-        _null[device] = Line(0, device, True, f"the default stream of device {device}")
-    return _null[device]
+    try:
+        return _null[device]
+    except KeyError:
+        made = _null[device] = Line(0, device, True, f"the default stream of device {device}")
+        return made
 
 
 _lines: dict[int, weakref.WeakSet[Line]] = {}
@@ -214,7 +216,7 @@ class Stream:
             self.device_id, self.ptr = -1, 0
             return
         self.device_id, self.ptr = devices.current(), next(_pointers)
-        line = Line(self.ptr, self.device_id, not non_blocking, f"stream {self.ptr:#x}")
+        line = self._line = Line(self.ptr, self.device_id, not non_blocking, f"stream {self.ptr:#x}")
         with lock:  # other threads may be going through the streams
             Line.by_pointer[self.ptr] = line
             _lines.setdefault(self.device_id, weakref.WeakSet()).add(line)
@@ -222,7 +224,7 @@ class Stream:
 
     @property
     def line(self) -> Line:
-        return line_of(self.ptr)
+        return null_line(devices.current()) if self.ptr == 0 else self._line
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -370,7 +372,10 @@ def get_current_stream(device_id: int = -1) -> Stream:
 
 def current() -> Line:
     """The stream that work goes to."""
-    return get_current_stream().line
+    device = devices.current()
+    streams = getattr(_local, "streams", None)
+    stream = streams.get(device) if streams else None
+    return null_line(device) if stream is None else stream.line
 
 
 class Event:

@@ -68,7 +68,7 @@ def _places(shape: tuple[int, ...], index: Any) -> Any:
         along = cupy.arange(0, shape[axis] * step, step, INT64) if shape[axis] else cupy.empty((0,), INT64)
         part = cupy.broadcast_to(along.reshape((-1,) + (1,) * (len(shape) - 1 - axis)), shape)[index]
         places = part + places
-        step *= shape[axis]
+        step *= max(1, shape[axis])
     return places if shape else cupy.zeros((1,), INT64)[0][index]
 
 
