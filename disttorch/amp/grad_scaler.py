@@ -149,9 +149,10 @@ class GradScaler:
                 bump_version(grad)
         self._begin(next(iter(alike))[0] if alike else device_type(self._device))
         xp = namespace(self._scale)
-        inverse = xp.asarray(1.0 / xp.asarray(self._scale, dtype=float64.numpy), dtype=float32.numpy)
-        if not alike:
-            state.found[self._where] = xp.zeros_like(self._scale)  # type: ignore[index]
+        with xp.on(self._where):
+            inverse = xp.asarray(1.0 / xp.asarray(self._scale, dtype=float64.numpy), dtype=float32.numpy)
+            if not alike:
+                state.found[self._where] = xp.zeros_like(self._scale)  # type: ignore[index]
         for (where, _), arrays in alike.items():
             there, _ = for_device(where)
             if where not in state.found:
@@ -202,9 +203,10 @@ class GradScaler:
     def _together(self, states: Any) -> Any:
         """Not 0 if something was found on any device, on the scale's device."""
         found = [self._on(f, self._where) for state in states for f in state.found.values()]  # type: ignore[arg-type]
-        total = found[0]
-        for other in found[1:]:
-            total = total + other
+        total, xp = found[0], namespace(found[0])
+        with xp.on(xp.device_of(total)):
+            for other in found[1:]:
+                total = total + other
         return total
 
     def update(self, new_scale: float | Tensor | None = None) -> None:

@@ -1,6 +1,6 @@
 """Differentiation: the graph, its engine, and what users call."""
 
-from . import forward_ad, function, functional, graph, profiler
+from . import forward_ad, function, functional, graph, profiler, several_devices
 from .differentiate import backward, grad
 from .engine import queue_callback
 from .function import Function
@@ -37,4 +37,5 @@ __all__ = [
     "queue_callback",
     "set_detect_anomaly",
     "set_grad_enabled",
+    "several_devices",
 ]

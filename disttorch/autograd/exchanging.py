@@ -31,14 +31,27 @@ class Exchange:
         tables : iterable of dict
             Which hold functions, too.
         """
-        module_names = [getattr(module, "__dict__", None) for module in tuple(sys.modules.values())]
-        for holder, names in [(names, names) for names in (*module_names, *tables)] + [(Tensor, vars(Tensor))]:
-            if isinstance(names, dict) or holder is Tensor:
-                for name, value in list(names.items()):
-                    if type(value) is FunctionType:  # what others only say they are (lazy modules) is left alone
-                        pair = replacements.get(id(value))
-                        if pair is not None and pair[0] is value:
-                            self.attribute(holder, name, pair[1])
+        modules = [getattr(module, "__dict__", None) for module in tuple(sys.modules.values())]
+        holders: list[Any] = [*(names for names in modules if isinstance(names, dict)), *tables, Tensor]
+        seen: set[int] = set()
+        for holder in holders:
+            for name, value in list(holder.items() if isinstance(holder, dict) else vars(holder).items()):
+                kind = type(value)
+                if kind is FunctionType:  # what others only say they are (lazy modules) is left alone
+                    pair = replacements.get(id(value))
+                    if pair is not None and pair[0] is value:
+                        self.attribute(holder, name, pair[1])
+                elif kind is type and str(value.__module__).startswith("disttorch.") and id(value) not in seen:
+                    seen.add(id(value))
+                    self._put_into_class(value, replacements)
+
+    def _put_into_class(self, holder: type, replacements: dict[int, tuple[Callable[..., Any], Callable[..., Any]]]) -> None:
+        """Exchange the functions that a class was given as its own, such as that of a module which calls just one."""
+        for name, value in list(vars(holder).items()):
+            if type(value) is staticmethod:
+                pair = replacements.get(id(value.__func__))
+                if pair is not None and pair[0] is value.__func__:
+                    self.attribute(holder, name, staticmethod(pair[1]))
 
     def attribute(self, holder: Any, name: Any, value: Any) -> None:
         """Exchange what a class, a module or a table holds under a name."""

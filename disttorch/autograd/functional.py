@@ -13,6 +13,7 @@ from .differentiate import grad
 from .forward_ad import alias_of, leaf_on, push_forward
 from .grad_mode import enable_grad
 from .node import AccumulateGrad
+from .several_devices import computes_with_arrays
 from .variable import Tensor, wrap
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
@@ -54,6 +55,7 @@ def _check_outputs(outputs: Sequence[Tensor], sources: Sequence[Tensor], strict:
             )
 
 
+@computes_with_arrays
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     return wrap(NAMESPACES[like._array.__class__].zeros(shape, like._array.dtype))
 
@@ -161,6 +163,7 @@ def jacobian(
     return _shaped([_shaped([_finish(b, create_graph) for b in row], were_tuple) for row in blocks], was_tuple)
 
 
+@computes_with_arrays
 def _unit_vectors(x: Tensor) -> Tensor:
     xp = NAMESPACES[x._array.__class__]
     n = x._array.size

@@ -218,7 +218,7 @@ def apply(operation: Operation, *inputs: Tensor | None, **params: Any) -> Any:
         (x,) = inputs
         a = x._array  # type: ignore[union-attr]
         out = operation.forward(NAMESPACES[a.__class__], a, **params)
-        if operation.is_view and (out.base is a or (out.base is not None and (out.base is a.base or _is_view_of(out, a)))):
+        if operation.is_view and (out.base is a or _is_view_of(out, a)):
             return view_of(operation, x, out, params)  # type: ignore[arg-type]
         return recorded(operation, x, out, params)  # type: ignore[arg-type]
     arrays = [None if t is None else t._array for t in inputs]
@@ -279,7 +279,10 @@ def as_array(out: Any) -> Any:
 
 
 def _is_view_of(out: Any, a: Any) -> bool:
-    return NAMESPACES[a.__class__].shares_memory(out, a)
+    xp = NAMESPACES[a.__class__]
+    if out.base is None:  # the array itself, where nothing was to do; or a CUDA array made on the memory of another
+        return out is a or (xp.name == "cuda" and xp.memory_id(out) == xp.memory_id(a))
+    return out.base is a.base or xp.shares_memory(out, a)
 
 
 _new = object.__new__

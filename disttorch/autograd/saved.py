@@ -226,6 +226,9 @@ class _Copies:
 
 def memory_of(array: Any) -> int:
     """What all views of one memory have in common."""
+    xp = NAMESPACES.get(array.__class__)
+    if xp is not None and xp.name == "cuda":
+        return xp.memory_id(array)
     while getattr(array, "base", None) is not None:
         array = array.base
     return id(array)

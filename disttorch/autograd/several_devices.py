@@ -68,10 +68,28 @@ def install() -> None:
             if "propagate" in vars(kind) and kind is not Node:
                 _exchange.attribute(kind, "propagate", _on_device_of_gradient(vars(kind)["propagate"], 1))
         _exchange.attribute(AccumulateGrad, "accumulate", _accumulating(AccumulateGrad.accumulate))
-        xp = for_device("cuda")[0]
-        _exchange.attribute(vars(xp), "ones_like", _on_device_of_gradient(xp.ones_like, 0))  # with which a backward pass begins
+        _exchange_library(for_device("cuda")[0])
 
 
+def _exchange_library(xp: Any) -> None:
+    """The array library's functions and the kernels, called by what is no operation itself."""
+    for name, function in list(vars(xp).items()):
+        if callable(function) and not isinstance(function, type):
+            _exchange.attribute(vars(xp), name, _on_device_of_arrays(function))
+    for name, method in list(vars(type(xp)).items()):
+        if name not in _BETWEEN_DEVICES and isinstance(method, FunctionType):
+            _exchange.attribute(type(xp), name, _on_device_of_arrays(method))
+        elif name not in _BETWEEN_DEVICES and isinstance(method, staticmethod):
+            _exchange.attribute(type(xp), name, staticmethod(_on_device_of_arrays(method.__func__)))
+
+
+#: Methods of a namespace that say on which device they work.
+_BETWEEN_DEVICES = set(
+    """
+    __init__ address_of as_strided check_device device_of from_host into_device into_host is_capturing is_pinned move on pinned random
+    record_stream restride scalar shares_memory storage_of synchronize to_host
+    """.split()
+)
 #: Which argument of the engine's functions says where they compute.
 _GRADIENT_AT = {"_collect": 2, "_fill_missing": 1, "_fit": 2, "_look_for_nan": 1, "_run_hooks": 1, "_run_node_hooks": 2}
 
@@ -93,10 +111,11 @@ def _operations() -> dict[int, tuple[str, Callable[..., Any]]]:
     """The functions that compute with tensors: their names and themselves, by identity."""
     found: dict[int, tuple[str, Callable[..., Any]]] = {}
     ops = sys.modules["disttorch.ops"]
-    tables: list[dict[str, Any]] = [ops.FUNCTIONS, ops.METHODS, vars(Tensor)]
+    tables: list[dict[str, Any]] = [ops.FUNCTIONS, ops.METHODS, dict(vars(Tensor))]
     for path, module in tuple(sys.modules.items()):
         if path.startswith("disttorch.ops.") and path.split(".")[2] not in _NO_FAMILIES:
-            tables.append({n: f for n, f in vars(module).items() if n[0] != "_" and str(getattr(f, "__module__", "")).startswith("disttorch.ops.")})
+            names = {n: f for n, f in vars(module).items() if n[0] != "_"}
+            tables.append({n: f for n, f in names.items() if str(getattr(f, "__module__", "")).startswith("disttorch.ops.")})
         elif path.startswith("disttorch."):
             tables.append({n: f for n, f in vars(module).items() if type(f) is FunctionType and "computes_with_arrays" in f.__dict__})
     for table in tables:
@@ -174,6 +193,21 @@ def _on_device_of_gradient(function: Callable[..., Any], place: int) -> Callable
         with _device_of(array):
             return function(*args)
 
+    return there
+
+
+def _on_device_of_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Of functions of arrays, or lists of them, among other things."""
+
+    def there(*args: Any, **options: Any) -> Any:
+        array = _first(args)
+        if array is None:
+            return function(*args, **options)
+        with _device_of(array):
+            return function(*args, **options)
+
+    if hasattr(function, "nin"):  # by this an elementwise function is known that takes ``out=``
+        there.__dict__["nin"] = function.nin
     return there
 
 

@@ -84,7 +84,11 @@ def imported(source: Any, device: Any = None, copy: bool | None = None) -> Any:
     there = here if device is None else for_device(device)[1]
     if there != here and copy is False:
         raise ValueError(f"from_dlpack: an array on {here} cannot be on {there} without a copy")
-    array = _on_cpu(source) if xp is cpu else xp.from_dlpack(source)
+    if xp is cpu:
+        array = _on_cpu(source)
+    else:
+        with xp.on(here):  # who exports asks for the current stream
+            array = xp.from_dlpack(source)
     if there != here:
         return xp.move(array, there)
     return xp.array(array) if copy else array

@@ -47,9 +47,9 @@ def others_than(number: int | None) -> None:
         return
     with _lock:
         if not _Use.several:
-            _Use.several = True
             for tell in WHEN_SEVERAL:
                 tell()
+            _Use.several = True
 
 
 def several() -> bool:

@@ -85,7 +85,7 @@ def set_device(device: Any) -> None:
 @contextmanager
 def device(device: Any) -> Any:
     """A device as the current one in a with-block; None and -1 leave it."""
-    with nullcontext() if device is None or device == -1 else room("devices").using(device):
+    with nullcontext() if device is None or device == -1 else room("devices").enter(device):
         yield
 
 

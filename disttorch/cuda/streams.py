@@ -64,11 +64,13 @@ class Stream:
 
     def synchronize(self) -> None:
         """Wait until it is empty."""
-        self._stream.synchronize()
+        with room("devices").using(self.device_index):  # all default streams have one pointer, which means the current device's
+            self._stream.synchronize()
 
     def query(self) -> bool:
         """Whether it is empty."""
-        return self._stream.done
+        with room("devices").using(self.device_index):
+            return self._stream.done
 
     def record_event(self, event: Event | None = None) -> Event:
         """An event that happens when what is queued now is done."""
@@ -79,7 +81,8 @@ class Stream:
     def wait_event(self, event: Event) -> None:
         """Let what is queued from now on wait for an event."""
         if event._event is not None:  # one that was never recorded has happened, as in PyTorch
-            self._stream.wait_event(event._event)
+            with room("devices").using(self.device_index):
+                self._stream.wait_event(event._event)
 
     def wait_stream(self, stream: Stream) -> None:
         """Let what is queued from now on wait for what is queued in another stream now."""

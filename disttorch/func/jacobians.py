@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
+from ..autograd.several_devices import computes_with_arrays
 from ..autograd.variable import Tensor, wrap
 from ..backend import NAMESPACES
 from .transforms import Run
@@ -15,6 +16,7 @@ from .vmap import vmap
 __all__ = ["hessian", "jacfwd", "jacrev"]
 
 
+@computes_with_arrays
 def _basis(like: Sequence[Tensor]) -> list[Tensor]:
     """For each tensor (n, *shape), where n counts the elements of all of them: the unit vectors of the space of all."""
     total = sum(x.numel() for x in like)
@@ -91,7 +93,12 @@ def jacrev(
 def _mapped(function: Callable, basis: list[Tensor], chunk_size: int | None, randomness: str, empty: Sequence[Tensor]) -> list[Tensor]:
     if basis and basis[0].shape[0]:
         return vmap(function, randomness=randomness, chunk_size=chunk_size)(*basis)
-    return [wrap(NAMESPACES[e._array.__class__].zeros((0, *e._array.shape), e._array.dtype)) for e in empty]
+    return [_without_rows(e) for e in empty]
+
+
+@computes_with_arrays
+def _without_rows(x: Tensor) -> Tensor:
+    return wrap(NAMESPACES[x._array.__class__].zeros((0, *x._array.shape), x._array.dtype))
 
 
 def _part(rows: Tensor, like: Sequence[Tensor], i: int) -> Tensor:

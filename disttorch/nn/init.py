@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from ..autograd.grad_mode import no_grad
+from ..autograd.several_devices import computes_with_arrays
 from ..autograd.variable import Tensor, wrap
 from ..backend import dtypes as dt
 from ..backend import namespace
@@ -116,6 +117,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
+@computes_with_arrays
 def trunc_normal_(
     tensor: Tensor,
     mean: float = 0.0,
@@ -191,6 +193,7 @@ def _draw_by_quantile(xp: Any, source: Generator, size: int, low: float, high: f
     return xp.where(wanted > 0.5, -x, x)
 
 
+@computes_with_arrays
 def eye_(tensor: Tensor) -> Tensor:
     """A matrix with ones on its diagonal.
 
@@ -206,6 +209,7 @@ def eye_(tensor: Tensor) -> Tensor:
         return tensor.copy_(wrap(xp.eye_of(tensor._array.shape, tensor._array.dtype)))
 
 
+@computes_with_arrays
 def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     """A weight (O, C / groups, *kernel) of a convolution that passes on as many channels as it can, for each group.
 
@@ -305,6 +309,7 @@ def kaiming_normal_(
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity), generator)
 
 
+@computes_with_arrays
 def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """A random matrix (out, in * ...) with orthonormal rows or, if there are more of them, columns, times `gain`.
 
@@ -335,6 +340,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None =
         return tensor.copy_(wrap(matrix.reshape(tensor._array.shape) * gain))
 
 
+@computes_with_arrays
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
     """Normal numbers with a share of each column set to 0 (Martens, 2010).
 

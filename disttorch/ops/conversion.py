@@ -184,7 +184,11 @@ def copy_(input: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     try:
         if not _transferred(xp, a, source, non_blocking):
             if namespace(source) is not xp or xp.device_of(source) != input.device:
-                source = namespace(source).move(source, input.device, non_blocking)
+                if src.device != input.device:
+                    src = to(src, device=input.device, non_blocking=non_blocking)  # recorded: the gradient goes back there
+                    source = src._array
+                else:
+                    source = namespace(source).move(source, input.device, non_blocking)
             if source.dtype.kind == "c" and a.dtype.kind not in "cb":
                 source = source.real
             xp.copyto(a, source, casting="unsafe")

@@ -237,6 +237,8 @@ _generators: dict[device, Generator] = {}
 def default_generator(where: Any = "cpu") -> Generator:
     """A device's own stream."""
     where = as_device(where)
+    if where.type == "cuda" and where.index is None:
+        where = for_device(where)[1]
     if where not in _generators:
         generator = _generators[where] = Generator(where)
         if _seed_of_all is not None:
@@ -253,12 +255,14 @@ def generator_for(where: device, generator: Generator | None) -> Generator:
     Raises
     ------
     RuntimeError
-        If the one given makes its numbers on another kind of device.
+        If the one given makes its numbers on another device.
     """
     if generator is None:
         return default_generator(where)
     if generator.device.type != where.type:
         raise RuntimeError(f"expected a '{where.type}' device type for generator but found '{generator.device.type}'")
+    if generator.device != where:
+        raise RuntimeError(f"Expected a '{where}' generator device but found '{generator.device}'")
     return generator
 
 

@@ -79,9 +79,10 @@ class Adafactor(Optimizer):
         if param.ndim < 2:
             return {"step": number(0.0, param, group), "variance": zeros_like(param)}
         a = param._array
-        zeros = namespace(a).zeros
-        rows, columns = (*a.shape[:-1], 1), (*a.shape[:-2], 1, a.shape[-1])
-        return {"step": number(0.0, param, group), "row_var": wrap(zeros(rows, a.dtype)), "col_var": wrap(zeros(columns, a.dtype))}
+        xp = namespace(a)
+        with xp.on(xp.device_of(a)):
+            rows, columns = xp.zeros((*a.shape[:-1], 1), a.dtype), xp.zeros((*a.shape[:-2], 1, a.shape[-1]), a.dtype)
+        return {"step": number(0.0, param, group), "row_var": wrap(rows), "col_var": wrap(columns)}
 
     def update(self, xp: Any, param: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         p, g = param._array, grad._array

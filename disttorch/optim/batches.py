@@ -93,8 +93,13 @@ class Batch:
                     state[name] = value
 
     def _step_counted_on_device(self) -> None:
-        optimizer, xp = self.optimizer, self.xp
+        xp = self.xp
         where = xp.device_of(self.params[0])
+        with xp.on(where):
+            self._step_counted_on(where)
+
+    def _step_counted_on(self, where: Any) -> None:
+        optimizer, xp = self.optimizer, self.xp
         for state in self.states:
             for name in optimizer.counters:
                 state[name] = _brought(xp, state[name], where)

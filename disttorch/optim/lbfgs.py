@@ -127,7 +127,10 @@ class LBFGS(Optimizer):
         if closure is None:
             raise TypeError("LBFGS.step() needs a closure that computes the loss again and returns it")
         self._closure, self._first = closure, None
-        super().step()
+        array = self._parameters()[0]._array
+        xp = namespace(array)
+        with xp.on(xp.device_of(array)):
+            super().step()
         first, self._first, self._closure = self._first, None, None  # type: ignore[assignment]
         return first
 

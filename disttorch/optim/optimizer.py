@@ -188,7 +188,9 @@ class Optimizer:
         for param, grad, state in self._with_gradients(group):
             if isinstance(state.get("step"), Tensor):
                 state["step"]._array += 1
-            self.update(namespace(param._array), param, grad, state, options)
+            xp = namespace(param._array)
+            with xp.on(xp.device_of(param._array)):
+                self.update(xp, param, grad, state, options)
             bump_version(param)
 
     def _batches(self, group: dict[str, Any], grad_scale: Tensor | None, found_inf: Tensor | None) -> Iterable[Batch]:

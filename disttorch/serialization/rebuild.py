@@ -48,7 +48,9 @@ def _strided(storage: Storage, offset: int, size: Any, stride: Any, dtype: Any) 
         flat = flat[: flat.size // d.itemsize * d.itemsize].view(d)
     strides = tuple(s * d.itemsize for s in stride)
     if 0 in size:
-        return wrap(namespace(flat).restride(flat, tuple(size), strides) if flat.size else namespace(flat).zeros(tuple(size), d))
+        xp = namespace(flat)
+        with xp.on(xp.device_of(flat)):
+            return wrap(xp.restride(flat, tuple(size), strides) if flat.size else xp.zeros(tuple(size), d))
     array = namespace(flat).restride(flat, tuple(size), strides, begin)
     if any(s == 0 and n > 1 for s, n in zip(stride, size)) and hasattr(array.flags, "writeable"):
         array.flags.writeable = False  # an expanded tensor, in which one element is many

@@ -25,8 +25,8 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
 
 @method
 def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """The tensor in another's dtype."""
-    return conversion.to(self, dtype=other.dtype)
+    """The tensor in another's dtype and on its device."""
+    return conversion.to(self, other)
 
 
 for _name, _dtype in {

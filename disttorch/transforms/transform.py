@@ -27,7 +27,9 @@ class Transform:
 
     def __call__(self, img: Tensor) -> Tensor:
         a = _image_array(type(self).__name__, img)
-        return wrap(self._batch(a) if a.ndim == 4 else self._batch(a[None])[0])
+        xp = namespace(a)
+        with xp.on(xp.device_of(a)):
+            return wrap(self._batch(a) if a.ndim == 4 else self._batch(a[None])[0])
 
     def _batch(self, a: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__} is a Transform without _batch")

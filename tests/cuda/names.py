@@ -1,7 +1,8 @@
 """Finds in our sources every name and argument that they take from other packages, and looks whether the packages have them.
 
-The walk follows imports, assignments (``nccl = cupy.cuda.nccl``, ``self._cupy = cupy``), calls of classes (``event = cupy.cuda.Event()``) and
-with-blocks; of everything else it knows nothing and says nothing. An unknown name or argument is a `Mistake`.
+The walk follows imports, assignments (``nccl = cupy.cuda.nccl``, ``self._cupy = cupy``), calls of classes
+(``event = cupy.cuda.Event()``) and with-blocks; of everything else it knows nothing and says nothing. An unknown name or argument is a
+`Mistake`.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def _returned(cupy: Any) -> dict[Any, Any]:
         cupy.cuda.alloc_pinned_memory: Instance(cupy.cuda.PinnedMemoryPointer),
         **{
             getattr(cupy, name): Instance(cupy.ndarray)
-            for name in "array asarray ascontiguousarray empty empty_like full ones zeros zeros_like arange broadcast_to concatenate".split()
+            for name in "array asarray ascontiguousarray empty empty_like full ones zeros zeros_like arange concatenate".split()
         },
     }
 
@@ -131,7 +132,7 @@ class Walk(ast.NodeVisitor):
                 scope[text] = value
 
     def _function(self, node: Any) -> None:
-        outer = [*node.decorator_list, *node.args.defaults, *(d for d in node.args.kw_defaults if d)] if hasattr(node, "decorator_list") else []
+        outer = [*getattr(node, "decorator_list", ()), *node.args.defaults, *(d for d in node.args.kw_defaults if d)]
         for each in outer:
             self.visit(each)
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]

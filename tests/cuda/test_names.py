@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.cuda.names import Instance, mistakes, names_taken, refused, texts
+from tests.cuda.views import VIEWS, facts
 from tests.stand_in.record import FILE, recorded
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ def test_names_of_cupy_and_nccl(cupy: Any, nccl: Any) -> None:
     found, taken = mistakes(files, ("cupy", "cupyx"), hints_for(cupy, nccl))
     assert not found, report(found)
     assert {"cupy.RawModule", "cupy.cuda.Stream", "cupyx.empty_pinned", "cupy.cuda.runtime.getDevice"} <= taken
-    assert any(name.endswith("memcpyAsync") or name.endswith("copy_to_host_async") for name in taken)
+    assert any(name.endswith(("memcpyAsync", "copy_to_host_async")) for name in taken)
 
 
 def test_names_of_cudnn(cupy: Any) -> None:
@@ -117,7 +118,9 @@ def test_what_kernels_and_operations_take_of_the_namespace(cupy: Any) -> None:
     """``xp.name``, by name and arguments, in the CUDA world."""
     world = importlib.import_module("disttorch.backend.cuda").cuda
     # of tensors, of samples, of the numbers of an optimizer, or asked for by name where a world has it
-    elsewhere = {"single", "value", "level", "world_of", "scalars", "shared", "is_shared", "seed_library", "library_state", "set_library_state"}
+    elsewhere = {
+        "single", "value", "level", "world_of", "scalars", "shared", "is_shared", "seed_library", "library_state", "set_library_state",
+    }  # fmt: skip
     found = []
     for place, text in texts(ROOT, NAMESPACED).items():
         for line, path, call in names_taken(text, "xp"):
@@ -149,6 +152,51 @@ def test_the_stand_in_knows_this_cupy(cupy: Any) -> None:
         pytest.skip(f"the stand-in is after CuPy {known['version']}, this is {now['version']}")
     for part in now:
         assert known[part] == json.loads(json.dumps(now[part])), part
+
+
+def test_types_are_chosen_as_the_stand_in_does(cupy: Any) -> None:
+    """Of all elementwise functions, for all pairs of dtypes and Python's numbers."""
+    import numpy as np
+
+    from tests.stand_in.ufuncs import WEAK, dtype_of, ufunc
+
+    kinds: list[Any] = [dtype_of(c) for c in "?bBhHiIlLeEfdFD"]
+    for name in dir(cupy):
+        real_one = getattr(cupy, name)
+        if not isinstance(real_one, cupy.ufunc):
+            continue
+        ours = ufunc(name, list(real_one.types), None)
+        pairs: dict[int, list[tuple[Any, ...]]] = {1: [(a,) for a in kinds], 2: [(a, b) for a in kinds for b in (*kinds, *WEAK)]}
+        for pair in pairs.get(real_one.nin, ()):
+            operands = [kind(1) if isinstance(kind, type) else np.empty(1, kind) for kind in pair]
+            strong = tuple(np.dtype({int: "l", float: "d", complex: "D"}[k]) if isinstance(k, type) else k for k in pair)
+            array, number = pair[0], pair[-1]
+            weak = isinstance(number, type) and rank(array.type) >= rank(number)
+            theirs = real_one._ops._guess_routine_from_in_types(strong, tuple(isinstance(k, type) and weak and k for k in pair))
+            try:
+                sources, results = ours._choose(operands, None)
+            except TypeError:
+                assert theirs is None, (name, pair)
+                continue
+            assert theirs is not None and tuple(results) == theirs.out_types, (name, pair)
+            # comparisons of integers have ways of their own to one result
+            assert tuple(sources) == theirs.in_types or theirs.out_types == (np.dtype(bool),), (name, pair)
+
+
+def rank(kind: type) -> int:
+    """CuPy's order of kinds, by which a number beside an array counts as weak."""
+    import numpy as np
+
+    ranks = ((np.bool_,), (np.integer, int), (np.inexact, float, complex))
+    return next((number for number, kinds in enumerate(ranks) if issubclass(kind, kinds)), len(ranks))
+
+
+@pytest.mark.parametrize(("function", "shape", "strides", "offset", "base"), VIEWS.values(), ids=VIEWS)
+def test_views_are_as_the_stand_in_has_them(cupy: Any, function: Any, shape: Any, strides: Any, offset: int, base: str) -> None:
+    """On memory that nobody has: making a view asks no driver."""
+    memory = cupy.cuda.UnownedMemory(1 << 40, 4096, None, 0)
+    a = cupy.ndarray((4, 6), "f4", memptr=cupy.cuda.MemoryPointer(memory, 0))
+    assert facts(cupy, a, function) == (shape, strides, offset, base)
 
 
 def test_the_stand_in_takes_what_nccl_takes(nccl: Any) -> None:
@@ -189,4 +237,4 @@ def test_mistakes_are_found(cupy: Any, nccl: Any) -> None:
     found, _ = mistakes({"wrong.py": WRONG}, ("cupy", "cupyx"))
     lines = WRONG.split("\n")
     expected = [number for number, line in enumerate(lines, 1) if "#" in line] + [len(lines) - 1]
-    assert [int(mistake.place.split(":")[1]) for mistake in sorted(found, key=lambda m: int(m.place.split(":")[1]))] == expected, report(found)
+    assert sorted(int(mistake.place.split(":")[1]) for mistake in found) == expected, report(found)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import stand_in
+from tests.cuda.views import VIEWS, facts
 from tests.stand_in import host_cuda
 
 with_compiler = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
@@ -77,7 +78,8 @@ def test_indices_wrap_around(cupy: Any) -> None:
 
 def test_types_follow_cupys_tables(cupy: Any) -> None:
     half, single = cupy.ones(2, ml_dtypes.bfloat16), cupy.ones(2, np.float32)
-    assert (half + 1.5).dtype == ml_dtypes.bfloat16 and (half + single).dtype == np.float32
+    assert (half + 1).dtype == ml_dtypes.bfloat16 and (half + single).dtype == np.float32
+    assert (half + 1.5).dtype == np.float32, "a float is none of NumPy's weak numbers beside bfloat16"
     assert cupy.where(half > 0, half, half).dtype == np.float32, "CuPy's where has no bfloat16"
     assert (cupy.arange(3, dtype=np.int32) / 2).dtype == np.float64
     assert (single + 1.0).dtype == np.float32 and (single + np.float64(1)).dtype == np.float64
@@ -90,6 +92,11 @@ def test_views_share_memory(cupy: Any) -> None:
     a.T[0] = 1
     assert a[:, 0].tolist() == [1, 1] and a.copy().base is None
     assert cupy.exp(a.T).flags.c_contiguous
+
+
+@pytest.mark.parametrize(("function", "shape", "strides", "offset", "base"), VIEWS.values(), ids=VIEWS)
+def test_views_are_cupys(cupy: Any, function: Any, shape: Any, strides: Any, offset: int, base: str) -> None:
+    assert facts(cupy, cupy.ones((4, 6), np.float32), function) == (shape, strides, offset, base)
 
 
 def test_memory_begins_as_nan(cupy: Any) -> None:
@@ -112,7 +119,7 @@ def test_no_waiting(cupy: Any) -> None:
 
 def test_reading_what_another_stream_writes(cupy: Any, side: Any) -> None:
     a = cupy.arange(4) + 1
-    with side, pytest.raises(stand_in.OrderError, match="add on stream .* reads memory that add on the default stream of device 0 writes"):
+    with side, pytest.raises(stand_in.OrderError, match=r"add on stream .* reads memory that add on the default stream of device 0 writes"):
         a + 1
     event = cupy.cuda.Stream.null.record()
     with side:
@@ -160,7 +167,7 @@ def test_writing_what_another_stream_reads(cupy: Any, side: Any) -> None:
     side.wait_event(cupy.cuda.Stream.null.record())
     with side:
         cupy.add(a, 1, out)
-    with pytest.raises(stand_in.OrderError, match="writes memory that add on stream .* reads"):
+    with pytest.raises(stand_in.OrderError, match=r"writes memory that add on stream .* reads"):
         a += 1
 
 
@@ -183,7 +190,7 @@ def test_memory_that_is_used_again_too_early(cupy: Any, side: Any) -> None:
     del a
     c = cupy.empty(1000)
     assert c.data.ptr == pointer, "the pool hands it out again"
-    with pytest.raises(stand_in.OrderError, match="writes memory that multiply on stream .* reads"):
+    with pytest.raises(stand_in.OrderError, match=r"writes memory that multiply on stream .* reads"):
         c.fill(0)
     cupy.cuda.Stream.null.wait_event(side.record())
     c.fill(0)
@@ -344,10 +351,10 @@ def test_two_streams_in_a_capture(cupy: Any, side: Any) -> None:
 
 
 def test_a_graph_whose_memory_somebody_else_has(cupy: Any, side: Any) -> None:
-    a = cupy.ones(1000)
+    a = [cupy.ones(1000)]
     side.wait_event(cupy.cuda.Stream.null.record())
-    graph, b = captured(cupy, side, lambda: a + 1)
-    del a
+    graph, b = captured(cupy, side, lambda: a[0] + 1)
+    a.clear()
     taken = cupy.ones(1000)
     with pytest.raises(stand_in.OrderError, match="belongs to somebody else"):
         graph.launch(stream=side)

@@ -21,7 +21,7 @@ CONTINUOUS = [
     ("log_normal_", lambda x: x.log_normal_(0.5, 0.25), stats.lognorm(0.25, scale=math.exp(0.5))),
     ("rand", lambda x: disttorch.rand_like(x), stats.uniform()),
     ("randn", lambda x: disttorch.randn_like(x), stats.norm()),
-    ("normal of tensors", lambda x: disttorch.normal(x * 0 + 3, x * 0 + 0.5), stats.norm(3, 0.5)),
+    ("normal of tensors", lambda x: disttorch.normal(disttorch.full_like(x, 3), disttorch.full_like(x, 0.5)), stats.norm(3, 0.5)),
 ]
 COUNTS = [
     ("geometric_", lambda x: x.geometric_(0.3), stats.geom(0.3)),

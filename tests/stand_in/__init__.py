@@ -15,15 +15,15 @@ or for a whole run of pytest, with tensors made there by default::
 
 What it finds that NumPy would not:
 
-- names, arguments and types of elements that CuPy has not (``cupy_names.json`` is written from the real CuPy by ``record.py``), NumPy's arrays
-  as operands, and hidden copies to the host;
+- names, arguments and types of elements that CuPy has not (``cupy_names.json`` is written from the real CuPy by ``record.py``), NumPy's
+  arrays as operands, and hidden copies to the host;
 - memory read before it is ready, or used again before its last use is over, where streams are not ordered by events (`order`);
 - memory outside of a block, or of a block that was freed; uninitialised memory is NaN;
 - waiting for the device where nothing may: within a capture, or `no_synchronisation`;
 - pinned memory read before a copy to it, or changed before a copy from it, is done.
 
-Operations run at once, in the calling thread; a stream that a test holds (`held`), or in which NCCL waits for another rank, queues them. Kernels
-that our sources bring themselves are compiled for the host by ``host_cuda``.
+Operations run at once, in the calling thread; a stream that a test holds (`held`), or in which NCCL waits for another rank, queues them.
+Kernels that our sources bring themselves are compiled for the host by ``host_cuda``.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ from .order import OrderError, host, lock, state
 from .streams import CUDARuntimeError, held
 
 __all__ = [
-    "BUS", "CUDARuntimeError", "OrderError", "calls", "check", "held", "install", "installed", "no_synchronisation", "reset", "set_count", "synchronize",
-    "total_memory",
+    "BUS", "CUDARuntimeError", "OrderError", "calls", "check", "held", "install", "installed", "no_synchronisation", "reset",
+    "set_count", "synchronize", "total_memory",
 ]  # fmt: skip
 
 OURS = ("cupy", "cupyx", "disttorch.backend.cuda")

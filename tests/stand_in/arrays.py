@@ -9,7 +9,7 @@ import functools
 import math
 from typing import Any
 
-import ml_dtypes  # noqa: F401 - for the names of its types
+import ml_dtypes
 import numpy as np
 
 from . import devices, memory
@@ -44,7 +44,7 @@ class ndarray:
         if dtype.kind in "OSUMm":
             raise ValueError(f"Unsupported dtype {dtype}")
         if order not in ("C", "F"):
-            raise ValueError("order not understood. order=%s" % order)
+            raise ValueError(f"order not understood. order={order}")
         nbytes = math.prod(shape) * dtype.itemsize
         fresh = memptr is None
         if fresh:
@@ -173,7 +173,8 @@ class ndarray:
         if out is not None and (out.dtype != self.dtype or out.shape != self.shape):
             raise ValueError(f"Shape mismatch. Expected shape: {self.shape}, actual shape: {out.shape}")
         with lock, devices.Device(self.device.id):
-            result = np.empty(self.shape, self.dtype, "F" if order == "F" or (order == "A" and self._fortran) else "C") if out is None else out
+            layout: Any = "F" if order == "F" or (order == "A" and self._fortran) else "C"
+            result = np.empty(self.shape, self.dtype, layout) if out is None else out
             if blocking:
                 operations.synchronising("get")
 
@@ -309,9 +310,9 @@ class Flags:
 
 
 def _rebuilt(values: Any) -> ndarray:
-    from . import functions
+    from .creation import array
 
-    return functions.array(values)
+    return array(values)
 
 
 def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:

@@ -47,8 +47,9 @@ def properties(number: int) -> dict[str, Any]:
         "isMultiGpuBoard": 0, "l2CacheSize": 50 << 20, "sharedMemPerBlock": 49152, "sharedMemPerBlockOptin": 232448,
         "sharedMemPerMultiprocessor": 233472, "regsPerBlock": 65536, "clockRate": 1980000, "memoryClockRate": 2619000,
         "memoryBusWidth": 5120, "pciBusID": 7 + number, "pciDeviceID": 0, "pciDomainID": 0, "concurrentKernels": 1,
-        "asyncEngineCount": 3, "unifiedAddressing": 1, "managedMemory": 1, "uuid": bytes(range(16)), "maxGridSize": (2147483647, 65535, 65535),
-        "maxThreadsDim": (1024, 1024, 64), "cooperativeLaunch": 1, "computeMode": 0, "canMapHostMemory": 1, "ECCEnabled": 1,
+        "asyncEngineCount": 3, "unifiedAddressing": 1, "managedMemory": 1, "uuid": bytes(range(16)),
+        "maxGridSize": (2147483647, 65535, 65535), "maxThreadsDim": (1024, 1024, 64), "cooperativeLaunch": 1,
+        "computeMode": 0, "canMapHostMemory": 1, "ECCEnabled": 1,
     }  # fmt: skip
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from .arrays import ndarray
-from .functions import NAMES, Arguments, array
+from .creation import array
+from .names import NAMES, Arguments
 from .operations import compute
 
 __all__ = ["Generator", "Philox4x3210"]

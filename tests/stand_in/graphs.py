@@ -73,7 +73,8 @@ def begin(stream: Stream, mode: int | None = None) -> None:
 def forbidden(what: str) -> None:
     """Raised by what synchronises while this thread captures, or any does in global mode."""
     for capture in open_captures:
-        if capture.mode == 0 or (capture.mode == 1 and capture.thread == threading.get_ident()) or get_current_stream().line.capture is capture:
+        own = capture.mode == 1 and capture.thread == threading.get_ident()
+        if capture.mode == 0 or own or get_current_stream().line.capture is capture:
             capture.broken = what
             raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})")
 
@@ -113,7 +114,7 @@ class Graph:
             for each in self.operations:
                 for (region, low, high, writes), owner in zip(each.uses, each.owners):
                     if not region.alive or (region.owner and region.owner != owner and region.owner not in self.allocated_in_capture):
-                        raise OrderError(f"a graph is launched whose {each.name} uses memory that was freed and belongs to somebody else now")
+                        raise OrderError(f"a graph is launched whose {each.name} uses memory that belongs to somebody else now")
                     uses.append((region, low, high, writes))
             line.advance()
             waiting = list(self.operations)
@@ -137,7 +138,7 @@ def _merged(uses: list[tuple[Region, int, int, bool]]) -> list[tuple[Region, int
     seen: dict[tuple[int, int, int], tuple[Region, int, int, bool]] = {}
     for region, low, high, writes in uses:
         key = (id(region), low, high)
-        seen[key] = (region, low, high, writes or key in seen and seen[key][3])
+        seen[key] = (region, low, high, writes or (key in seen and seen[key][3]))
     return list(seen.values())
 
 

@@ -71,7 +71,7 @@ def resolved(ready: list[Any], shape: tuple[int, ...]) -> tuple[Any, ...]:
 
 
 def is_basic(ready: list[Any]) -> bool:
-    return all(part is None or part is ... or isinstance(part, (slice, int, np.integer)) and not isinstance(part, bool) for part in ready)
+    return all(part is None or part is ... or (isinstance(part, (slice, int, np.integer)) and not isinstance(part, bool)) for part in ready)
 
 
 def get(array: ndarray, index: Any) -> ndarray:
@@ -88,14 +88,14 @@ def set(array: ndarray, index: Any, values: Any) -> None:
     reads: list[ndarray] = []
     ready, _ = prepared(array, index, reads)
     if type(values) is not ndarray and hasattr(values, "__cuda_array_interface__"):
-        from .functions import array as made
+        from .creation import array as made
 
         values = made(values, copy=False)
     if type(values) is ndarray:
         reads.append(values)
         given = values
     elif isinstance(values, (np.ndarray, list, tuple)):
-        from .functions import array as made
+        from .creation import array as made
 
         if is_basic(ready):  # what is no array of the device is filled in as a number
             if np.ndim(values):

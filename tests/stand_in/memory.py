@@ -364,7 +364,7 @@ class MemoryPool:
                 raise ValueError("size and fraction cannot be specified at one time")
         if fraction is not None:
             if not 0 <= fraction <= 1:
-                raise ValueError("memory limit fraction out of range: %f" % fraction)
+                raise ValueError(f"memory limit fraction out of range: {fraction:f}")
             size = int(free_and_total(devices.current())[1] * fraction)
         if size is not None and size < 0:
             raise ValueError(f"memory limit size out of range: {size}")

@@ -9,7 +9,21 @@ from typing import Any
 
 import numpy as np
 
-from . import cublas, cudnn, devices, driver, functions, generators, graphs, memory, raw, runtime, streams
+from . import (
+    cublas,
+    cudnn,
+    devices,
+    driver,
+    functions,
+    generators,
+    graphs,
+    memory,
+    methods,
+    names,
+    raw,
+    runtime,
+    streams,
+)
 from .arrays import ndarray
 from .host_cuda import CompileException
 from .ufuncs import ufunc
@@ -17,7 +31,7 @@ from .ufuncs import ufunc
 __all__ = ["MODULES", "built", "put_in_place"]
 
 TYPES = (
-    "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 intp uintp int_ float_ half single "
+    "bool_ int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 complex64 complex128 intp uintp int_ half single "
     "double generic number integer floating complexfloating inexact signedinteger unsignedinteger dtype finfo iinfo newaxis pi e inf nan "
     "result_type promote_types can_cast issubdtype isscalar broadcast_shapes s_ c_ r_ ndindex errstate"
 ).split()
@@ -43,7 +57,7 @@ class Module(types.ModuleType):
 
 def built() -> dict[str, Module]:
     """The modules by name, made anew."""
-    functions.attach_methods()
+    methods.attach_methods()
     plain = {name: getattr(np, name) for name in TYPES if hasattr(np, name)}
     cuda_runtime = Module("cupy.cuda.runtime", **runtime.contents())
     nvtx = Module("cupy.cuda.nvtx", RangePush=_push, RangePop=_pop, Mark=_mark, RangePushC=_push, MarkC=_mark)
@@ -77,7 +91,7 @@ def built() -> dict[str, Module]:
     linalg = Module("cupy.linalg", lazy=True, LinAlgError=np.linalg.LinAlgError)
     fft = Module("cupy.fft", lazy=True)
     cupy = Module(
-        "cupy", lazy=True, __version__=functions.NAMES["version"], ndarray=ndarray, ufunc=ufunc, cuda=cuda, linalg=linalg, fft=fft,
+        "cupy", lazy=True, __version__=names.NAMES["version"], ndarray=ndarray, ufunc=ufunc, cuda=cuda, linalg=linalg, fft=fft,
         RawModule=raw.RawModule, RawKernel=raw.RawKernel, get_default_memory_pool=lambda: memory.default_pool,
         get_default_pinned_memory_pool=lambda: memory.default_pinned_pool, get_array_module=_array_module,
         from_dlpack=_from_dlpack, fromDlpack=_from_dlpack, **plain,

@@ -1,8 +1,8 @@
 """Runs tests with tensors made on the stand-in for a GPU: ``pytest -p tests.stand_in.plugin --device=stand-in tests/ops``.
 
 Tests are written for the CPU and say nothing of devices. Here the default device is ``cuda``, and what they compare comes back to the
-host on its way: ``Tensor.numpy``, NumPy's conversions and ``from_numpy`` are patched for the run, the product is as it is. A test that is
-about the CPU has ``@pytest.mark.cpu_only("why")``, and is left out.
+host on its way: ``Tensor.numpy``, NumPy's conversions and ``from_numpy`` are patched for the run, the product is as it is. Tests that are
+about the CPU are left out: by ``@pytest.mark.cpu_only("why")``, or by the list in `left_out`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests import stand_in
+from tests.stand_in.left_out import why_left_out
 
 __all__: list[str] = []
 
@@ -43,8 +44,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     for item in items:
         mark = item.get_closest_marker("cpu_only")
-        if mark is not None:
-            item.add_marker(pytest.mark.skip(reason=f"of the CPU: {mark.args[0]}"))
+        reason = why_left_out(item.nodeid) if mark is None else mark.args[0]
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=f"of the CPU: {reason}"))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -109,6 +111,13 @@ def _patch() -> None:
     def begin(self: Any, device: Any = None) -> None:
         start(self, disttorch.get_default_device() if device is None else device)
 
-    disttorch.Generator.__init__ = begin  # type: ignore[method-assign]
+    set_state = disttorch.Generator.set_state
+
+    def go_to(self: Any, new_state: Any) -> Any:
+        return set_state(self, new_state.cpu() if isinstance(new_state, tensor) else new_state)
+
+    disttorch.Generator.__init__, disttorch.Generator.set_state = begin, go_to  # type: ignore[method-assign]
+    disttorch.get_rng_state = lambda: disttorch.cuda.get_rng_state()
+    disttorch.set_rng_state = lambda state: disttorch.cuda.set_rng_state(state.cpu())
     tensor.numpy, tensor.__array__ = numpy, __array__
     disttorch.from_numpy = on_default_device

@@ -109,8 +109,10 @@ class RawKernel:
         if block[0] * block[1] * block[2] > 1024 or min(grid) < 1 or min(block) < 1 or max(grid[1:]) > 65535 or shared_mem > self._shared:
             from .streams import CUDARuntimeError
 
-            raise CUDARuntimeError(1, f"CUDA_ERROR_INVALID_VALUE: {self.name} launched with grid {grid}, block {block}, {shared_mem} bytes of "
-                                      f"shared memory (at most {self._shared})")  # fmt: skip
+            raise CUDARuntimeError(
+                1, f"CUDA_ERROR_INVALID_VALUE: {self.name} launched with grid {grid}, block {block}, {shared_mem} bytes of shared memory "
+                f"(at most {self._shared})",
+            )  # fmt: skip
         plain: list[Any] = []
         uses: list[tuple[Region, int, int, bool]] = []
         keep: list[Any] = []

@@ -20,7 +20,8 @@ FILE = Path(__file__).with_name("cupy_names.json")
 MODULES = ("cupy", "cupy.linalg", "cupy.fft", "cupyx")
 CLASSES = (
     "cupy.random.Generator", "cupy.cuda.Stream", "cupy.cuda.ExternalStream", "cupy.cuda.Event", "cupy.cuda.Device", "cupy.cuda.Graph",
-    "cupy.cuda.MemoryPool", "cupy.cuda.MemoryPointer", "cupy.cuda.MemoryHook", "cupy.cuda.PinnedMemoryPool", "cupy.RawModule", "cupy.RawKernel",
+    "cupy.cuda.MemoryPool", "cupy.cuda.MemoryPointer", "cupy.cuda.MemoryHook", "cupy.cuda.PinnedMemoryPool", "cupy.RawModule",
+    "cupy.RawKernel",
 )  # fmt: skip
 REDUCTIONS = {
     "sum": ("_core._routines_math", "sum_auto_dtype"),

@@ -19,6 +19,7 @@ BACKEND = "disttorch.backend.cuda"
 def tensors(devices: int = 1) -> Iterator[Any]:
     """Within the with-block ``disttorch`` has so many CUDA devices. Where a whole run has the stand-in, it keeps the one backend."""
     import disttorch
+    from disttorch.autograd import several_devices
     from disttorch.ops import random
 
     for_good = BACKEND in sys.modules
@@ -29,6 +30,7 @@ def tensors(devices: int = 1) -> Iterator[Any]:
         try:
             yield disttorch
         finally:
+            several_devices.remove()
             disttorch.cuda.graph.default_capture_stream = None
             for where in [where for where in random._generators if where.type == "cuda"]:
                 del random._generators[where]

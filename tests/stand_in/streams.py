@@ -417,7 +417,7 @@ class Event:
     def done(self) -> bool:
         with lock:
             if self.capture is not None:
-                raise CUDARuntimeError(907, "cudaErrorCapturedEvent: operation not permitted on an event last recorded in a capturing stream")
+                raise CUDARuntimeError(907, "cudaErrorCapturedEvent: not permitted on an event last recorded in a capturing stream")
             let_go_on()
             if self.flag.is_set():
                 seen(self.clock)

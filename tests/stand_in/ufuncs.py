@@ -14,6 +14,7 @@ from .operations import compute, put
 __all__ = ["ufunc"]
 
 WEAK = (int, float, complex)
+STRONG = {int: np.int64, float: np.float64, complex: np.complex128}
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT32 = np.dtype(np.float32)
 
@@ -70,7 +71,7 @@ class ufunc:
         operands: list[Any] = []
         for arg in (*args, *(() if where is None else (where,))):
             if type(arg) is not ndarray and hasattr(arg, "__cuda_array_interface__"):
-                from .functions import array
+                from .creation import array
 
                 arg = array(arg, copy=False)
             if type(arg) is ndarray:
@@ -142,8 +143,10 @@ class ufunc:
                 kinds.append(np.dtype(bool))
             else:
                 kinds.append(operand.dtype)
-        if all(isinstance(kind, type) for kind in kinds):
-            kinds = [np.dtype({int: np.int64, float: np.float64, complex: np.complex128}[kind]) for kind in kinds]
+        weak = [kind for kind in kinds if isinstance(kind, type)]
+        if weak and max((_score(kind.type) for kind in kinds if not isinstance(kind, type)), default=-1) < max(map(_score, weak)):
+            # of a higher kind than the arrays, Python's numbers count as what they are
+            kinds = [np.dtype(STRONG[kind]) if isinstance(kind, type) else kind for kind in kinds]
         key = (*kinds, None if dtype is None else np.dtype(dtype))
         if key not in self._chosen:
             self._chosen[key] = self._search(kinds, dtype)
@@ -187,8 +190,19 @@ class ufunc:
         return self(A.reshape(*A.shape, *(1,) * B.ndim), B, **options)
 
 
+def _score(kind: type) -> int:
+    """Which of two kinds is the higher."""
+    if issubclass(kind, np.bool_):
+        return 0
+    if issubclass(kind, (np.integer, int)):
+        return 1
+    return 2 if issubclass(kind, (np.inexact, float, complex)) else 3
+
+
 def _fits(kind: Any, source: Any) -> bool:
-    if isinstance(kind, type):  # a Python number has the type that the others have, as long as it is of no higher kind
-        rank = {int: 1, float: 2, complex: 3}[kind]
-        return rank <= (0 if source.kind == "b" else 1 if source.kind in "iu" else 3 if source.kind == "c" else 2)
+    if isinstance(kind, type):
+        try:
+            return bool(np.result_type(kind(0), source) == source)
+        except TypeError:
+            return False
     return bool(np.can_cast(kind, source))

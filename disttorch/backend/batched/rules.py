@@ -79,6 +79,7 @@ RULES: dict[str, Family] = {
     **table(_elementwise, _ELEMENTWISE),
     "scatter_add": _scatter_add,
     "diagonal_backward": _diagonal_backward,
+    "attention_keep": sample_by_sample,  # the device's own, since the seed may lie there
     "ldl_solve": sample_by_sample,
     **DIMENSIONS,
     **PRODUCTS,

@@ -10,11 +10,13 @@ from typing import Any
 
 import cupy
 
+from .. import in_use
 from ..device import as_device
 from . import capturing
 
 __all__ = [
-    "can_access_peer", "free_and_total", "mark", "number", "pop_range", "properties", "push_range", "set_device", "synchronize", "using",
+    "can_access_peer", "enter", "free_and_total", "mark", "number", "pop_range", "properties", "push_range", "set_device", "synchronize",
+    "using",
 ]  # fmt: skip
 
 
@@ -36,10 +38,18 @@ def number(where: Any = None) -> int:
     return cupy.cuda.runtime.getDevice() if found.index is None else found.index
 
 
+def enter(where: Any) -> Any:
+    """A device as the current one in a with-block in which the user computes."""
+    in_use.others_than(number(where))
+    return using(where)
+
+
 def set_device(where: Any) -> None:
     """Make a device the current one."""
-    if number(where) >= 0:  # a negative number means nothing to do, as in PyTorch
-        cupy.cuda.Device(number(where)).use()
+    index = number(where)
+    if index >= 0:  # a negative number means nothing to do, as in PyTorch
+        cupy.cuda.Device(index).use()
+        in_use.choose(index)
 
 
 @contextmanager

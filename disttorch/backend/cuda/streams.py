@@ -7,6 +7,7 @@ from typing import Any
 
 import cupy
 
+from .. import in_use
 from .devices import number, using
 
 __all__ = ["ForeignStream", "current", "default", "from_pool", "make_current", "milliseconds", "new_event", "pop", "push"]
@@ -68,6 +69,7 @@ def default(device: Any = None) -> tuple[Any, int]:
 
 def make_current(stream: Any, index: int) -> None:
     """Let this thread's work go to a stream from now on, and to its device."""
+    in_use.others_than(index)
     cupy.cuda.Device(index).use()
     stream.use()
 

@@ -12,6 +12,7 @@ import cupy
 import cupyx
 import numpy
 
+from .. import in_use
 from . import capturing
 from .memory import hold
 
@@ -45,6 +46,8 @@ def from_host(array: Any, index: int | None = None, non_blocking: bool = False) 
         Whether page-locked memory may be read after the function has returned. Without that nothing waits, either, but the host makes a
         copy first.
     """
+    if index is not None:
+        in_use.arrays_on(index)
     with cupy.cuda.Device(index):
         if isinstance(array, cupy.ndarray):
             return between_devices(array)
@@ -89,7 +92,8 @@ def to_host(array: Any, non_blocking: bool = False) -> Any:
         _fetch(copy, array)
         return copy
     capturing.refuse_waiting("a copy to the host")
-    return cupy.asnumpy(array)
+    with cupy.cuda.Device(array.data.device_id):
+        return cupy.asnumpy(array)
 
 
 def _fetch(target: Any, source: Any) -> None:

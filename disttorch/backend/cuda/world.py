@@ -7,6 +7,7 @@ from typing import Any
 import cupy
 import numpy
 
+from .. import in_use
 from ..device import device
 from ..namespace import NAMESPACES, Namespace, move
 from . import capturing, memory, transfers
@@ -42,6 +43,7 @@ class CUDA(Namespace):
 
     def on(self, where: device) -> Any:
         """Make arrays on a device, in a with-block."""
+        in_use.arrays_on(where.index)
         return cupy.cuda.Device(where.index)
 
     def eye_of(self, shape: tuple[int, int], dtype: Any) -> Any:
@@ -80,10 +82,7 @@ class CUDA(Namespace):
 
     def as_strided(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Any:
         """A view with any shape and strides (bytes, offset too) on the array's memory."""
-        base = a
-        while base.base is not None:
-            base = base.base
-        return cupy.ndarray(shape, a.dtype, memptr=base.data + offset, strides=strides)
+        return cupy.ndarray(shape, a.dtype, memptr=cupy.cuda.MemoryPointer(a.data.mem, offset), strides=strides)
 
     def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
         """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""
@@ -91,10 +90,11 @@ class CUDA(Namespace):
 
     def storage_of(self, a: Any) -> tuple[int, int]:
         """Address and bytes of the whole block of memory that an array is a view of."""
-        base = a
-        while base.base is not None:
-            base = base.base
-        return base.data.ptr, base.nbytes
+        return a.data.mem.ptr, a.data.mem.size
+
+    def memory_id(self, a: Any) -> int:
+        """What all views of one memory have in common; an array made on another's memory has no base."""
+        return id(a.data.mem)
 
     def address_of(self, a: Any) -> int:
         """The address of the first element."""

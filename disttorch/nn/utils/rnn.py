@@ -10,6 +10,7 @@ from collections import namedtuple
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from ...autograd.several_devices import computes_with_arrays
 from ...autograd.variable import Tensor, wrap
 from ...backend import cpu, namespace
 from ...backend import dtypes as dt
@@ -130,6 +131,7 @@ class PackedSequence(_Fields):
         return data.is_pinned()
 
 
+@computes_with_arrays
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
     """The permutation that undoes another; None for None."""
     if permutation is None:

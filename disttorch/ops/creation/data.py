@@ -138,9 +138,10 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
     if isinstance(data, Tensor):
         result = data.detach().clone().to(device=device, dtype=dtype)
     elif hasattr(data, "__cuda_array_interface__") or hasattr(data, "__cupy_get_ndarray__"):
-        xp, where = for_device("cuda" if device is None else device)
-        array = xp.array(data)
-        result = wrap(array if dtype is None else array.astype(as_dtype(dtype).numpy))
+        xp = for_device("cuda")[0]
+        array = xp.asarray(data)
+        array = xp.move(array, xp.device_of(array) if device is None else for_device(device)[1])
+        result = wrap(array).to(dtype=dtype)
     else:
         xp, where = for_device(device)
         result = wrap(xp.from_host(_host_array(data, dtype, copy=True), where.index))

@@ -123,7 +123,8 @@ def _in_steps(
             array = array * step
         if start != 0 or start.__class__ is float:
             array = array + start
-    return require_grad(put_into(out, wrap(array.astype(d.numpy, copy=False))), requires_grad)
+        array = array.astype(d.numpy, copy=False)
+    return require_grad(put_into(out, wrap(array)), requires_grad)
 
 
 def _equal_steps(xp: Any, start: Any, end: Any, steps: int, d: dt.dtype) -> Any:
@@ -161,7 +162,8 @@ def _spaced(
         array = _equal_steps(xp, start, end, steps, d)
         if base is not None:
             array = xp.power(xp.full((), base, array.dtype), array)
-    return require_grad(put_into(out, wrap(array.astype(d.numpy))), requires_grad)
+        array = array.astype(d.numpy)
+    return require_grad(put_into(out, wrap(array)), requires_grad)
 
 
 def linspace(

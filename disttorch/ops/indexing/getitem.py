@@ -92,7 +92,11 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         )
     array = source._array
     if array.__class__ is not a.__class__:
-        array = NAMESPACES[array.__class__].move(array, input.device)
+        if source.device != input.device:
+            source = source.to(device=input.device)  # recorded: the gradient goes back to where the value was
+            array = source._array
+        else:
+            array = NAMESPACES[array.__class__].move(array, input.device)
     if array.dtype.kind == "c" and a.dtype.kind != "c":
         array = array.real
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...autograd.operation import Operation, apply
+from ...autograd.operation import Operation, apply, refuse_devices
 from ...autograd.variable import Tensor, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
@@ -52,7 +52,7 @@ def index_select(input: Tensor, dim: int, index: Tensor, *, out: Tensor | None =
             kind = IndexError if input.ndim else RuntimeError
             raise kind(f"index_select(): index {low if low < 0 else high} out of range for dimension {dim} with size {size}")
     if array.__class__ is not input._array.__class__:
-        raise RuntimeError(f"index_select(): expected all tensors to be on the same device, got {input.device} and {index.device}")
+        refuse_devices("index_select", [input.device, index.device])
     if not input.ndim:
         if array.size != 1:
             raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {array.size} value(s)")
@@ -73,7 +73,7 @@ def take(input: Tensor, index: Tensor, *, out: Tensor | None = None) -> Tensor:
             raise IndexError(f"out of range: tried to access index {low if low < -n else high} on a tensor of {n} elements.")
     flat = input.reshape(-1)
     if array.__class__ is not flat._array.__class__:
-        raise RuntimeError(f"take(): expected all tensors to be on the same device, got {input.device} and {index.device}")
+        refuse_devices("take", [input.device, index.device])
     return put_out("take", apply(index_op, flat, index=array), out, (input, index))
 
 

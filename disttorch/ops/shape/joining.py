@@ -123,7 +123,7 @@ def _joined(operation: Operation, tensors: list[Tensor], **params: Any) -> Tenso
         return apply(operation, *tensors, **params)
     except TypeError:
         if len({x._array.__class__ for x in tensors}) > 1:
-            refuse_devices(operation, tensors)
+            refuse_devices(operation.name, [x.device for x in tensors])
         raise
 
 

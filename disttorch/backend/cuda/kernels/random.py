@@ -62,7 +62,8 @@ class Philox:
 
     def where(self) -> tuple[int, int]:
         """The seed and the place; waits for the device."""
-        seed, place, _ = (int(word) for word in cupy.asnumpy(self._here()))
+        with self._state.device:
+            seed, place, _ = (int(word) for word in cupy.asnumpy(self._here()))
         return seed, place
 
     def random(self, size: Sequence[int] | int, dtype: Any = FLOAT64) -> Any:
