@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from ..backend import for_device
@@ -11,7 +12,7 @@ from ..backend import for_device
 __all__ = ["room"]
 
 _BACKEND = for_device.__module__
-_seen: set[str] = set()
+_seen: dict[str, ModuleType] = {}
 
 
 def room(name: str) -> Any:
@@ -28,9 +29,9 @@ def room(name: str) -> Any:
         If there is no CuPy, no driver, or no device.
     """
     path = f"{_BACKEND}.cuda.{name}"
-    if path in _seen and path in sys.modules:  # asked for every copy and every event: the device need not be looked for again
-        return sys.modules[path]
+    found = _seen.get(path)
+    if found is not None and sys.modules.get(path) is found:  # asked for every copy and every event: no device need be looked for again
+        return found
     for_device("cuda")
-    found = import_module(path)
-    _seen.add(path)  # not before: another thread may ask meanwhile
+    found = _seen[path] = import_module(path)  # whole when it is noted: another thread may ask meanwhile
     return found

@@ -21,9 +21,13 @@ from collectives.errors import CommunicationError
 from collectives.reductions import REDUCTIONS
 from collectives.store import HashStore
 from collectives.tcp import TCPTransport
+from tests import stand_in
+from tests.stand_in.arrays import ndarray
+from tests.stand_in.devices import Device
+from tests.stand_in.memory import empty_pinned
+from tests.stand_in.streams import get_current_stream
 
 sys.path.insert(0, str(Path(__file__).parent))
-import stand_in_cupy as stand_in
 from tcp_job import ALLOWED, counts_of, given, reduced, same
 
 pytestmark = pytest.mark.mpi_skip
@@ -31,9 +35,23 @@ SUM = REDUCTIONS["sum"]
 
 
 @pytest.fixture(autouse=True)
-def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with stand_in.install(monkeypatch) as module:
+def cupy() -> Iterator[Any]:
+    with stand_in.installed(3) as module:
         yield module
+
+
+@pytest.fixture
+def waits(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
+    """Which events streams wait for: the stream's pointer, and the event."""
+    found: list[tuple[int, Any]] = []
+    wait_event = cupy.cuda.Stream.wait_event
+
+    def noting(stream: Any, event: Any) -> None:
+        found.append((stream.ptr, event))
+        wait_event(stream, event)
+
+    monkeypatch.setattr(cupy.cuda.Stream, "wait_event", noting)
+    return found
 
 
 class TakesDeviceMemory:
@@ -49,17 +67,18 @@ class TakesDeviceMemory:
 
         def call(*arguments: Any) -> Any:
             assert not any(type(each) is np.ndarray for each in arguments), "an array was staged"
-            result = found(*[np.asarray(each) if isinstance(each, stand_in.ndarray) else each for each in arguments])
+            result = found(*[each._a if isinstance(each, ndarray) else each for each in arguments])
             return TakesDeviceMemory(result) if name == "split" else result
 
         return call
 
 
 def on_ranks(size: int, program: Callable[[StagedTransport], Any], direct: bool | None = None) -> list[Any]:
-    """Run a program on some ranks, which are threads of this process."""
+    """Run a program on some ranks, which are threads of this process, each with a device of its own."""
     store = HashStore(20)
 
     def rank(number: int) -> Any:
+        Device(number).use()
         base = TCPTransport.world(store, number, size, 20, address="127.0.0.1")
         try:
             given_base: Any = TakesDeviceMemory(base) if direct else base
@@ -78,18 +97,17 @@ def on_ranks(size: int, program: Callable[[StagedTransport], Any], direct: bool 
 
 
 def device(values: Any) -> Any:
-    return stand_in.asarray(np.array(values))
+    return sys.modules["cupy"].array(np.array(values))
 
 
 def plain(array: Any) -> np.ndarray:
-    return np.asarray(array)
+    found: np.ndarray = array.get()
+    return found
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["pinned", "direct"])
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_every_operation(size: int, direct: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stand_in, "lag", 0.0005)
-
+def test_every_operation(size: int, direct: bool) -> None:
     def program(world: StagedTransport) -> None:
         rank, last = world.rank, size - 1
         assert world.averages and world.accumulates_half and world.direct is direct
@@ -148,18 +166,13 @@ def test_every_operation(size: int, direct: bool, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("direct", [False, True], ids=["pinned", "direct"])
-def test_order_of_copies(cupy: Any, direct: bool) -> None:
+def test_order_of_copies(cupy: Any, direct: bool, waits: list[tuple[int, Any]]) -> None:
     """What the current stream still has to do is done before; the host does not wait for it; the result is ordered behind."""
 
     def program(world: StagedTransport) -> None:
         array = device(np.zeros(4))
-        memory, stream = plain(array), cupy.cuda.get_current_stream()
-
-        def slowly() -> None:
-            time.sleep(0.1 * (1 + world.rank))
-            memory[...] = world.rank + 1
-
-        stream.enqueue(slowly)
+        stream = cupy.cuda.get_current_stream()
+        stand_in.delayed(stream, 0.1 * (1 + world.rank), lambda: array._a.fill(world.rank + 1))
         began = time.monotonic()
         work = world.all_reduce(array, SUM)
         assert time.monotonic() - began < 0.09, "the host has waited"
@@ -167,8 +180,8 @@ def test_order_of_copies(cupy: Any, direct: bool) -> None:
         side = cupy.cuda.Stream(non_blocking=True)
         with side:
             work.wait(30)
-        assert memory.tolist() == [3] * 4
-        assert [event.done for event in side.waits] == [True]
+            assert array.tolist() == [3] * 4
+        assert [event.done for stream, event in waits if stream == side.ptr] == [True]
 
     on_ranks(2, program, direct)
 
@@ -183,7 +196,7 @@ def test_operations_begin_in_the_order_of_their_calls(cupy: Any) -> None:
             with stream:
                 # On rank 0 the first is slow, on rank 1 the last.
                 delay = 0.02 * (number if world.rank else 2 - number)
-                stream.enqueue(lambda delay=delay: time.sleep(delay))
+                stand_in.delayed(stream, delay)
                 arrays.append(device(np.full(1 + number, float(world.rank))))
                 works.append(world.all_reduce(arrays[-1], SUM))
         for number in (2, 0, 1) if world.rank else (1, 2, 0):
@@ -195,7 +208,7 @@ def test_operations_begin_in_the_order_of_their_calls(cupy: Any) -> None:
 
 def test_pinned_memory_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[int] = []
-    monkeypatch.setattr(sys.modules["cupyx"], "empty_pinned", lambda size, dtype: taken.append(size) or np.empty(size, dtype))
+    monkeypatch.setattr(sys.modules["cupyx"], "empty_pinned", lambda size, dtype: taken.append(size) or empty_pinned(size, dtype))
 
     def program(world: StagedTransport) -> None:
         for turn in range(5):
@@ -215,7 +228,7 @@ def test_a_receive_is_cancelled() -> None:
         array = device(np.zeros(1))
         for begun in (True, False):
             if not begun:
-                stand_in.get_current_stream().enqueue(lambda: time.sleep(0.2))
+                stand_in.delayed(get_current_stream(), 0.2)
             work = world.recv(array, None, 1)
             if begun:
                 while not world._waiting and work.test():
@@ -225,7 +238,7 @@ def test_a_receive_is_cancelled() -> None:
             assert work.cancel()
             with pytest.raises(CommunicationError, match="cancelled"):
                 work.wait(30)
-        stand_in.get_current_stream().synchronize()
+        get_current_stream().synchronize()
         world.send(device([7.0]), world.rank, 1).wait(30)
         world.recv(array, world.rank, 1).wait(30)
         assert array.tolist() == [7]

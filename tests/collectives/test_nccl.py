@@ -1,10 +1,8 @@
-"""NCCL's transport: operations, order between streams, errors; on a stand-in for CuPy, and the names it uses on CuPy itself."""
+"""NCCL's transport: operations, order between streams, errors; on a stand-in for CuPy."""
 
 from __future__ import annotations
 
-import ast
 import gc
-import re
 import sys
 import threading
 import time
@@ -17,8 +15,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-import collectives.device
 import collectives.nccl
+from collectives import watchdog
 from collectives.device import transport_for_device
 from collectives.errors import CommunicationError
 from collectives.nccl import NCCLTransport
@@ -26,9 +24,11 @@ from collectives.nccl_reductions import plan_for
 from collectives.reductions import REDUCTIONS, Reduction
 from collectives.store import HashStore
 from collectives.tcp import TCPTransport
+from tests import stand_in
+from tests.stand_in import devices
+from tests.stand_in.nccl import NcclError, hub
 
 sys.path.insert(0, str(Path(__file__).parent))
-import stand_in_cupy as stand_in
 from tcp_job import ALLOWED, counts_of, given, reduced, same
 
 pytestmark = pytest.mark.mpi_skip
@@ -39,8 +39,24 @@ GPU_DTYPES = [np.bool_, *[np.dtype(f"{kind}{n}").type for kind in "iu" for n in 
 
 @pytest.fixture(autouse=True)
 def cupy(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    with stand_in.install(monkeypatch) as module:
+    monkeypatch.setattr(watchdog, "watch", lambda transport: None)  # who waits, looks
+    hub.reset()
+    with stand_in.installed(6) as module:
         yield module
+
+
+@pytest.fixture
+def waits(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
+    """Which events streams wait for: the stream's pointer, and the event."""
+    found: list[tuple[int, Any]] = []
+    wait_event = cupy.cuda.Stream.wait_event
+
+    def noting(stream: Any, event: Any) -> None:
+        found.append((threading.get_ident() if not stream.ptr else stream.ptr, event))
+        wait_event(stream, event)
+
+    monkeypatch.setattr(cupy.cuda.Stream, "wait_event", noting)
+    return found
 
 
 def on_ranks(size: int, program: Callable[[NCCLTransport], Any], make: Callable[[TCPTransport], Any] = NCCLTransport) -> list[Any]:
@@ -48,7 +64,7 @@ def on_ranks(size: int, program: Callable[[NCCLTransport], Any], make: Callable[
     store = HashStore(20)
 
     def rank(number: int) -> Any:
-        stand_in.Device(number).use()
+        devices.Device(number).use()
         base = TCPTransport.world(store, number, size, 20, address="127.0.0.1")
         try:
             world = make(base)
@@ -69,17 +85,17 @@ def on_ranks(size: int, program: Callable[[NCCLTransport], Any], make: Callable[
 
 
 def device(values: Any) -> Any:
-    return stand_in.asarray(np.array(values))
+    return sys.modules["cupy"].array(np.array(values))
 
 
 def plain(array: Any) -> np.ndarray:
-    return np.asarray(array)
+    found: np.ndarray = array.get()
+    return found
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
 @pytest.mark.parametrize("op", REDUCTIONS)
 def test_reductions(size: int, op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stand_in, "lag", 0.0)
     monkeypatch.setattr(collectives.nccl, "GATHERED_BYTES", 64)  # several rounds of gathering
     reduction, shape = REDUCTIONS[op], (3, 5)
     # The caller gives half types in float32 (`accumulates_half`).
@@ -201,43 +217,44 @@ def test_messages_and_groups() -> None:
     on_ranks(2, program)
 
 
-def test_order_between_streams(cupy: Any) -> None:
+def test_order_between_streams(cupy: Any, waits: list[tuple[int, Any]]) -> None:
     """What the caller's stream still has to do is done before, and what it does after completion comes after."""
 
     def program(world: NCCLTransport) -> None:
         array = device(np.zeros(4))
-        memory, stream = plain(array), cupy.cuda.get_current_stream()
+        memory, stream = array._a, cupy.cuda.get_current_stream()
 
-        def slowly() -> None:
-            time.sleep(0.1 * (1 + world.rank))
-            memory[...] = world.rank + 1
+        def slowly(stream: Any) -> None:
+            stand_in.delayed(stream, 0.1 * (1 + world.rank), lambda: memory.fill(world.rank + 1))
 
-        stream.enqueue(slowly)
+        def waits_of(stream: Any) -> list[Any]:
+            return [event for number, event in waits if number == (stream.ptr or threading.get_ident())]
+
+        slowly(stream)
         began = time.monotonic()
         work = world.all_reduce(array, SUM)
         assert time.monotonic() - began < 0.09, "the host has waited"
         assert not work.test()
-        stream.waits.clear()
+        before = len(waits_of(stream))
         work.wait(30)
-        assert memory.tolist() == [3] * 4
-        assert [event.done for event in stream.waits] == [True]
+        assert array.tolist() == [3] * 4
+        assert [event.done for event in waits_of(stream)[before:]] == [True]
         # Another stream than the one that the transport was made on.
         side = cupy.cuda.Stream(non_blocking=True)
         with side:
-            side.enqueue(slowly)
+            slowly(side)
             work = world.all_reduce(array, SUM)
             work.wait(30)
-            assert side.waits and memory.tolist() == [3] * 4
+            assert waits_of(side) and array.tolist() == [3] * 4
 
     on_ranks(2, program)
 
 
 def test_arrays_of_another_gpu_are_refused() -> None:
     def program(world: NCCLTransport) -> None:
-        here = stand_in.Device().id
-        stand_in.Device(5).use()
-        array = device([1.0])
-        stand_in.Device(here).use()
+        here = devices.Device().id
+        with devices.Device(5):
+            array = device([1.0])
         with pytest.raises(ValueError, match=f"all_reduce: the array is on GPU 5, but rank {world.rank} communicates from GPU {here}"):
             world.all_reduce(array, SUM)
 
@@ -246,10 +263,10 @@ def test_arrays_of_another_gpu_are_refused() -> None:
 
 def test_errors_of_nccl_are_ours() -> None:
     def program(world: NCCLTransport) -> None:
-        gate = threading.Event()
-        stand_in.get_current_stream().enqueue(lambda: gate.wait() and None)
-        work = world.all_reduce(device([1.0]), SUM)
-        stand_in.hub.error = "NCCL_ERROR_REMOTE_ERROR: remote process exited or there was a network error"
+        array = device([1.0])
+        gate = stand_in.gate(sys.modules["cupy"].cuda.get_current_stream())
+        work = world.all_reduce(array, SUM)
+        hub.error = NcclError(6, "remote process exited or there was a network error")
         with pytest.raises(CommunicationError, match=r"all_reduce: rank \d of 2, GPU \d: NCCL_ERROR_REMOTE_ERROR"):
             work.wait(30)
         gate.set()
@@ -272,15 +289,16 @@ def test_split() -> None:
 
 def test_communicators_are_destroyed_or_aborted() -> None:
     gc.collect()  # what earlier tests have left ends before
-    stand_in.hub.ended.clear()
+    hub.ended.clear()
     on_ranks(2, lambda world: None)
-    assert sorted(stand_in.hub.ended) == [("destroy", 0), ("destroy", 0), ("destroy", 1), ("destroy", 1)]
-    stand_in.hub.ended.clear()
-    gate = threading.Event()
+    assert sorted(hub.ended) == [("destroy", 0), ("destroy", 0), ("destroy", 1), ("destroy", 1)]
+    hub.ended.clear()
+    gates = []
 
     def program(world: NCCLTransport) -> None:
-        stand_in.get_current_stream().enqueue(lambda: gate.wait() and None)
-        world.all_reduce(device([1.0]), SUM)
+        array = device([1.0])
+        gates.append(stand_in.gate(sys.modules["cupy"].cuda.get_current_stream()))
+        world.all_reduce(array, SUM)
 
     class Left(NCCLTransport):
         def close(self) -> None:
@@ -288,18 +306,19 @@ def test_communicators_are_destroyed_or_aborted() -> None:
 
     on_ranks(2, program, Left)
     deadline = time.monotonic() + 10
-    while len(stand_in.hub.ended) < 4 and time.monotonic() < deadline:
+    while len(hub.ended) < 4 and time.monotonic() < deadline:
         gc.collect()  # the threads of the ranks may still be about to end
         time.sleep(0.01)
-    assert sorted(stand_in.hub.ended) == [("abort", 0), ("abort", 0), ("abort", 1), ("abort", 1)]
-    gate.set()
+    assert sorted(hub.ended) == [("abort", 0), ("abort", 0), ("abort", 1), ("abort", 1)]
+    for gate in gates:
+        gate.set()
 
 
-def test_rank_0_cannot_start(cupy: Any) -> None:
+def test_rank_0_cannot_start(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> tuple[int, ...]:
-        raise stand_in.NcclError("NCCL_ERROR_SYSTEM_ERROR: no interface")
+        raise NcclError(2, "no interface")
 
-    cupy.cuda.nccl.get_unique_id = broken
+    monkeypatch.setattr(cupy.cuda.nccl, "get_unique_id", broken)
     with pytest.raises(CommunicationError, match=r"rank [01] of 2: NCCL cannot start on rank 0"):
         on_ranks(2, lambda world: None)
 
@@ -322,7 +341,7 @@ def test_each_rank_with_a_gpu_uses_nccl() -> None:
 @pytest.mark.parametrize("case", ["shared", "no NCCL", "no driver", "versions"])
 def test_without_nccl(cupy: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: Any) -> Any:
-        raise stand_in.CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+        raise stand_in.CUDARuntimeError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
 
     expected = {
         "shared": r"ranks 0 and 1 \(.*\) use the same GPU \(.* 0000:07:00.0\): .*LOCAL_RANK.*NCCL_MULTI_RANK_GPU_ENABLE=1 "
@@ -334,73 +353,16 @@ def test_without_nccl(cupy: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> 
     if case == "shared":
         stand_in.BUS.update({0: "0000:07:00.0", 1: "0000:07:00.0"})
     elif case == "no NCCL":
-        cupy.cuda.nccl.available = False
+        monkeypatch.setattr(cupy.cuda.nccl, "available", False)
     elif case == "no driver":
-        cupy.cuda.runtime.getDevice = failing
+        monkeypatch.setattr(cupy.cuda.runtime, "getDevice", failing)
     else:
-        cupy.cuda.nccl.get_version = lambda: 23203 if stand_in.Device().id else 22703
+        monkeypatch.setattr(cupy.cuda.nccl, "get_version", lambda: 23203 if devices.Device().id else 22703)
     assert choose("auto") == ["StagedTransport"] * 2
     with pytest.raises(CommunicationError, match=f"NCCL was asked for, but .*{expected}"):
         choose("nccl")
     if case == "shared":
         monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
         assert choose("auto") == ["StagedTransport"] * 2
-        cupy.cuda.nccl.get_version = lambda: 23203
+        hub.version = 23203
         assert choose("auto") == ["NCCLTransport"] * 2
-
-
-# CuPy itself ---------------------------------------------------------------------------------------------------------
-
-
-def used_names() -> set[str]:
-    """Every name of CuPy in our files, as dotted paths."""
-    roots = {"cupy": "cupy", "cupyx": "cupyx", "nccl": "cupy.cuda.nccl", "self._cupy": "cupy", "self._nccl": "cupy.cuda.nccl",
-             "runtime": "cupy.cuda.runtime", "self._comm": "cupy.cuda.nccl.NcclCommunicator",
-             "self._messages": "cupy.cuda.nccl.NcclCommunicator", "stream": "cupy.cuda.Stream", "self._stream": "cupy.cuda.Stream",
-             "array": "cupy.ndarray", "comm": "cupy.cuda.nccl.NcclCommunicator", "finished": "cupy.cuda.Event",
-             "called": "cupy.cuda.Event"}  # fmt: skip
-    names = {f"cupy.{reduction.function.__name__}" for reduction in REDUCTIONS.values()}
-    for file in ("nccl.py", "nccl_streams.py", "device.py", "nccl_reductions.py"):
-        text = Path(collectives.device.__file__).with_name(file).read_text()
-        names |= {f"cupy.cuda.nccl.{name}" for name in re.findall(r'"(NCCL_[A-Z0-9]+)"', text) if name != "NCCL_MULTI"}
-        names |= {f"cupy.cuda.runtime.{name}" for name in re.findall(r'"(memcpy\w+)"', text)}
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Attribute):
-                path = ast.unparse(node)
-                for root, stands_for in roots.items():
-                    if path.startswith(root + ".") and re.fullmatch(r"[\w.]+", path):
-                        names.add(stands_for + path[len(root) :])
-    not_cupys = (".source", ".keep", "NCCL_MULTI_RANK_GPU_ENABLE")
-    return {name for name in names if not name.endswith(not_cupys)}
-
-
-def test_the_stand_in_has_the_names_that_are_used() -> None:
-    names = used_names()
-    assert {"cupy.cuda.nccl.NcclCommunicator.allReduce", "cupyx.empty_pinned", "cupy.cuda.nccl.NCCL_BFLOAT16"} <= names
-    assert {"cupy.cuda.runtime.memcpyAsync", "cupy.cuda.Stream.wait_event", "cupy.logical_xor"} <= names
-
-
-def test_every_name_is_cupys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] in ("cupy", "cupyx")]:
-        monkeypatch.delitem(sys.modules, name)
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    nccl = pytest.importorskip("cupy.cuda.nccl", reason="CuPy has no NCCL")
-    cupyx = pytest.importorskip("cupyx")
-    if not nccl.available:
-        pytest.skip("CuPy finds no NCCL")
-    modules = {"cupy": cupy, "cupyx": cupyx}
-    for name in sorted(used_names()):
-        found: Any = modules[name.split(".")[0]]
-        for part in name.split(".")[1:]:
-            if found is cupy.ndarray and part in ("ptr", "id"):
-                continue
-            assert hasattr(found, part) or (found is cupy.cuda.Stream and part == "ptr"), f"CuPy has no {name}"
-            found = getattr(found, part, None)
-            if name.startswith("cupy.ndarray.") and part in ("data", "device"):
-                break
-    # The stand-in takes what CuPy takes: the real signatures stand in the first lines of their docstrings.
-    for method in ("allReduce", "reduce", "reduceScatter", "allGather", "broadcast", "send", "recv"):
-        signature = getattr(nccl.NcclCommunicator, method).__doc__.split("\n")[0]
-        theirs = re.findall(r"(\w+)(?=[,)])", signature.partition("(")[2])
-        ours = getattr(stand_in.NcclCommunicator, method).__code__
-        assert theirs == list(ours.co_varnames[: ours.co_argcount]), method

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from collectives.connect import Settings, world_over
+from collectives.job import forget
 from collectives.nccl import NCCLTransport
 from collectives.store import HashStore
 from collectives.tcp import TCPTransport
@@ -49,7 +50,7 @@ def on_ranks(size, program, directory, timeout=20.0, devices=None):
 
     def rank(number):
         np.seterr(all="ignore")  # the stand-in computes with what is in memory, for the shapes of what is still to come
-        group = None
+        world = group = None
         cuda.set_device(number if devices is None else devices[number])
         base = TCPTransport.world(store, number, size, 20, address="127.0.0.1")
         try:
@@ -65,6 +66,8 @@ def on_ranks(size, program, directory, timeout=20.0, devices=None):
                 abandon(group)
             raise
         finally:
+            if world is not None:
+                forget(world.job)  # else an exception in a thread of any later test would end this process, as a job's does
             base.close()  # a rank that fails must not keep the others waiting
 
     def abandon(group):

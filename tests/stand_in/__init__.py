@@ -37,14 +37,14 @@ from . import devices, driver, graphs, memory, modules, streams
 from .devices import BUS, set_count, total_memory
 from .operations import count_calls
 from .order import OrderError, host, lock, state
-from .streams import CUDARuntimeError, held
+from .streams import CUDARuntimeError, delayed, gate, held
 
 __all__ = [
-    "BUS", "CUDARuntimeError", "OrderError", "calls", "check", "held", "install", "installed", "no_synchronisation", "reset",
-    "set_count", "synchronize", "total_memory",
+    "BUS", "CUDARuntimeError", "OrderError", "calls", "check", "delayed", "gate", "held", "install", "installed", "no_synchronisation",
+    "reset", "set_count", "synchronize", "total_memory",
 ]  # fmt: skip
 
-OURS = ("cupy", "cupyx", "disttorch.backend.cuda")
+BACKEND = "disttorch.backend.cuda"
 
 
 def install() -> Any:
@@ -73,6 +73,20 @@ def installed(devices: int = 1) -> Iterator[Any]:
             modules.MODULES.clear()
             sys.modules.update(before)
             driver.take_away()
+            forget_backend()
+
+
+def forget_backend() -> None:
+    """Let ``disttorch`` import its CUDA backend afresh when it needs it next, and make its streams of random numbers anew."""
+    backend = sys.modules.get(BACKEND)
+    for name in [name for name in sys.modules if name == BACKEND or name.startswith(f"{BACKEND}.")]:
+        del sys.modules[name]
+    package = sys.modules.get("disttorch.backend")
+    if package is not None and getattr(package, "cuda", None) is backend is not None:
+        del package.cuda
+    random = sys.modules.get("disttorch.ops.random")
+    for where in [where for where in getattr(random, "_generators", ()) if where.type == "cuda"]:
+        del random._generators[where]  # type: ignore[union-attr]
 
 
 def synchronize() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from typing import Any
 
 import ml_dtypes
@@ -39,7 +40,7 @@ class ndarray:
     data: memory.MemoryPointer
 
     def __init__(self, shape: Any, dtype: Any = float, memptr: Any = None, strides: Any = None, order: str = "C") -> None:
-        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(int(n) for n in shape)
+        shape = (shape,) if isinstance(shape, (int, np.integer)) else tuple(map(operator.index, shape))
         dtype = np.dtype(dtype)
         if dtype.kind in "OSUMm":
             raise ValueError(f"Unsupported dtype {dtype}")

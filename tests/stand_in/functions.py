@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -272,6 +273,16 @@ def squeeze(a: Any, axis: Any = None) -> Any:
     return a.squeeze(axis)
 
 
+def mean(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
+    def quietly(values: Any, axis: Any, dtype: Any, keepdims: bool) -> Any:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore", RuntimeWarning)  # NumPy has something to say of the mean of nothing
+            return np.mean(values, axis, dtype, keepdims=keepdims)
+
+    call = function("mean", implementation=quietly)
+    return call(a, axis, dtype, keepdims=keepdims, **({} if out is None else {"out": out}))
+
+
 def isclose(a: Any, b: Any, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Any:
     return _close(a, b, rtol, atol, equal_nan)
 
@@ -305,7 +316,7 @@ OWN: dict[str, Any] = {
     "min": _amin, "amin": _amin, "all": _all, "any": _any, "searchsorted": searchsorted, "clip": clip,
     "around": around, "round": around, "round_": around, "isclose": isclose,
     "take_along_axis": take_along_axis, "broadcast_arrays": broadcast_arrays, "moveaxis": moveaxis,
-    "rollaxis": rollaxis, "squeeze": squeeze, "nan_to_num": nan_to_num, "count_nonzero": _count,
+    "mean": mean, "rollaxis": rollaxis, "squeeze": squeeze, "nan_to_num": nan_to_num, "count_nonzero": _count,
 }  # fmt: skip
 
 

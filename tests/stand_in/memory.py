@@ -409,6 +409,10 @@ def alloc(size: int) -> MemoryPointer:
 # Pinned memory -------------------------------------------------------------------------------------------------------
 
 
+pinned: dict[int, int] = {}
+"""Addresses and sizes."""
+
+
 class PinnedMemory:
     """Page-locked memory of the host."""
 
@@ -420,12 +424,9 @@ class PinnedMemory:
     def __int__(self) -> int:
         return self.ptr
 
-    def __del__(self) -> None:
+    def __del__(self, known: dict[int, int] = pinned) -> None:  # also when the interpreter ends
         if hasattr(self, "ptr"):
-            pinned.pop(self.ptr, None)
-
-
-pinned: dict[int, int] = {}
+            known.pop(self.ptr, None)
 
 
 def is_pinned(pointer: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +37,7 @@ def _method(name: str) -> Callable[..., Any]:
 
 def _reshape(self: ndarray, *shape: Any, order: str = "C") -> ndarray:
     target = shape[0] if len(shape) == 1 and not isinstance(shape[0], (int, np.integer)) else shape
-    target = (target,) if isinstance(target, (int, np.integer)) else tuple(int(n) for n in target)
+    target = (target,) if isinstance(target, (int, np.integer)) else tuple(map(operator.index, target))
     return compute("reshape", lambda: self._a.reshape(target, order=order), [self])
 
 
@@ -183,12 +184,12 @@ def attach_methods() -> None:
     ndarray.conj = ndarray.conjugate = lambda self: _conjugated(self)  # type: ignore[attr-defined]
     ndarray.real = property(_real, _assign_real)  # type: ignore[attr-defined]
     ndarray.imag = property(_imag, _assign_imag)  # type: ignore[attr-defined]
-    for operator, name in OPERATORS.items():
-        setattr(ndarray, f"__{operator}__", _binary(name))
-        setattr(ndarray, f"__r{operator}__", _binary(name, reflected=True))
-        setattr(ndarray, f"__i{operator}__", _in_place(name))
-    for operator, name in COMPARISONS.items():
-        setattr(ndarray, f"__{operator}__", _binary(name))
+    for sign, name in OPERATORS.items():
+        setattr(ndarray, f"__{sign}__", _binary(name))
+        setattr(ndarray, f"__r{sign}__", _binary(name, reflected=True))
+        setattr(ndarray, f"__i{sign}__", _in_place(name))
+    for sign, name in COMPARISONS.items():
+        setattr(ndarray, f"__{sign}__", _binary(name))
     ndarray.__matmul__ = _binary("matmul")  # type: ignore[attr-defined]
     ndarray.__rmatmul__ = _binary("matmul", reflected=True)  # type: ignore[attr-defined]
     ndarray.__neg__ = lambda self: named("negative")(self)  # type: ignore[attr-defined]

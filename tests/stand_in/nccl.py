@@ -104,16 +104,18 @@ def _launch(line: Line, parts: list[Part]) -> None:
     with lock:
         line.advance()
         gave: list[bool] = []
+        waiting: list[Part] = []
 
         def act() -> bool:
             if not gave:
                 for part in parts:
                     part.give()
                 gave.append(True)
-            done = [part.take() for part in parts]
-            if all(done):
+                waiting[:] = parts
+            waiting[:] = [part for part in waiting if not part.take()]
+            if not waiting:
                 gave.clear()  # a graph may do it again
-            return all(done)
+            return not waiting
 
         submit(line, "nccl " + " ".join(part.name for part in parts), act, [use for part in parts for use in part.uses])
     let_go_on()  # ranks that have waited for this one

@@ -66,6 +66,10 @@ def behind(clock: Clock, use: Use) -> bool:
     return clock.get(use.stream, 0) >= use.tick
 
 
+MANY = 32
+"""Uses of a region after which it is looked which of them still matter."""
+
+
 class Region:
     """Memory that the driver handed out: its bytes, and their last uses.
 
@@ -78,13 +82,16 @@ class Region:
         The number of the allocation that has it now; 0 while a pool keeps it for later.
     """
 
-    __slots__ = ("__weakref__", "alive", "bytes", "device", "keep", "owner", "pointer", "size", "uses")
+    __slots__ = ("__weakref__", "alive", "bytes", "device", "keep", "many", "owner", "pointer", "size", "stream", "uses")
 
     def __init__(self, memory: Any, device: int, keep: Any = None):
         self.bytes, self.device, self.keep = memory, device, keep
         self.pointer: int = memory.ctypes.data
         self.size: int = memory.nbytes
         self.uses: list[Use] = []
+        self.stream = 0
+        """The only stream in `uses`; -1 where there are several."""
+        self.many = MANY
         self.owner = 0
         self.alive = True
 
@@ -98,6 +105,15 @@ class Region:
         low, high, stream, _, writes, name = use
         if not self.alive:
             raise OrderError(f"{name}: the memory was given back to the driver")
+        if self.stream == stream or not self.uses:  # in order by themselves: what later uses cover is dropped now and then
+            self.stream = stream
+            self.uses.append(use)
+            if len(self.uses) > self.many:
+                self._drop_covered()
+            return
+        if self.stream != -1:
+            self.stream = -1
+            self._drop_covered()
         kept = []
         for other in self.uses:
             if other.low < high and low < other.high:
@@ -116,6 +132,18 @@ class Region:
             kept = [other for other in kept if not behind(host, other)]
         kept.append(use)
         self.uses = kept
+
+    def _drop_covered(self) -> None:
+        """Leave out uses that the host has seen done, or that a later one of the same stream lies over."""
+        kept: list[Use] = []
+        for use in reversed([use for use in self.uses if not behind(host, use)]):
+            if not any(
+                later.stream == use.stream and later.low <= use.low and use.high <= later.high and (later.writes or not use.writes)
+                for later in kept
+            ):
+                kept.append(use)
+        self.uses = kept[::-1]
+        self.many = max(MANY, 2 * len(kept))
 
 
 class Regions:

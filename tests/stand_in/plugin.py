@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         mark = item.get_closest_marker("cpu_only")
         reason = why_left_out(item.nodeid) if mark is None else mark.args[0]
         if reason:
-            item.add_marker(pytest.mark.skip(reason=f"of the CPU: {reason}"))
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True)

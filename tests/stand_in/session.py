@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
-from . import installed
+from . import BACKEND, forget_backend, installed, modules
 
 __all__ = ["tensors"]
-
-BACKEND = "disttorch.backend.cuda"
 
 
 @contextmanager
@@ -22,9 +19,11 @@ def tensors(devices: int = 1) -> Iterator[Any]:
     from disttorch.autograd import several_devices
     from disttorch.ops import random
 
-    for_good = BACKEND in sys.modules
+    for_good = "cupy" in modules.MODULES
+    if not for_good:
+        forget_backend()
     with installed(devices) as cupy:
-        backend = import_module(BACKEND)
+        import_module(BACKEND)
         before = cupy.cuda.get_allocator()
         cupy.cuda.set_allocator(import_module(f"{BACKEND}.memory").allocate)
         try:
@@ -36,8 +35,3 @@ def tensors(devices: int = 1) -> Iterator[Any]:
                 del random._generators[where]
             if for_good:
                 cupy.cuda.set_allocator(before)
-            else:
-                for name in [name for name in sys.modules if name == BACKEND or name.startswith(f"{BACKEND}.")]:
-                    del sys.modules[name]
-                if getattr(disttorch.backend, "cuda", None) is backend:
-                    del disttorch.backend.cuda

@@ -20,8 +20,8 @@ from . import devices
 from .order import Clock, Use, host, join, lock, state
 
 __all__ = [
-    "Event", "ExternalStream", "Stream", "current", "get_current_stream", "get_elapsed_time", "held", "let_go_on", "name_of", "seen",
-    "synchronising", "wait_until",
+    "Event", "ExternalStream", "Stream", "current", "delayed", "gate", "get_current_stream", "get_elapsed_time", "held", "let_go_on",
+    "name_of", "seen", "synchronising", "wait_until",
 ]  # fmt: skip
 
 PATIENCE = 30.0
@@ -224,7 +224,12 @@ class Stream:
 
     @property
     def line(self) -> Line:
-        return null_line(devices.current()) if self.ptr == 0 else self._line
+        if self.ptr == 0:
+            return null_line(devices.current())
+        try:
+            return self._line
+        except AttributeError:  # of a class of somebody's own, which has only the pointer
+            return line_of(self.ptr)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Stream) and self.ptr == other.ptr
@@ -491,3 +496,27 @@ def held(stream: Stream) -> Iterator[None]:
     finally:
         gate.set()
         let_go_on()
+
+
+def delayed(stream: Stream, seconds: float, action: Callable[[], Any] = lambda: None) -> None:
+    """Let a stream be busy for a time, and then do something."""
+    began: list[float] = []
+
+    def act() -> bool:
+        if not began:
+            began.append(time.monotonic())
+        if time.monotonic() - began[0] < seconds:
+            return False
+        action()
+        return True
+
+    with lock:
+        _launch(stream.line, act)
+
+
+def gate(stream: Stream) -> threading.Event:
+    """Let a stream wait until the flag is set."""
+    flag = threading.Event()
+    with lock:
+        _launch(stream.line, flag.is_set)
+    return flag

@@ -20,9 +20,12 @@ struct GeluTanh {
     static __device__ __forceinline__ wide_t value(wide_t x) {
         return x * wide_t(0.5) * (wide_t(1) + tanh_of(x * (wide_t(SLOPE) + wide_t(SLOPE * CUBIC) * x * x)));
     }
+    // with s for (1 + tanh u) / 2, a sigmoid: 1 - tanh(u)^2 is 4 s (1 - s), in which nothing cancels
     static __device__ __forceinline__ wide_t slope(wide_t x) {
-        wide_t square = x * x, t = tanh_of(x * (wide_t(SLOPE) + wide_t(SLOPE * CUBIC) * square));
-        return wide_t(0.5) * ((wide_t(1) + t) + x * (wide_t(1) - t * t) * (wide_t(SLOPE) + wide_t(3 * SLOPE * CUBIC) * square));
+        wide_t square = x * x, twice_u = x * (wide_t(2 * SLOPE) + wide_t(2 * SLOPE * CUBIC) * square);
+        wide_t e = exp_of(-size_of(twice_u)), larger_part = wide_t(1) / (wide_t(1) + e), smaller_part = e * larger_part;
+        wide_t s = twice_u < 0 ? smaller_part : larger_part;
+        return s + x * larger_part * smaller_part * (wide_t(2 * SLOPE) + wide_t(6 * SLOPE * CUBIC) * square);
     }
 };
 
