@@ -54,13 +54,10 @@ class TaggedWriter:
     def _send(self, data: bytes) -> None:
         if not data:
             return
-        if self._lock is not None:
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-        try:
+        if self._lock is None:
             write_all(self._fd, data)
-        finally:
-            if self._lock is not None:
-                fcntl.flock(self._lock, fcntl.LOCK_UN)
+        else:
+            _write_alone(self._fd, data, self._lock)
 
 
 class PlainWriter:
@@ -81,9 +78,47 @@ def tagged_writers(rank: int, directory: Path, here: bool) -> tuple[TaggedWriter
     """The writers for a rank's stdout and stderr; `here` says that `dlaunch` runs on this host."""
     if not here:
         return TaggedWriter(rank, 1, None), TaggedWriter(rank, 2, None)
+    pipes, lock = _open(directory)
+    return TaggedWriter(rank, pipes[0], lock), TaggedWriter(rank, pipes[1], lock)
+
+
+class LinesOfOthers:
+    """Writes what other hosts sent: with `tag` whole lines, between those that the ranks of this host write.
+
+    Parameters
+    ----------
+    directory : Path
+        The run directory, with the named pipes of `Merged` where there is `tag`.
+    tag : bool
+        Whether lines are to stay whole.
+    """
+
+    def __init__(self, directory: Path, tag: bool):
+        self._pipes: list[int] = [1, 2]
+        self._lock: int | None = None
+        if tag:
+            self._pipes, self._lock = _open(directory)
+
+    def write(self, number: int, data: bytes) -> None:
+        """Writes to stdout, 1, or to stderr, 2."""
+        if self._lock is None:
+            write_all(self._pipes[number - 1], data)
+        else:
+            _write_alone(self._pipes[number - 1], data, self._lock)
+
+
+def _open(directory: Path) -> tuple[list[int], int]:
+    """The two named pipes, for writing, and the file that is locked meanwhile."""
     lock = os.open(directory / "lock", os.O_RDWR | os.O_CREAT, 0o600)
-    out, err = (os.open(directory / name, os.O_WRONLY) for name in STREAMS)
-    return TaggedWriter(rank, out, lock), TaggedWriter(rank, err, lock)
+    return [os.open(directory / name, os.O_WRONLY) for name in STREAMS], lock
+
+
+def _write_alone(fd: int, data: bytes, lock: int) -> None:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        write_all(fd, data)
+    finally:
+        fcntl.flock(lock, fcntl.LOCK_UN)
 
 
 class Merged:

@@ -101,6 +101,7 @@ class Plain:
         self.status = 0
         self.asked_to_end = False
         self.others: list[Elsewhere] = []
+        self.lines = output.LinesOfOthers(self.directory.path, "--tag" in plan["program"])
 
     def run(self) -> int:
         """Returns the first exit code that is not 0, or 0, when all ranks have ended."""
@@ -156,7 +157,7 @@ class Plain:
         data = channel.read(other.source)
         for kind, payload in other.frames.feed(data):
             if kind in (channel.OUT, channel.ERR):
-                output.write_all(1 if kind == channel.OUT else 2, payload)
+                self.lines.write(1 if kind == channel.OUT else 2, payload)
             elif kind == channel.FILE:
                 record = json.loads(payload)
                 if RECORDS.fullmatch(record["name"]):
