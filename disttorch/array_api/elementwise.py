@@ -25,10 +25,8 @@ TWO = """
 
 
 def _of_one(name: str, ours: str) -> Callable[..., Any]:
-    function = OURS[ours]
-
     def elementwise(x: Tensor, /) -> Tensor:
-        return function(x)
+        return OURS[ours](x)  # looked up when it is called: another may stand in its place by then
 
     elementwise.__name__ = elementwise.__qualname__ = name
     elementwise.__doc__ = f"`disttorch.{ours}` of each element."
@@ -36,12 +34,10 @@ def _of_one(name: str, ours: str) -> Callable[..., Any]:
 
 
 def _of_two(name: str, ours: str) -> Callable[..., Any]:
-    function = OURS[ours]
-
     def elementwise(x1: Any, x2: Any, /) -> Tensor:
         x1, x2 = promoted(x1, x2)
         like = x1 if isinstance(x1, Tensor) else x2
-        return function(*[_like(v, like) if isinstance(v, (bool, int, float, complex)) else v for v in (x1, x2)])
+        return OURS[ours](*[_like(v, like) if isinstance(v, (bool, int, float, complex)) else v for v in (x1, x2)])
 
     elementwise.__name__ = elementwise.__qualname__ = name
     elementwise.__doc__ = f"`disttorch.{ours}` of each pair of elements, broadcast; one may be a Python number."

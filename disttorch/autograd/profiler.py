@@ -25,10 +25,10 @@ from .node import Node
 from .profiler_events import EventList, FunctionEvent, FunctionEventAvg, RawEvent
 from .variable import Tensor
 
-__all__ = ["EventList", "FunctionEvent", "FunctionEventAvg", "profile", "record_function"]
+__all__ = ["EventList", "FunctionEvent", "FunctionEventAvg", "begin", "end", "profile", "record_function"]
 
-#: the profiles that are running
-_running: list[profile] = []
+#: the profiles, and others that want to hear of operations, that are running
+_running: list[Any] = []
 _lock = threading.Lock()
 
 
@@ -74,18 +74,30 @@ class profile:
 
     def __enter__(self) -> Any:
         if self.enabled:
-            with _lock:
-                if not _running:
-                    _watch()
-                _running.append(self)
+            begin(self)
         return self
 
     def __exit__(self, *exception: Any) -> None:
         if self.enabled:
-            with _lock:
-                _running.remove(self)
-                if not _running:
-                    _unwatch()
+            end(self)
+
+    def note(
+        self, name: str, start: int, end: int, args: Sequence[Any], result: Any, is_annotation: bool, given: Sequence[Any]
+    ) -> None:
+        """Hear of an operation that has ended."""
+        self._raw.append(
+            RawEvent(
+                name,
+                start,
+                end,
+                threading.get_ident(),
+                [list(a._array.shape) if isinstance(a, Tensor) else [] for a in args] if self.record_shapes else None,
+                _bytes_of(result) if self.profile_memory else 0,
+                _stack() if self.with_stack else None,
+                _count_flops(name, args, result) if self.with_flops else None,
+                is_annotation,
+            )
+        )
 
     @property
     def function_events(self) -> EventList:
@@ -165,25 +177,33 @@ class record_function:
 # --- taking the time -----------------------------------------------------------------------------------------------------
 
 
-def _note(name: str, start: int, end: int, args: Sequence[Any] = (), result: Any = None, is_annotation: bool = False) -> None:
-    thread = threading.get_ident()
-    shapes = flops = stack = None
-    memory = 0
-    for one in tuple(_running):
-        if one.record_shapes and shapes is None:
-            shapes = [list(a._array.shape) if isinstance(a, Tensor) else [] for a in args]
-        if one.with_flops and flops is None:
-            flops = _count_flops(name, args, result)
-        if one.profile_memory and not memory:
-            memory = _bytes_of(result)
-        if one.with_stack and stack is None:
-            stack = [f"{f.filename}({f.lineno}): {f.name}" for f in reversed(traceback.extract_stack()[:-2]) if __file__ != f.filename]
-        one._raw.append(
-            RawEvent(
-                name, start, end, thread, shapes if one.record_shapes else None, memory if one.profile_memory else 0,
-                stack if one.with_stack else None, flops if one.with_flops else None, is_annotation,
-            )
-        )  # fmt: skip
+def begin(observer: Any) -> None:
+    """Let an observer hear of all operations from now on: of each that ends, by its method `note`; see `profile.note`."""
+    with _lock:
+        if not _running:
+            _watch()
+        _running.append(observer)
+
+
+def end(observer: Any) -> None:
+    """Let it hear no more."""
+    with _lock:
+        _running.remove(observer)
+        if not _running:
+            _unwatch()
+
+
+def _note(
+    name: str, start: int, end: int, args: Sequence[Any] = (), result: Any = None, is_annotation: bool = False, given: Sequence[Any] = ()
+) -> None:
+    """Tell all observers of an operation; `given` is what it reads beside the positional arguments."""
+    for observer in tuple(_running):
+        observer.note(name, start, end, args, result, is_annotation, given)
+
+
+def _stack() -> list[str]:
+    """The places in the program that led here, the innermost first."""
+    return [f"{f.filename}({f.lineno}): {f.name}" for f in reversed(traceback.extract_stack()[:-3]) if __file__ != f.filename]
 
 
 def _bytes_of(result: Any) -> int:
@@ -221,13 +241,13 @@ def _timed(name: str, function: Callable) -> Callable:
         result = None
         try:
             result = function(*args, **kwargs)
-            if _running and _running[-1].synchronizes:
+            if any(observer.synchronizes for observer in _running):
                 _synchronize(result)
             return result
         finally:
             end = perf_counter_ns()
             if _running:
-                _note(name, start, end, args, result)
+                _note(name, start, end, args, result, given=tuple(kwargs.values()))
 
     return timed
 
@@ -235,18 +255,22 @@ def _timed(name: str, function: Callable) -> Callable:
 def _timed_step(function: Callable) -> Callable:
     @wraps(function)
     def step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        with record_function(f"Optimizer.step#{type(self).__name__}.step"):
+        start = perf_counter_ns()
+        try:
             return function(self, *args, **kwargs)
+        finally:
+            if _running:
+                _note(f"Optimizer.step#{type(self).__name__}.step", start, perf_counter_ns(), is_annotation=True, given=(self,))
 
     return step
 
 
 def _observe(node: Node, propagate: Callable[[], Sequence[Any]]) -> Sequence[Any]:
-    start = perf_counter_ns()
+    start, given = perf_counter_ns(), (node, getattr(node, "saved", None))  # which are released as soon as they are used
     try:
         return propagate()
     finally:
-        _note(node.name(), start, perf_counter_ns())
+        _note(node.name(), start, perf_counter_ns(), given=given)
 
 
 _exchange = Exchange()

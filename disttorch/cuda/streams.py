@@ -80,9 +80,11 @@ class Stream:
 
     def wait_event(self, event: Event) -> None:
         """Let what is queued from now on wait for an event."""
-        if event._event is not None:  # one that was never recorded has happened, as in PyTorch
-            with room("devices").using(self.device_index):
-                self._stream.wait_event(event._event)
+        with room("devices").using(self.device_index):
+            if event._event is None and event._external and self._stream.is_capturing():
+                event._make(self.device_index)  # it may be recorded before a replay
+            if event._event is not None:  # one that was never recorded has happened, as in PyTorch
+                room("streams").wait(self._stream, event._event, event._external)
 
     def wait_stream(self, stream: Stream) -> None:
         """Let what is queued from now on wait for what is queued in another stream now."""
@@ -132,13 +134,17 @@ class Event:
         Whether `synchronize` sleeps, instead of asking again and again.
     interprocess : bool
         Whether other processes may be told of it; without timing.
+    external : bool
+        What it means to record it, or to wait for it, while a CUDA graph is captured: each replay does so, which lets a graph and what is
+        outside of it wait for each other. Otherwise it orders the streams of the capture.
     """
 
-    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False):
+    def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False):
         if interprocess and enable_timing:
             raise ValueError("an event for other processes cannot have timing: enable_timing and interprocess exclude each other")
         room("devices")  # an event without a device is refused at once, not when it is recorded
         self._options = {"block": blocking, "disable_timing": not enable_timing, "interprocess": interprocess}
+        self._external = external
         self._event: Any = None
         self._index = -1
 
@@ -163,10 +169,14 @@ class Event:
         stream = current_stream() if stream is None else stream
         with room("devices").using(stream.device_index):
             if self._event is None:
-                self._event, self._index = room("streams").new_event(self._options), stream.device_index
+                self._make(stream.device_index)
             if self._index != stream.device_index:
                 raise RuntimeError(f"Event device {self._index} does not match recording stream's device {stream.device_index}.")
-            self._event.record(stream._stream)
+            room("streams").record(self._event, stream._stream, self._external)
+
+    def _make(self, index: int) -> None:
+        """Have it made by the driver, on the current device."""
+        self._event, self._index = room("streams").new_event(self._options), index
 
     def wait(self, stream: Stream | None = None) -> None:
         """Let a stream wait for it; the current one unless given."""

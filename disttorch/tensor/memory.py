@@ -177,7 +177,7 @@ def is_pinned(self: Tensor, device: Any = None) -> bool:
 
 
 @method
-def record_stream(self: Tensor, stream: Any) -> None:
+def record_stream(self: Tensor, s: Any) -> None:
     """Keep the memory until work that a stream has been given by the time the tensor goes is done; as ``torch.Tensor.record_stream``.
 
     For a tensor that another stream than the one it was made on reads or writes: its memory is used again in the order of the
@@ -185,7 +185,7 @@ def record_stream(self: Tensor, stream: Any) -> None:
 
     Parameters
     ----------
-    stream : cuda.Stream
+    s : cuda.Stream
 
     Raises
     ------
@@ -195,7 +195,7 @@ def record_stream(self: Tensor, stream: Any) -> None:
     xp = namespace(self._array)
     if xp.name != "cuda":
         raise RuntimeError("record_stream: only tensors on a GPU have streams")
-    xp.record_stream(self._array, stream._stream, stream.device_index)
+    xp.record_stream(self._array, s._stream, s.device_index)
 
 
 @method

@@ -9,7 +9,7 @@ from disttorch import optim
 from disttorch.backend.kernels.optimization import decay
 from disttorch.backend.tracing import python
 from tests import stand_in
-from tests.cuda.test_sources import LIBRARY, Nvrtc, needs_nvrtc
+from tests.cuda.test_sources import LIBRARY, Nvrtc, all_options, needs_nvrtc
 from tests.optim.test_optimizers import CASES, IDS
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
@@ -69,7 +69,7 @@ def test_formulas_compile(fused, name, options, architecture):
     nvrtc = Nvrtc(LIBRARY)
     if not nvrtc.supports(architecture):
         pytest.skip(f"this NVRTC no longer knows {architecture}")
-    flags = (*plans.OPTIONS, f"--gpu-architecture={architecture}")
+    flags = all_options(plans.OPTIONS, architecture)
     for dtype, counted, scaled in WAYS[architecture]:
         plan = plan_of(fused, name, options, dtype, counted, scaled)
         assert set(plan.sources) == ({"fused", "numbers"} if plan.counts else {"fused"})

@@ -131,6 +131,17 @@ def test_what_is_read_on_the_host_is_kept(torch):
     del others
 
 
+def test_many_small_arrays_joined(torch):
+    parts = [torch.full((2, 3), float(i), device="cuda") for i in range(70)]
+    graph, (joined, stacked) = captured(torch, lambda: (torch.cat(parts, 1), torch.stack(parts, -1)))
+    for part in parts:
+        part.add_(1)
+    graph.replay()
+    assert joined.shape == (2, 210) and stacked.shape == (2, 3, 70)
+    assert joined[1].tolist() == [float(i + 1) for i in range(70) for _ in range(3)]
+    assert stacked[1, 2].tolist() == [float(i + 1) for i in range(70)]
+
+
 def test_random_numbers_are_new_in_each_replay(torch):
     torch.manual_seed(3)
     graph, y = captured(torch, lambda: torch.rand(100, device="cuda"))

@@ -336,6 +336,59 @@ def test_gather(cupy, cuda, rng, shape, axis, length, dtype):
     np.testing.assert_array_equal(cupy.asnumpy(taken), np.take_along_axis(x, index, axis))
 
 
+@pytest.mark.parametrize("dtype", [*TYPES, np.int8, np.int64, np.complex64], ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("part", [np.s_[::2], np.s_[1::3], np.s_[::-1]])
+def test_values_put_into_an_array_with_gaps(cupy, cuda, part, dtype):
+    whole = np.arange(12).astype(dtype)
+    there = cupy.asarray(whole)
+    cuda.add_at(there[part], cupy.asarray([0, 1, 1, 3]), cupy.asarray([1, 2, 3, 4]).astype(dtype))
+    for place, value in zip((0, 1, 1, 3), (1, 2, 3, 4)):
+        whole[part][place] += np.array(value).astype(dtype)
+    np.testing.assert_array_equal(cupy.asnumpy(there), whole)
+
+
+def test_float16_is_added_up_in_float32(cupy, cuda):
+    far = cupy.asarray([6e4, 6e4, -6e4, -6e4], np.float16)
+    assert cuda.sum(far).dtype == np.float16
+    assert float(cuda.sum(far)) == 0
+    assert cuda.sum(cupy.broadcast_to(far, (2, 4)).copy(), 1, True).tolist() == [[0], [0]]
+    assert float(cuda.prod(cupy.asarray([300, 300, 0.01, 0.01], np.float16))) == pytest.approx(9, rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=lambda t: np.dtype(t).name)
+@pytest.mark.parametrize("name", ["remainder", "floor_divide"])
+def test_rounded_quotients_are_pythons(cupy, cuda, name, dtype):
+    x = np.array([1, 1, -1, 1e4, 5, -5, 5, 0, 6, -6, 3, 0.3], dtype)
+    y = np.array([0.1, -0.1, 0.1, 0.1, INF, INF, 0.7, 3, 3, 3, -2, 0.1], dtype)
+    found = getattr(cuda, name)(cupy.asarray(x), cupy.asarray(y))
+    assert found.dtype == dtype
+    operation = {"remainder": lambda a, b: a % b, "floor_divide": lambda a, b: a // b}[name]
+    wide = [operation(np.float64(a), np.float64(b)) for a, b in zip(in_float64(x), in_float64(y))]
+    np.testing.assert_array_equal(cupy.asnumpy(found), np.array(wide).astype(dtype))
+
+
+def test_quotients_by_zero(cupy, cuda):
+    x, y = cupy.asarray([1.0, -1.0, 0.0, 2.0]), cupy.asarray([0.0, 0.0, 0.0, -0.0])
+    np.testing.assert_array_equal(cupy.asnumpy(cuda.floor_divide(x, y)), [INF, -INF, np.nan, -INF])
+    assert np.isnan(cupy.asnumpy(cuda.remainder(x, y))).all()
+
+
+def test_remainders_of_large_integers(cupy, cuda):
+    x = np.array([2**62 + 1, -(2**62) - 1, 7, -7])
+    y = np.array([10, 10, -4, 4])
+    np.testing.assert_array_equal(cupy.asnumpy(cuda.fmod(cupy.asarray(x), cupy.asarray(y))), np.fmod(x, y))
+    np.testing.assert_array_equal(cupy.asnumpy(cuda.remainder(cupy.asarray(x), cupy.asarray(y))), x % y)
+
+
+@pytest.mark.parametrize("name", ["tril", "triu"])
+def test_triangles_of_half_types(cupy, cuda, name):
+    for dtype in TYPES[:2]:
+        a = np.arange(1, 13).reshape(3, 4).astype(dtype)
+        made = getattr(cuda, name)(cupy.asarray(a).T, 1)
+        assert made.dtype == dtype
+        np.testing.assert_array_equal(cupy.asnumpy(made), getattr(np, name)(a.T, 1))
+
+
 @pytest.mark.parametrize("activation", ["gelu", disttorch.nn.GELU("tanh"), disttorch.nn.SiLU(), disttorch.nn.functional.silu])
 def test_a_transformer_layer_adds_its_bias_with_the_activation(cupy, activation):
     layer = disttorch.nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, activation=activation, batch_first=True, dtype=disttorch.float64)

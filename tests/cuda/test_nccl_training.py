@@ -24,6 +24,7 @@ from disttorch.distributed.algorithms.ddp_comm_hooks import default_hooks, power
 from disttorch.distributed.gpus import choose_gpu
 from disttorch.distributed.process_group import _split
 from disttorch.nn.parallel import DistributedDataParallel
+from disttorch.nn.parallel.distributed import _MixedPrecision
 from tests import stand_in
 from tests.cuda.ranks import on_ranks
 from tests.stand_in import host_cuda
@@ -245,6 +246,53 @@ def test_training_is_that_on_the_joined_batch(options, expected, tmp_path):
         trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
         times = model.communication_times
         assert times.total > 0 and times.exposed >= 0
+        return values(model)
+
+    first, second = on_ranks(2, program, tmp_path)
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-13)
+
+
+MIXED = {
+    # the configuration, and how close training comes to that in float64
+    "in float32": (_MixedPrecision(disttorch.float32), 1e-5),
+    "in bfloat16": (_MixedPrecision(disttorch.bfloat16), 5e-2),
+    "reduced in float16": (_MixedPrecision(disttorch.float32, disttorch.float16, keep_low_precision_grads=True), 1e-2),
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_precision(name, expected, tmp_path):
+    config, tolerance = MIXED[name]
+
+    def program(group, meet):
+        model = DistributedDataParallel(network("cuda"), process_group=group, bucket_cap_mb=SMALL, mixed_precision=config)
+        model(inputs(group.rank(), 0, "cuda")).pow(2).mean().backward()
+        dtypes = {p.grad.dtype for p in model.parameters()}
+        for p in model.parameters():
+            p.grad = None
+        trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
+        return dtypes, values(model)
+
+    (first_dtypes, first), (_, second) = on_ranks(2, program, tmp_path)
+    assert first_dtypes == {config.reduce_dtype if config.keep_low_precision_grads else disttorch.float64}
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("hook", [None, default_hooks.allreduce_hook])
+def test_delayed_reduction(hook, expected, tmp_path):
+    def program(group, meet):
+        net = network("cuda")
+        late = [("4.weight", net[4].weight), ("4.bias", net[4].bias)]
+        model = DistributedDataParallel(
+            net, process_group=group, bucket_cap_mb=SMALL, delay_all_reduce_named_params=late, param_to_hook_all_reduce=net[2].bias
+        )
+        if hook is not None:
+            model.register_comm_hook(group, hook)
+        trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
         return values(model)
 
     first, second = on_ranks(2, program, tmp_path)

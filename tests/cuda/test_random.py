@@ -66,6 +66,12 @@ def test_gamma(cupy, philox, shape):
     assert stats.kstest(drawn, "gamma", (shape,)).pvalue > 1e-3
 
 
+def test_gamma_of_shapes_at_the_edges(cupy, philox):
+    drawn = cupy.asnumpy(philox(2).standard_gamma(cupy.asarray([0.0, np.inf, -1.0, np.nan, 1e300])))
+    np.testing.assert_array_equal(drawn[:4], [0, np.inf, np.nan, np.nan])
+    assert drawn[4] == pytest.approx(1e300)
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.5, 5.0, 12.0, 100.0])
 def test_poisson(cupy, philox, rate):
     drawn = cupy.asnumpy(philox(3).poisson(cupy.full((20000,), rate)))

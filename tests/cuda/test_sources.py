@@ -10,6 +10,13 @@ import pytest
 from tests import stand_in
 
 ARCHITECTURES = ("compute_70", "compute_80", "compute_90")
+#: what CuPy gives NVRTC beside our options (cupy.cuda.compiler)
+CUPYS_OPTIONS = ("-ftz=true", "--device-as-default-execution-space")
+
+
+def all_options(ours: tuple[str, ...], architecture: str) -> tuple[str, ...]:
+    """As CuPy compiles: down to the device's own code, so that what a block may have of registers and shared memory is looked at, too."""
+    return (*ours, CUPYS_OPTIONS[0], f"-arch={architecture.replace('compute', 'sm')}", *CUPYS_OPTIONS[1:])
 
 
 def nvrtc_library() -> Path | None:
@@ -97,7 +104,7 @@ def test_sources_compile(kernels, nvrtc, architecture):
     for source, variants in kernels.VARIANTS.items():
         text = kernels.text_of(source)
         for macros in variants:
-            options = (*kernels.options(macros), f"--gpu-architecture={architecture}")
+            options = all_options(kernels.options(macros), architecture)
             fine, log = nvrtc.compile(text, source, options)
             said = [line for line in log.splitlines() if line.strip() and "Architectures prior to" not in line]
             if not fine or said:  # warnings count, but for the one that an architecture is old

@@ -42,6 +42,8 @@ REFUSED = {
     "an argument of NumPy's only": (lambda cp, a: cp.mean(a, where=True), TypeError, "where"),
     "an argument of a method": (lambda cp, a: a.sum(initial=1), TypeError, "initial"),
     "a dtype without loop": (lambda cp, a: cp.left_shift(a, 1), TypeError, "left_shift"),
+    "where of an elementwise function": (lambda cp, a: cp.add(a, a, where=a > 0), TypeError, "Wrong arguments"),
+    "bfloat16 in a triangle": (lambda cp, a: cp.tril(cp.ones((2, 2), ml_dtypes.bfloat16)), TypeError, "bfloat16"),
     "bfloat16 in a sort": (lambda cp, a: cp.sort(a.astype(ml_dtypes.bfloat16)), TypeError, "bfloat16"),
     "int64 added in places": (lambda cp, a: cp.add.at(a.astype(np.int64), cp.array([0]), 1), TypeError, r"cupy\.add\.at only supports"),
     "another device": (lambda cp, a: with_device_1(cp, lambda: a + 1), ValueError, "different from the current device"),
@@ -310,6 +312,33 @@ def test_a_graph_runs_on_the_same_addresses(cupy: Any, side: Any) -> None:
     graph.launch(stream=side)
     side.synchronize()
     assert b.tolist() == [6] * 3
+
+
+def test_float16_is_added_up_in_float16_by_cub(cupy: Any) -> None:
+    far = cupy.array([6e4, 6e4, -6e4, -6e4], np.float16)
+    assert np.isnan(float(cupy.sum(far)))
+    assert np.isnan(cupy.sum(cupy.stack([far, far]), 1).get()).all()
+    assert float(cupy.sum(far, dtype=np.float32)) == 0
+    assert cupy.sum(cupy.stack([far, far], 1), 0).tolist() == [0, 0]  # along other dimensions by CuPy's own kernel, in float32
+
+
+COPIED = {
+    "an array": lambda cp, a: cp.array([1.0, 2.0]),
+    "an index": lambda cp, a: a[[0, 2]],
+    "addresses of arrays": lambda cp, a: cp.concatenate([a] * 9),
+}
+
+
+@pytest.mark.parametrize("action", COPIED.values(), ids=COPIED)
+def test_copies_from_the_host_within_a_capture(cupy: Any, side: Any, action: Any) -> None:
+    a = cupy.arange(3, dtype=np.float32)
+    cupy.cuda.Device().synchronize()
+    action(cupy, a)
+    with side:
+        side.begin_capture()
+        with pytest.raises(cupy.cuda.runtime.CUDARuntimeError, match="cudaErrorCapturedEvent"):
+            action(cupy, a)
+        side.end_capture()
 
 
 def test_waiting_within_a_capture(cupy: Any, side: Any) -> None:

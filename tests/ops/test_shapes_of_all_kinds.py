@@ -357,6 +357,8 @@ def test_where_tensors_lie():
         (lambda x: x[..., :3].view(disttorch.complex128), RuntimeError, "divisible by 2"),
         (lambda x: x.mT.view(disttorch.float32), RuntimeError, "must be 1"),
         (lambda x: disttorch.view_as_complex(x), RuntimeError, "last dimension of size 2"),
+        (lambda x: x.reshape(-1)[1:3].view(disttorch.complex128), RuntimeError, "storage_offset.. must be divisible by 2"),
+        (lambda x: disttorch.view_as_complex(x.reshape(-1)[1:3]), RuntimeError, "storage_offset divisible by 2"),
         (lambda x: disttorch.view_as_real(x), RuntimeError, "complex"),
         (lambda x: x.tensor_split(0), RuntimeError, "larger than 0"),
         (lambda x: x.hsplit(2), RuntimeError, "not divisible"),

@@ -12,6 +12,7 @@ from . import memory
 from .arrays import empty, ndarray
 from .names import NAMES, Arguments
 from .operations import compute, launch, put
+from .streams import CUDARuntimeError, current
 
 __all__ = [
     "arange",
@@ -22,6 +23,7 @@ __all__ = [
     "asnumpy",
     "copyto",
     "from_host",
+    "from_the_host",
     "full",
     "full_like",
     "is_in",
@@ -31,6 +33,18 @@ __all__ = [
 ]  # fmt: skip
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+def from_the_host(what: str) -> None:
+    """Said where CuPy copies what is on the host by page-locked memory of its own and asks an event when that is free again.
+
+    Raises
+    ------
+    CUDARuntimeError
+        While the current stream is captured, where such an event must not be asked; a replay would read memory that others have by then.
+    """
+    if current().capture is not None:
+        raise CUDARuntimeError(907, f"cudaErrorCapturedEvent: {what} copies from the host, and asks an event of a captured stream")
 
 
 def _on_device(values: Any, order: str = "C") -> ndarray:
@@ -61,6 +75,8 @@ def array(
     values = np.array(obj, dtype=dtype, ndmin=ndmin)
     if values.dtype.kind in "OSUMm":
         raise ValueError(f"Unsupported dtype {values.dtype}")
+    if values.ndim:  # a number goes to a kernel by value
+        from_the_host("array")
     return _on_device(values, order)
 
 

@@ -1,10 +1,12 @@
-"""The driver's library, ``libcuda.so.1``, of which one function is called directly because CuPy has no name for it."""
+"""The driver's library, ``libcuda.so.1``, of which two functions are called directly because CuPy has no names for them."""
 
 from __future__ import annotations
 
 import ctypes
 import threading
 from typing import Any
+
+from . import streams
 
 __all__ = ["put_in_place", "take_away"]
 
@@ -20,6 +22,12 @@ class Driver:
         before = getattr(_modes, "value", 0)
         _modes.value = mode._obj.value
         mode._obj.value = before
+        return 0
+
+
+    def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: Any) -> int:
+        """Record an event; with flag 1 by each replay of the graph that the stream is captured into. 0 for success."""
+        streams.record_external(event.value, stream.value, flags.value)
         return 0
 
 

@@ -21,6 +21,7 @@ from .creation import (
     asnumpy,
     copyto,
     from_host,
+    from_the_host,
     full,
     full_like,
     like,
@@ -43,7 +44,7 @@ SYNCHRONISING = frozenset(
 MOVING = frozenset(
     "concatenate stack vstack hstack dstack column_stack take take_along_axis put put_along_axis reshape transpose swapaxes moveaxis "
     "rollaxis squeeze expand_dims broadcast_to broadcast_arrays flip fliplr flipud roll rot90 repeat tile split array_split hsplit vsplit "
-    "dsplit diagonal diag diagflat where tril triu copy ravel atleast_1d atleast_2d atleast_3d pad choose select nonzero ascontiguousarray "
+    "dsplit diagonal diag diagflat where copy ravel atleast_1d atleast_2d atleast_3d pad choose select nonzero ascontiguousarray "
     "asfortranarray permute_dims matrix_transpose unstack".split()
 )
 """Functions that compute nothing, and take any type. All others refuse bfloat16, unless a table of CuPy's says that they take it."""
@@ -129,6 +130,23 @@ def function(name: str, module: str = "cupy", implementation: Callable[..., Any]
     return call
 
 
+JOINED_ONE_BY_ONE, SMALL = 8, 2 << 20
+"""So many arrays, and all arrays of so many bytes, CuPy joins one by one; of others it copies the addresses from the host."""
+
+
+def joining(name: str) -> Callable[..., Any]:
+    """`concatenate` or `stack`."""
+
+    def call(arrays: Any, *args: Any, **kwargs: Any) -> Any:
+        arrays = list(arrays)
+        alike = len({each.dtype for each in arrays if type(each) is ndarray}) == 1
+        if alike and len(arrays) > JOINED_ONE_BY_ONE and sum(each.nbytes for each in arrays) < SMALL * len(arrays):
+            from_the_host(name)
+        return function(name)(arrays, *args, **kwargs)
+
+    return call
+
+
 def repeat(a: Any, repeats: Any, axis: Any = None) -> Any:
     if not isinstance(repeats, (int, list, tuple, np.integer)):
         raise ValueError("repeats must be int or sequence")
@@ -172,10 +190,32 @@ def einsum(*operands: Any, **options: Any) -> Any:
     return function("einsum")(*operands, **options)
 
 
+def axes_of_cub(values: np.ndarray, axis: Any) -> tuple[int, ...] | None:
+    """The dimensions of a reduction that CuPy leaves to CUB: all, or the last ones in C order, or the first in Fortran's; else None."""
+    n = values.ndim
+    axes = tuple(range(n)) if axis is None else tuple(sorted(each % n for each in (axis if isinstance(axis, tuple) else (axis,))))
+    if not (values.flags.c_contiguous or values.flags.f_contiguous) or not values.size:
+        return None
+    first = n - len(axes) if values.flags.c_contiguous else 0
+    return axes if axes == tuple(range(first, first + len(axes))) else None
+
+
+def in_own_type(add: Callable[..., Any], values: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> Any:
+    """A reduction that rounds after every step, neighbours first."""
+    rest = [n for place, n in enumerate(values.shape) if place not in axes]
+    values = np.moveaxis(values, axes, range(len(rest), values.ndim)).reshape(*rest, -1)
+    while values.shape[-1] > 1:
+        even = values.shape[-1] // 2 * 2
+        with np.errstate(all="ignore"):
+            values = np.concatenate([add(values[..., 0:even:2], values[..., 1:even:2]), values[..., even:]], -1)
+    return np.expand_dims(values[..., 0], axes) if keepdims else values[..., 0]
+
+
 def reduction(name: str, numpys: Callable[..., Any]) -> Callable[..., Any]:
     """A reduction with a table of types."""
     table = [tuple(map(dtype_of, line.split("->"))) for line in NAMES["reductions"][name]]
     accepts_dtype = name in ("sum", "prod")
+    one_by_one = np.add if name == "sum" else np.multiply
 
     def call(a: Any, axis: Any = None, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
         if type(a) is not ndarray:
@@ -191,6 +231,9 @@ def reduction(name: str, numpys: Callable[..., Any]) -> Callable[..., Any]:
             values = a._a
             if not accepts_dtype:
                 return np.asarray(numpys(values.astype(source, copy=False), axis=axis, keepdims=keepdims)).astype(result, copy=False)
+            axes = axes_of_cub(values, axis) if values.dtype == kind == np.float16 else None
+            if axes is not None:
+                return np.asarray(in_own_type(one_by_one, values, axes, keepdims))
             wide = np.float32 if narrow else kind
             return np.asarray(numpys(values.astype(wide, copy=False), axis=axis, keepdims=keepdims)).astype(kind, copy=False)
 
@@ -300,7 +343,28 @@ def rsqrt(x: Any) -> Any:
     return 1 / np.sqrt(x)
 
 
-UFUNC_FUNCTIONS: dict[str, Callable[..., Any]] = {"rsqrt": rsqrt}
+def floor_divide(x: Any, y: Any) -> Any:
+    """Of floating-point numbers the quotient rounded down; 0 of integers by 0."""
+    with np.errstate(all="ignore"):
+        return np.floor(x / y) if x.dtype.kind == "f" else np.floor_divide(x, y)
+
+
+def remainder(x: Any, y: Any) -> Any:
+    with np.errstate(all="ignore"):
+        return (x - floor_divide(x, y) * y) * (1 if x.dtype.kind == "f" else (y != 0).astype(y.dtype))
+
+
+def fmod(x: Any, y: Any) -> Any:
+    """Of integers by way of float64."""
+    with np.errstate(all="ignore"):
+        if x.dtype.kind == "f":
+            return np.fmod(x, y)
+        return np.where(y == 0, 0, np.fmod(x.astype(np.float64), y.astype(np.float64))).astype(x.dtype)
+
+
+UFUNC_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "rsqrt": rsqrt, "floor_divide": floor_divide, "remainder": remainder, "fmod": fmod
+}  # fmt: skip
 _sum, _prod = reduction("sum", np.sum), reduction("prod", np.prod)
 _amax, _amin = without_dtype(reduction("amax", np.max)), without_dtype(reduction("amin", np.min))
 _count = without_dtype(reduction("count_nonzero", np.count_nonzero))
@@ -317,6 +381,7 @@ OWN: dict[str, Any] = {
     "around": around, "round": around, "round_": around, "isclose": isclose,
     "take_along_axis": take_along_axis, "broadcast_arrays": broadcast_arrays, "moveaxis": moveaxis,
     "mean": mean, "rollaxis": rollaxis, "squeeze": squeeze, "nan_to_num": nan_to_num, "count_nonzero": _count,
+    "concatenate": joining("concatenate"), "stack": joining("stack"),
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -21,8 +22,11 @@ open_captures: list[Capture] = []
 class Operation:
     """One noted operation."""
 
-    def __init__(self, name: str, action: Callable[[], bool], uses: list[tuple[Region, int, int, bool]]):
-        self.name, self.action, self.uses = name, action, uses
+    def __init__(
+        self, name: str, action: Callable[[], bool], uses: list[tuple[Region, int, int, bool]],
+        at_launch: Callable[[Line], None] = lambda line: None,
+    ):  # fmt: skip
+        self.name, self.action, self.uses, self.at_launch = name, action, uses, at_launch
         self.owners = [region.owner for region, *_ in uses]
 
 
@@ -105,6 +109,7 @@ class Graph:
     def __init__(self, operations: list[Operation]):
         self.operations = operations
         self.graph, self.graphExec = next(_pointers), next(_pointers)
+        _graphs[self.graph] = self
         self.allocated_in_capture = {owner for each in operations for owner in each.owners}
 
     def launch(self, stream: Any = None) -> None:
@@ -117,6 +122,8 @@ class Graph:
                         raise OrderError(f"a graph is launched whose {each.name} uses memory that belongs to somebody else now")
                     uses.append((region, low, high, writes))
             line.advance()
+            for each in self.operations:
+                each.at_launch(line)
             waiting = list(self.operations)
 
             def act() -> bool:
@@ -132,6 +139,30 @@ class Graph:
 
     def debug_dot_str(self, flags: int | None = None) -> str:
         return "digraph {" + "; ".join(each.name for each in self.operations) + "}"
+
+
+_graphs: weakref.WeakValueDictionary[int, Graph] = weakref.WeakValueDictionary()
+executables: dict[int, Graph] = {}
+"""By their pointers: those that were not made by CuPy."""
+
+
+def instantiate(graph: int) -> int:
+    """A graph as it is now, to be launched."""
+    found, pointer = _graphs[graph], next(_pointers)
+    executables[pointer] = Graph(list(found.operations))
+    return pointer
+
+
+def executable(pointer: int) -> Graph:
+    try:
+        return executables[pointer]
+    except KeyError:
+        raise CUDARuntimeError(400, f"cudaErrorInvalidResourceHandle: {pointer:#x} is no graph to be launched") from None
+
+
+def destroy(pointer: int) -> None:
+    executable(pointer)
+    del executables[pointer]
 
 
 def _merged(uses: list[tuple[Region, int, int, bool]]) -> list[tuple[Region, int, int, bool]]:

@@ -32,6 +32,10 @@ def prepared(array: ndarray, index: Any, reads: list[ndarray]) -> tuple[Any, boo
             if values.dtype.kind not in "iub":
                 raise IndexError("arrays used as indices must be of integer or boolean type.")
             masks |= values.dtype.kind == "b" and isinstance(part, np.ndarray)
+            if values.ndim:
+                from .creation import from_the_host
+
+                from_the_host("an index")
             ready.append(values)
         elif isinstance(part, (slice, int, np.integer, bool, np.bool_, type(None), type(...))):
             ready.append(part)

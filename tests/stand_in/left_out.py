@@ -1,4 +1,4 @@
-"""Tests that a run on the stand-in for a GPU leaves out, since they are about the CPU or take too long, and why."""
+"""Tests that a run on the stand-in for a GPU leaves out, since they are about the CPU, and why."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ __all__ = ["why_left_out"]
 INDICES = "to look at indices, classes and divisors would mean to wait for the device; as in PyTorch, none is looked at there"
 NUMPYS = "a device's memory is not NumPy's, so nothing is shared with it, nor marked read-only by it"
 MEMORY = "it counts the host's memory, in which the stand-in keeps the device's, and its books"
-SLOW = "finite differences of gradients that take minutes here; the functions that they are made of have faster tests"
 AUTOCAST = "autocast of the CPU, with its lists; tests/cuda has the GPU's"
 
 LEFT_OUT = (
@@ -21,11 +20,6 @@ LEFT_OUT = (
     ("tests/autograd/test_memory_and_threads.py::test_10_000_steps_take_no_more_memory", MEMORY),
     ("tests/nn/test_attention.py::test_memory_does_not_grow_with_the_product_of_lengths*", MEMORY),
     *((f"tests/nn/test_formulas.py::test_mistakes_are_named?{number}?", INDICES) for number in (21, 22, 29, 30, 42, 67, 69, 74, 75)),
-    ("tests/nn/test_ctc.py::test_derivatives_at_the_logits_are_finite_differences*gradgradcheck?", SLOW),
-    ("tests/nn/test_images.py::test_derivatives_of_sampling?bicubic-*", SLOW),
-    ("tests/nn/test_recurrent.py::test_gradients_and_their_gradients?LSTM*", SLOW),
-    ("tests/nn/test_recurrent.py::test_gradients_and_their_gradients?GRU?", SLOW),
-    ("tests/ops/test_special.py::test_derivatives_of_two_operands?gammainc*", SLOW),
     ("tests/nn/test_module.py::*test_parameters_stay_the_objects_they_are*", "the module goes to the CPU, and its inputs do not"),
     ("tests/nn/test_module.py::*test_they_print_as_pytorchs", "a GPU's tensors print with their device"),
     ("tests/ops/test_arithmetic.py::test_division_of_integers_by_rounding", INDICES),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import sys
 import threading
 import weakref
 from collections import defaultdict
@@ -91,9 +92,9 @@ class Memory(BaseMemory):
             self.ptr = self.region.pointer
             regions.add(self.region)
 
-    def __del__(self) -> None:
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         region = getattr(self, "region", None)
-        if region is not None:
+        if region is not None and not ending():
             with lock:
                 held_bytes[self.device_id] -= self.size
                 region.alive = False
@@ -263,8 +264,8 @@ class PooledMemory(BaseMemory):
             for hook in list(hooks().values()):
                 hook.free_postprocess(**told)
 
-    def __del__(self) -> None:
-        if getattr(self, "chunk", 0):
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        if getattr(self, "chunk", 0) and not ending():
             try:
                 self.free()
             except Exception as error:

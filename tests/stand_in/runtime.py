@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from . import devices, memory, streams
+from . import devices, graphs, memory, streams
 from .order import lock
 from .streams import CUDARuntimeError, Line, line_of
 
@@ -101,7 +101,19 @@ def streamBeginCapture(stream: int, mode: int = 2) -> None:
 
 
 def streamWaitEvent(stream: int, event: int, flags: int = 0) -> None:
-    raise NotImplementedError("runtime.streamWaitEvent: the stand-in has Stream.wait_event")
+    streams.wait_external(stream, event, flags)
+
+
+def graphInstantiate(graph: int) -> int:
+    return graphs.instantiate(graph)
+
+
+def graphLaunch(graphExec: int, stream: int) -> None:
+    graphs.executable(graphExec).launch(_stream(stream))
+
+
+def graphExecDestroy(graphExec: int) -> None:
+    graphs.destroy(graphExec)
 
 
 def _stream(pointer: int) -> streams.Stream:

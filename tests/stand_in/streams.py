@@ -383,6 +383,9 @@ def current() -> Line:
     return null_line(device) if stream is None else stream.line
 
 
+_events: weakref.WeakValueDictionary[int, Event] = weakref.WeakValueDictionary()
+
+
 class Event:
     """``cupy.cuda.Event``."""
 
@@ -390,6 +393,7 @@ class Event:
         if interprocess and not disable_timing:
             raise ValueError("Timing must be disabled for interprocess events")
         self.ptr = next(_pointers)
+        _events[self.ptr] = self
         self.device_id = devices.current()
         self.disable_timing = disable_timing
         self.flag = threading.Event()
@@ -434,6 +438,42 @@ class Event:
             flag, clock = self.flag, self.clock
             wait_until(flag.is_set, "Event.synchronize")
             seen(clock)
+
+
+EXTERNAL = 1
+"""The flag of events that are not a part of the capture in which they are recorded or waited for."""
+
+
+def record_external(event: int, stream: int, flags: int) -> None:
+    """``cuEventRecordWithFlags``."""
+    found = _events[event]
+
+    def at_launch(line: Line) -> None:
+        found.clock, found.recorded, found.capture, found.flag = dict(line.clock), True, None, threading.Event()
+
+    def act() -> bool:
+        found.time = time.perf_counter()
+        found.flag.set()
+        return True
+
+    _into_graph(stream, flags, "event record", act, at_launch)
+
+
+def wait_external(stream: int, event: int, flags: int) -> None:
+    """``cudaStreamWaitEvent``."""
+    found = _events[event]
+    _into_graph(stream, flags, "event wait", lambda: found.flag.is_set(), lambda line: join(line.clock, found.clock))
+
+
+def _into_graph(stream: int, flags: int, name: str, act: Callable[[], bool], at_launch: Callable[[Line], None]) -> None:
+    from . import graphs
+
+    with lock:
+        line = line_of(stream)
+        if flags != EXTERNAL or line.capture is None:
+            raise NotImplementedError(f"the stand-in does this with flags in captures only, from outside: {name}")
+        line.advance()
+        line.capture.operations.append(graphs.Operation(name, act, [], at_launch))
 
 
 def get_elapsed_time(start_event: Event, end_event: Event) -> float:

@@ -52,7 +52,7 @@ class ufunc:
         if self._function is None:
             raise NotImplementedError(f"cupy.{self.name}: not in the stand-in")
         out, dtype = options.pop("out", None), options.pop("dtype", None)
-        casting, where = options.pop("casting", "same_kind"), options.pop("where", None)
+        casting, where = options.pop("casting", "same_kind"), options.pop("_where", None)
         if options:
             raise TypeError(f"Wrong arguments {options}")
         if isinstance(out, tuple):
@@ -128,7 +128,7 @@ class ufunc:
 
     def _masked(self, run: Any, mask: Any, reads: list[Any], outs: list[Any], results: list[Any]) -> Any:
         if self.nout > 1:
-            raise NotImplementedError(f"cupy.{self.name} with where= and several results")
+            raise NotImplementedError(f"cupy.{self.name} with _where= and several results")
         target = outs[0] if outs else empty(np.broadcast_shapes(*(each.shape for each in reads)), results[0])
         put(self.name, target, lambda: np.where(mask, run(), target._a), [*reads, target])
         return target

@@ -20,8 +20,8 @@ import cupy
 from .origin import asking
 
 __all__ = [
-    "MODES", "Capture", "exchange_mode", "here", "in_this_thread", "leave", "may_call_the_driver", "refuse_second", "refuse_waiting",
-    "start", "underway",
+    "MODES", "Capture", "exchange_mode", "here", "in_this_thread", "leave", "may_call_the_driver", "record_external", "refuse_second",
+    "refuse_waiting", "start", "underway",
 ]  # fmt: skip
 
 
@@ -120,6 +120,20 @@ def exchange_mode(mode: int) -> int:
     if status:
         raise RuntimeError(f"cuThreadExchangeStreamCaptureMode failed with CUresult {status}")
     return value.value
+
+
+#: CU_EVENT_RECORD_EXTERNAL
+_EXTERNAL = 1
+
+
+def record_external(event: Any, stream: Any) -> None:
+    """Let a captured stream's graph record an event whenever it is replayed, for who waits outside of the graph.
+
+    The driver's function is called directly, because CuPy has no name for it.
+    """
+    status = _driver().cuEventRecordWithFlags(ctypes.c_void_p(event.ptr), ctypes.c_void_p(stream.ptr), ctypes.c_uint(_EXTERNAL))
+    if status:
+        raise RuntimeError(f"cuEventRecordWithFlags failed with CUresult {status}")
 
 
 @contextmanager

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
 import cupy
 
 from . import capturing
-from .memory import GraphPool, after_captures
+from .memory import Block, GraphPool, after_captures
 from .origin import asking, innermost
 
 __all__ = ["RecordedGraph", "explained", "is_capturing", "new_handle"]
@@ -36,10 +37,29 @@ def is_capturing() -> bool:
     return cupy.cuda.get_current_stream().is_capturing()
 
 
-class RecordedGraph:
-    """A graph, from the beginning of its capture to its last replay."""
+class Executable:
+    """A graph of the driver's in the form in which it is launched: one of our own where it may have been changed since its capture."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Any):
+        self.pointer = cupy.cuda.runtime.graphInstantiate(graph.graph)
+
+    def __del__(self, destroy: Callable[[int], None] = cupy.cuda.runtime.graphExecDestroy) -> None:
+        if hasattr(self, "pointer"):
+            destroy(self.pointer)
+
+
+class RecordedGraph:
+    """A graph, from the beginning of its capture to its last replay.
+
+    Parameters
+    ----------
+    keep : bool
+        Whether users may change the driver's graph before it is launched.
+    """
+
+    def __init__(self, keep: bool = False) -> None:
+        self._keep = keep
+        self._executable: Executable | None = None
         self._capture: capturing.Capture | None = None
         self._graph: Any = None
         self._stream: Any = None
@@ -103,6 +123,11 @@ class RecordedGraph:
             capturing.leave(capture)
             after_captures()
 
+    def memory_outside(self, array: Any) -> Any:
+        """What an array lies on, if that is ours and does not belong to this graph's pool; else None."""
+        block = array.data.mem
+        return block if isinstance(block, Block) and block.pool is not self._pool else None
+
     def give_up(self) -> None:
         """End a capture in which something failed. What it failed with is known; that the driver says so again is no news."""
         capture = self._capture
@@ -128,11 +153,62 @@ class RecordedGraph:
         """
         if self._graph is None:
             raise RuntimeError("Called CUDAGraph::replay without a preceding successful capture.")
-        self._graph.launch(cupy.cuda.get_current_stream())
+        stream = cupy.cuda.get_current_stream()
+        if not self._keep:
+            self._graph.launch(stream)
+            return
+        if self._executable is None:
+            self.instantiate()
+        assert self._executable is not None
+        cupy.cuda.runtime.graphLaunch(self._executable.pointer, stream.ptr)
+
+    def instantiate(self) -> None:
+        """Make the graph, as it is now, ready to be launched.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was captured, or the graph is not kept for changes.
+        """
+        if self._graph is None:
+            raise RuntimeError("instantiate() was called before capture_end()")
+        if not self._keep:
+            raise RuntimeError("instantiate() is for graphs that are kept to be changed: CUDAGraph(keep_graph=True)")
+        self._executable = Executable(self._graph)
+
+    def raw(self) -> int:
+        """The driver's pointer to the graph.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was captured, or the graph is not kept for changes.
+        """
+        if not self._keep:
+            raise RuntimeError("the driver's graph can be had of a CUDAGraph(keep_graph=True) only")
+        if self._graph is None:
+            raise RuntimeError("raw_cuda_graph() was called before capture_end()")
+        return int(self._graph.graph)
+
+    def raw_executable(self) -> int:
+        """The driver's pointer to what is launched.
+
+        Raises
+        ------
+        RuntimeError
+            If nothing was captured, or what is kept for changes was not made ready.
+        """
+        if self._graph is None:
+            raise RuntimeError("raw_cuda_graph_exec() was called before capture_end()")
+        if not self._keep:
+            return int(self._graph.graphExec)
+        if self._executable is None:
+            raise RuntimeError("raw_cuda_graph_exec() was called before instantiate()")
+        return self._executable.pointer
 
     def reset(self) -> None:
         """Forget the graph; its memory is free when no tensor lies on it, and no other graph shares it."""
-        self._graph = self._pool = None
+        self._graph = self._pool = self._executable = None
         self._kept = []
 
     def description(self) -> str:

@@ -23,7 +23,7 @@ from . import capturing
 from .origin import asking
 
 __all__ = [
-    "GraphPool", "Statistics", "allocate", "empty_cache", "hold", "limit_fraction", "record_stream", "set_limit", "statistics",
+    "Block", "GraphPool", "Statistics", "allocate", "empty_cache", "hold", "limit_fraction", "record_stream", "set_limit", "statistics",
     "wait_for_waiting",
 ]  # fmt: skip
 
@@ -164,6 +164,11 @@ class Block(cupy.cuda.UnownedMemory):
 
     #: streams other than the one it was asked for in, that were given work on it
     streams: Any = None
+
+    @property
+    def pool(self) -> Any:
+        """That it came from."""
+        return self._owner[1]
 
     def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
         counts, *owned = self._owner

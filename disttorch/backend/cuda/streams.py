@@ -8,9 +8,12 @@ from typing import Any
 import cupy
 
 from .. import in_use
+from . import capturing
 from .devices import number, using
 
-__all__ = ["ForeignStream", "current", "default", "from_pool", "make_current", "milliseconds", "new_event", "pop", "push"]
+__all__ = [
+    "ForeignStream", "current", "default", "from_pool", "make_current", "milliseconds", "new_event", "pop", "push", "record", "wait",
+]  # fmt: skip
 
 #: of each device and priority, as PyTorch keeps them: a stream is never destroyed, so that memory which belongs to it is found again
 POOL_SIZE = 32
@@ -100,6 +103,26 @@ def pop() -> None:
 def new_event(options: dict[str, bool]) -> Any:
     """An event of the current device."""
     return cupy.cuda.Event(**options)
+
+
+#: cudaEventWaitExternal
+_EXTERNAL = 1
+
+
+def record(event: Any, stream: Any, external: bool) -> None:
+    """Put an event into a stream; an `external` one is recorded by each replay, where the stream is captured."""
+    if external and stream.is_capturing():
+        capturing.record_external(event, stream)
+    else:
+        event.record(stream)
+
+
+def wait(stream: Any, event: Any, external: bool) -> None:
+    """Let a stream wait for an event; for an `external` one in each replay, where the stream is captured."""
+    if external and stream.is_capturing():
+        cupy.cuda.runtime.streamWaitEvent(stream.ptr, event.ptr, _EXTERNAL)
+    else:
+        stream.wait_event(event)
 
 
 def milliseconds(start: Any, end: Any) -> float:

@@ -95,10 +95,20 @@ def _view_as_dtype(input: Tensor, d: dt.dtype) -> Tensor:
             wrong = [s // old for s in a.strides[:-1] if s % new]
             if wrong:
                 raise RuntimeError(f"self.stride() must be divisible by {ratio} {change}, but got {wrong[0]}")
+            offset = _bytes_before(a)
+            if offset % new:
+                raise RuntimeError(f"self.storage_offset() must be divisible by {ratio} {change}, but got {offset // old}")
     if a.dtype == d.numpy:
         return view_of(_reshape, input, a[...], {"shape": a.shape})
     # bits have no gradient
     return view_of(_view_dtype, _without_node(input), _same_bytes(namespace(a), a, d.numpy), {"dtype": d.numpy})
+
+
+def _bytes_before(a: Any) -> int:
+    """Of the memory that an array is a view of; wider elements must begin at a multiple of their size, where a GPU reads no others."""
+    xp = namespace(a)
+    # the samples of a batch begin at places of their own
+    return xp.address_of(a) - xp.storage_of(a)[0] if a.size and xp.name != "batched" else 0
 
 
 def _without_node(input: Tensor) -> Tensor:
@@ -296,7 +306,7 @@ def view_as_complex(input: Tensor) -> Tensor:
     Raises
     ------
     RuntimeError
-        If the last dimension is not of size 2, or its elements are not side by side.
+        If the last dimension is not of size 2, its elements are not side by side, or an odd number of elements lies before the first.
     """
     a = input._array
     if input.dtype not in (dt.float16, dt.float32, dt.float64):
@@ -309,6 +319,8 @@ def view_as_complex(input: Tensor) -> Tensor:
         raise RuntimeError("Tensor must have a last dimension with stride 1")
     if any(s % (2 * a.itemsize) for s in a.strides[:-1]):
         raise RuntimeError(f"Tensor must have a stride divisible by 2 for all but last dimension, got {list(input.stride())}")
+    if _bytes_before(a) % (2 * a.itemsize):
+        raise RuntimeError(f"Tensor must have a storage_offset divisible by 2, got {input.storage_offset()}")
     return apply(_view_as_complex, input) if input._array.size else _empty_view(_view_as_complex, input)
 
 

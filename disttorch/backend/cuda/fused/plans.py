@@ -198,7 +198,7 @@ class Plan:
             table, blocks = self._table_of(part)
             if blocks:
                 numbers = (shared[start * stride :], stride) if self.counts else by_value
-                self.kernel("fused")((blocks,), (THREADS,), (table, len(part), *numbers, _or_null(found_inf)))
+                self.kernel("fused")((blocks,), (THREADS,), (table, len(part), *numbers, found_inf))
 
     def _count(self, many: int, values: dict[str, Any], counters: dict[str, Sequence[Any]], shared: Any, found_inf: Any) -> None:
         options = [values[name] for name in self.options]
@@ -211,7 +211,7 @@ class Plan:
                     begin = i * self.counted_rows
                     words["word"][0, begin : begin + count] = [c.data.ptr for c in counters[name][first : first + count]]
                 table = (words,)
-            self.kernel("numbers")((-(-count // THREADS),), (THREADS,), (*table, count, first, shared, _or_null(found_inf), *options))
+            self.kernel("numbers")((-(-count // THREADS),), (THREADS,), (*table, count, first, shared, found_inf, *options))
 
     def _table_of(self, rows: Sequence[Sequence[Any]]) -> tuple[Any, int]:
         """The structure that a launch takes, and how many blocks it has."""
@@ -225,11 +225,6 @@ class Plan:
         for place, column in enumerate(self.given, 2):
             words[place, : len(rows)] = [row[column].data.ptr for row in rows]
         return table, ends[-1]
-
-
-def _or_null(array: Any) -> Any:
-    """An array, or the address 0: CuPy hands None on as an argument that is not there."""
-    return 0 if array is None else array
 
 
 def element_name(dtype: Any) -> str | None:

@@ -12,7 +12,7 @@ import cupy
 
 from ... import dtypes as dt
 from ...choices import CHOICES
-from .arrays import THREADS, blocks
+from .arrays import THREADS, blocks, contiguous
 from .compilation import declare, function, launch
 from .embedding import add_rows
 
@@ -52,12 +52,13 @@ def accumulate_at(a: Any, index: Any, values: Any, how: str = "add") -> None:
 
 
 def _flat(a: Any) -> Any:
-    """The elements in order, in a dtype that the kernel has: on the array's memory if they lie so."""
+    """The elements in order without gaps, in a dtype that the kernel has: on the array's memory if they lie so."""
+    flat = contiguous(a).reshape(-1)
     if a.dtype in dt.HALF:
-        return a.reshape(-1).astype(FLOAT32)
+        return flat.astype(FLOAT32)
     if a.dtype.itemsize < INT32.itemsize:
-        return a.reshape(-1).astype(INT32)
-    return a.reshape(-1)
+        return flat.astype(INT32)
+    return flat
 
 
 def _places(shape: tuple[int, ...], index: Any) -> Any:

@@ -27,6 +27,7 @@ struct Stream {
 // Marsaglia and Tsang, "A simple method for generating gamma variables", 2000; below shape 1 by a power of a uniform number
 __device__ double gamma(Stream& stream, double shape) {
     if (!(shape > 0)) return shape == 0 ? 0.0 : not_a_number<double>();
+    if (shape - shape != 0) return shape;  // infinite: no number below would be taken
     double boost = shape < 1 ? pow(1.0 - stream.uniform(), 1.0 / shape) : 1.0;
     double d = (shape < 1 ? shape + 1.0 : shape) - 1.0 / 3.0, c = 1.0 / sqrt(9.0 * d);
     for (;;) {
