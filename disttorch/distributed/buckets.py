@@ -15,10 +15,12 @@ import collectives
 from ..autograd.graph import AccumulateGrad, RemovableHandle
 from ..autograd.variable import Tensor, wrap
 from ..backend import namespace
+from ..backend.dtypes import as_dtype
 from ..futures import Future
 
-__all__ = ["Bucket", "BuiltinCommHookType", "Entry", "GradBucket", "Memory", "divide"]
+__all__ = ["Bucket", "BuiltinCommHookType", "Entry", "GradBucket", "Memory", "MiB", "divide"]
 
+MiB = 2**20
 LINE = 64
 """Bytes at whose multiples buckets begin: a line of the processor's cache, and what its vector instructions like."""
 
@@ -33,6 +35,12 @@ class Entry:
         In the model.
     number : int
         Its place among the parameters, in the order in which the model registered them.
+    reduced_as : dtype
+        Of its gradient in the bucket.
+    lives_there : bool
+        Whether the bucket is also where the gradient stays.
+    is_delayed : bool
+        Whether its gradient is reduced in a bucket of its own that waits for another parameter's gradient.
     bucket : Bucket or None
         Where its gradient is reduced; None if it is not.
     slice : ndarray
@@ -47,16 +55,30 @@ class Entry:
         Whether the pass that is under way is taken not to use it on this rank.
     before : ndarray or None
         Of a parameter that is left out: the gradient that it had.
+
+    Parameters
+    ----------
+    name, parameter, number, is_delayed
+        As above.
+    reduced_as : dtype, optional
+        The parameter's unless given.
+    in_bucket : bool
+        Whether the gradient shall stay in the bucket, which takes one of the same dtype.
     """
 
     __slots__ = (
-        "before", "bucket", "dtype", "firings", "handle", "is_left_out", "left", "name", "node", "number", "parameter", "shape",
-        "slice", "used",
+        "before", "bucket", "dtype", "firings", "handle", "in_bucket", "is_delayed", "is_left_out", "left", "lives_there", "name", "node",
+        "number", "parameter", "reduced_as", "shape", "slice", "used",
     )  # fmt: skip
 
-    def __init__(self, name: str, parameter: Tensor, number: int):
-        self.name, self.parameter, self.number = name, parameter, number
+    def __init__(
+        self, name: str, parameter: Tensor, number: int, *, reduced_as: Any = None, in_bucket: bool = True, is_delayed: bool = False
+    ):
+        self.name, self.parameter, self.number, self.is_delayed = name, parameter, number, is_delayed
         self.shape, self.dtype = parameter._array.shape, parameter._array.dtype
+        self.reduced_as = self.dtype if reduced_as is None else reduced_as
+        self.in_bucket = in_bucket
+        self.lives_there = in_bucket and self.reduced_as == self.dtype
         self.node: AccumulateGrad | None = None
         self.handle: RemovableHandle | None = None
         self.bucket: Bucket | None = None
@@ -68,7 +90,12 @@ class Entry:
     @property
     def kind(self) -> tuple[Any, str]:
         """What gradients of one bucket have in common."""
-        return self.dtype, str(self.parameter.device)
+        return self.reduced_as, str(self.parameter.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its gradient in a bucket."""
+        return self.parameter._array.size * self.reduced_as.itemsize
 
     def attach(self, arrived: Callable[[Entry], None]) -> None:
         """Have a function called whenever the parameter's gradient has been added to."""
@@ -85,30 +112,40 @@ class Entry:
             self.handle.remove()
         self.node = self.handle = None
 
-    def set_home(self, in_bucket: bool) -> None:
-        """Let gradients be written into the bucket by the engine itself, or not."""
+    def set_home(self) -> None:
+        """Let gradients be written into the bucket by the engine itself, where they stay there."""
         if self.node is not None:
-            self.node.home = self.slice if in_bucket else None
+            self.node.home = self.slice if self.lives_there else None
 
     def gradient_is_here(self) -> bool:
         """Whether the parameter's gradient lies in the bucket."""
         return self.slice is not None and self.parameter._grad is not None and self.parameter._grad._array is self.slice
 
-    def settle(self, in_bucket: bool) -> None:
-        """Put the parameter's gradient into the bucket, nothing if there is none.
-
-        Parameters
-        ----------
-        in_bucket : bool
-            Whether the bucket is also where the gradient stays.
-        """
+    def settle(self) -> None:
+        """Put the parameter's gradient into the bucket, nothing if there is none."""
         gradient = self.parameter._grad
         if gradient is None:
             self.slice[...] = 0
         elif gradient._array is not self.slice:
             self.slice[...] = gradient._array
-            if in_bucket:
+            if self.lives_there:
                 self.parameter._grad = wrap(self.slice)
+
+    def lower_precision(self, reduced: bool) -> None:
+        """Let the parameter's gradient have the dtype of the bucket, from which it is taken if it was reduced."""
+        gradient = self.parameter._grad
+        if gradient is None or gradient._array.dtype == self.reduced_as:
+            return
+        if not reduced:
+            gradient._array = gradient.to(as_dtype(self.reduced_as))._array
+        else:
+            gradient._array = self.slice if self.in_bucket else namespace(self.slice).array(self.slice)
+
+    def raise_precision(self) -> None:
+        """Let it have the parameter's."""
+        gradient = self.parameter._grad
+        if gradient is not None and gradient._array.dtype != self.dtype:
+            gradient._array = gradient.to(as_dtype(self.dtype))._array
 
 
 class Bucket:
@@ -131,6 +168,8 @@ class Bucket:
         The gradients.
     array : ndarray, 1-dimensional
         The gradients and the flags.
+    is_delayed : bool
+        Whether it waits for the gradient of a parameter that is not among its own.
     missing : int
         How many gradients have not arrived in the pass that is under way.
     work, future : collectives.Work, Future or None
@@ -144,6 +183,7 @@ class Bucket:
         self.array = memory.take(count + flags)
         self.flat = self.array[:count]
         self.flags = self.array[count:]
+        self.is_delayed = entries[0].is_delayed
         start = 0
         for e in entries:
             stop = start + e.parameter._array.size
@@ -173,16 +213,16 @@ class Memory:
     """
 
     def __init__(self, communicator: collectives.Communicator, entries: Sequence[Entry], flags: int):
-        like = entries[0].parameter._array
-        self._line = max(1, LINE // like.dtype.itemsize)
+        like, dtype = entries[0].parameter._array, entries[0].reduced_as
+        self._line = max(1, LINE // dtype.itemsize)
         # every bucket may leave a part of a line unused
         count = sum(e.parameter._array.size for e in entries) + flags + len(entries) * self._line
         xp = namespace(like)
         if xp.name == "cpu":
-            self._array = communicator.allocate((count,), like.dtype)
+            self._array = communicator.allocate((count,), dtype)
         else:
             with xp.on(xp.device_of(like)):
-                self._array = xp.zeros(count, like.dtype)
+                self._array = xp.zeros(count, dtype)
         self._taken = 0
 
     def take(self, count: int) -> Any:
@@ -237,7 +277,7 @@ def divide(entries: Sequence[Entry], limits: Sequence[int], last_limit: int) -> 
 
 
 def _bytes(entries: Sequence[Entry]) -> int:
-    return sum(e.parameter._array.nbytes for e in entries)
+    return sum(e.nbytes for e in entries)
 
 
 class GradBucket:

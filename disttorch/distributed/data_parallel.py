@@ -8,35 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import Enum, auto
 from typing import Any
 
 import collectives
 
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.variable import Tensor
-from ..backend import namespace
 from ..futures import Future
 from ..nn.module import Module
+from . import data_parallel_checks as checks
 from .algorithms.join import Join, Joinable, JoinHook
 from .buckets import BuiltinCommHookType, GradBucket
+from .buffer_sync import BufferCommHookLocation, BufferSync
 from .communication_times import CommunicationTimes
-from .data_parallel_checks import Places, check_devices, check_hook, check_module, group_of, refuse_what_is_not_there
-from .groups import ProcessGroup, joined
-from .model_state import check_models, copy_from
+from .groups import ProcessGroup
+from .logging_data import logging_data
+from .mixed_precision import LowPrecision, _MixedPrecision, cast_buffers, check_mixed_precision
+from .model_state import copy_from, copy_model
 from .reducer import Reducer
 from .structures import moved, tensors_in
+from .uneven_inputs import DDPJoinHook, agree
 
 __all__ = ["BufferCommHookLocation", "DistributedDataParallel"]
-
-MiB = 2**20
-
-
-class BufferCommHookLocation(Enum):
-    """When the hook for buffers is called: before or after the module's own forward."""
-
-    PRE_FORWARD = auto()
-    POST_FORWARD = auto()
 
 
 class DistributedDataParallel(Module, Joinable):
@@ -55,8 +48,8 @@ class DistributedDataParallel(Module, Joinable):
         The model.
     device_ids, output_device : list of one device, and device, optional
         Where the model is on a GPU: that GPU; inputs are moved there. Must be None for a model on the CPU.
-    dim : int
-        Accepted as in PyTorch; there is one device a rank.
+    dim, check_reduction, batched_grad_copy
+        Accepted as in PyTorch: there is one device a rank, nothing to check, and the engine writes gradients into the buckets.
     broadcast_buffers : bool, optional
         As `forward_sync_buffers`; False also leaves the buffers as they are at the start.
     init_sync : bool
@@ -68,24 +61,27 @@ class DistributedDataParallel(Module, Joinable):
         which nothing can hide.
     find_unused_parameters : bool
         Whether a pass may leave parameters out. Those that get a gradient on no rank keep the one they have.
-    check_reduction : bool
-        Accepted as in PyTorch, where it is deprecated.
     gradient_as_bucket_view : bool
         Whether ``parameter.grad`` is a view of the memory that is reduced, which saves a copy of all gradients. (False in
         PyTorch unless given.)
     static_graph : bool
         All passes are like the first: use the same parameters, each as often. Then parameters may be left out, and be reached
         several times in a pass (by reentrant checkpoints), without any search.
-    delay_all_reduce_named_params, param_to_hook_all_reduce, mixed_precision
-        Not supported: leave the parameters to the buckets, and use ``amp.autocast``.
+    delay_all_reduce_named_params : list of (str, Parameter), optional
+        Parameters of the model, by name, whose gradients are reduced together, without a hook, once they and that of
+        `param_to_hook_all_reduce` have arrived. A pass may leave them out. They are copied from rank 0 even without `init_sync`.
+    param_to_hook_all_reduce : Parameter, optional
+        Given with `delay_all_reduce_named_params`, whose bucket is reduced behind this parameter's, on all ranks alike.
+    mixed_precision : _MixedPrecision, optional
+        Of ``disttorch.nn.parallel.distributed``: let the model compute, and gradients be reduced, in a lower precision. Where this module
+        is called, floating-point inputs are cast, and parameters are copies of ``param_dtype`` until the model returns (in PyTorch until
+        backward has ended); otherwise they, and their gradients, are in full precision. Hooks see buckets of ``reduce_dtype``.
     device_mesh : DeviceMesh, optional
         Of one dimension, in place of a process group.
     skip_all_reduce_unused_params : bool
         With `find_unused_parameters`: parameters that no rank uses in the first pass are not reduced any more.
     bucket_cap_mb_list : list of float, optional
         Sizes of the buckets in the order in which they are reduced; the last is also for those that follow.
-    batched_grad_copy : bool
-        Accepted as in PyTorch; gradients are written into the buckets by the engine.
     forward_sync_buffers : bool, optional
         Copy rank 0's buffers (running statistics) to all ranks at the beginning of each forward pass in training whose
         backward is reduced. (PyTorch also does it in the first pass after such a one, in evaluation, too, which therefore all
@@ -123,7 +119,7 @@ class DistributedDataParallel(Module, Joinable):
         static_graph: bool = False,
         delay_all_reduce_named_params: Any = None,
         param_to_hook_all_reduce: Any = None,
-        mixed_precision: Any = None,
+        mixed_precision: _MixedPrecision | None = None,
         device_mesh: Any = None,
         skip_all_reduce_unused_params: bool = False,
         bucket_cap_mb_list: Sequence[float] | None = None,
@@ -132,14 +128,18 @@ class DistributedDataParallel(Module, Joinable):
     ):
         super().__init__()
         Joinable.__init__(self)
-        refuse_what_is_not_there(delay_all_reduce_named_params, param_to_hook_all_reduce, mixed_precision)
-        self.process_group = group_of(process_group, device_mesh)
-        self.parameters_to_ignore = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ()))
-        check_module(module, self.parameters_to_ignore, DistributedDataParallel)
+        check_mixed_precision(mixed_precision)
+        self._delayed = checks.check_delayed(module, delay_all_reduce_named_params, param_to_hook_all_reduce)
+        self._awaited = (param_to_hook_all_reduce,)  # bare it would be a parameter of this module, too
+        self.process_group = checks.group_of(process_group, device_mesh)
+        delayed = {name for name, _ in self._delayed}
+        self._left_alone = set(getattr(module, "_ddp_params_and_buffers_to_ignore", ())) - delayed
+        self.parameters_to_ignore = self._left_alone | delayed
+        checks.check_module(module, self._left_alone, DistributedDataParallel)
         self.module = module
-        parameters = self._parameters_to_reduce()
-        self.device = parameters[0][1].device
-        self.device_ids, self.output_device = check_devices(device_ids, output_device, [p for _, p in parameters])
+        parameters = [p for _, p in self._parameters_to_reduce() + self._delayed]
+        self.device = parameters[0].device
+        self.device_ids, self.output_device = checks.check_devices(device_ids, output_device, parameters)
         self.dim = dim
         self.forward_sync_buffers = next((given for given in (forward_sync_buffers, broadcast_buffers) if given is not None), True)
         self.find_unused_parameters = find_unused_parameters
@@ -147,40 +147,44 @@ class DistributedDataParallel(Module, Joinable):
         self.static_graph = static_graph
         self.skip_all_reduce_unused_params = skip_all_reduce_unused_params
         self.require_backward_grad_sync = True
-        caps = [25.0 if bucket_cap_mb is None else bucket_cap_mb] if bucket_cap_mb_list is None else list(bucket_cap_mb_list)
-        if not caps or any(cap <= 0 for cap in caps) or (bucket_cap_mb is not None and bucket_cap_mb_list is not None):
-            raise ValueError(
-                "DistributedDataParallel: bucket_cap_mb or bucket_cap_mb_list must say sizes greater than 0, not both: got "
-                f"{bucket_cap_mb} and {bucket_cap_mb_list}"
-            )
-        self._bucket_bytes = [int(cap * MiB) for cap in caps]
-        if bucket_cap_mb_list is None:
-            self._bucket_bytes.insert(0, min(MiB, self._bucket_bytes[0]))
-        self._buffer_hook: tuple[Callable, Any, BufferCommHookLocation] | None = None
+        self._bucket_bytes = checks.bucket_bytes(bucket_cap_mb, bucket_cap_mb_list)
+        self._buffer_sync = BufferSync(module, self._left_alone)
+        self.mixed_precision = mixed_precision
         self._comm_hook: tuple[Any, Callable] | None = None
         if init_sync:
             self._copy_model(forward_sync_buffers is not None or self.forward_sync_buffers)
+        else:
+            copy_from(self._communicator, 0, [p for _, p in self._delayed])
+        if mixed_precision is not None:
+            cast_buffers(module, mixed_precision.buffer_dtype, self._left_alone)
         self._make_reducer()
 
     def _make_reducer(self) -> None:
         parameters = self._parameters_to_reduce()
+        delayed = [(n, p) for n, p in self._delayed if p.requires_grad]
         self.reducer = Reducer(
             parameters,
             self.process_group.lane,
             limits=self._bucket_bytes,
-            last_limit=min(MiB, self._bucket_bytes[-1]),
+            delayed=delayed,
+            awaited=self._awaited[0],
+            precision=self.mixed_precision,
             in_buckets=self.gradient_as_bucket_view,
             find_unused=self.find_unused_parameters,
             skip_unused=self.skip_all_reduce_unused_params,
             static=self.static_graph,
         )
         if self._comm_hook is not None:
-            self.reducer.hook_state, self.reducer.hook = self._comm_hook
-        self._places = Places(self.module, self.parameters_to_ignore, dict(parameters))
+            self.reducer.reductions.hook_state, self.reducer.reductions.hook = self._comm_hook
+        self._places = checks.Places(self.module, self._left_alone, dict(parameters + delayed))
+        self._low_precision = None if self.mixed_precision is None else LowPrecision(self.module, self.mixed_precision, self._left_alone)
 
     def _parameters_to_reduce(self) -> list[tuple[str, Tensor]]:
         """By identity: a parameter that is used in two places counts once."""
-        return [(n, p) for n, p in self.module.named_parameters() if p.requires_grad and n not in self.parameters_to_ignore]
+        delayed = {id(p) for _, p in self._delayed}
+        return [
+            (n, p) for n, p in self.module.named_parameters() if p.requires_grad and n not in self._left_alone and id(p) not in delayed
+        ]
 
     @property
     def _communicator(self) -> collectives.Communicator:
@@ -205,38 +209,31 @@ class DistributedDataParallel(Module, Joinable):
         if self._join_config.enable:
             counting = Join.notify_join_context(self)
             if counting is not None and not self._divide_by_initial_world_size:
-                self.reducer.scale = self._communicator.size / counting.result()[0].item()
-            root, *_ = self._agree(self._communicator.rank, reduces, bool(buffers))
+                self.reducer.reductions.scale = self._communicator.size / counting.result()[0].item()
+            root, *_ = agree(self, self._communicator.rank, reduces, bool(buffers))
         if reduces:
             self._places.check(self._communicator.rank)
             self.reducer.before_forward()
-            if self._buffer_hook is None or self._buffer_hook[2] is BufferCommHookLocation.PRE_FORWARD:
-                self._sync_buffers(buffers, root)
+            if buffers:
+                self._sync_buffers(BufferCommHookLocation.PRE_FORWARD, buffers, root)
         if self.device_ids:
             inputs, kwargs = moved(inputs, self.device), moved(kwargs, self.device)
-        result = self.module(*inputs, **kwargs)
-        if reduces and self._buffer_hook is not None and self._buffer_hook[2] is BufferCommHookLocation.POST_FORWARD:
-            self._sync_buffers(buffers, root)
+        if self._low_precision is None:
+            result = self.module(*inputs, **kwargs)
+        else:
+            self.reducer.raise_precision()
+            result = self._low_precision.call(inputs, kwargs)
+        if buffers:
+            self._sync_buffers(BufferCommHookLocation.POST_FORWARD, buffers, root)
         if is_grad_enabled():
             self.reducer.after_forward(tensors_in(result), reduces)
         return result
 
     def _buffers_to_copy(self) -> list[tuple[str, Tensor]]:
-        if not self.forward_sync_buffers or (self._communicator.size == 1 and self._buffer_hook is None):
-            return []
-        return [(n, b) for n, b in self.module.named_buffers() if n not in self.parameters_to_ignore]
+        return self._buffer_sync.named(self._communicator) if self.forward_sync_buffers else []
 
-    def _sync_buffers(self, buffers: list[tuple[str, Tensor]], root: int) -> None:
-        if not buffers:
-            return
-        if self._buffer_hook is None:
-            # graphs that have saved a buffer go on with the new values: one more forward pass is no reason to refuse a backward
-            copy_from(self._communicator, root, [b for _, b in buffers], notice=False)
-            return
-        hook, state, _ = self._buffer_hook
-        futures = hook(state, dict(buffers))
-        if futures is not None:
-            self.reducer.wait_also(futures)
+    def _sync_buffers(self, location: BufferCommHookLocation, buffers: list[tuple[str, Tensor]], root: int) -> None:
+        self.reducer.reductions.wait_also(self._buffer_sync.at(location, self._communicator, buffers, root))
 
     @contextmanager
     def no_sync(self) -> Iterator[None]:
@@ -287,21 +284,17 @@ class DistributedDataParallel(Module, Joinable):
         RuntimeError
             If there is one already.
         """
-        check_hook(hook)
+        checks.check_hook(hook)
         if self._comm_hook is not None:
             raise RuntimeError("register_comm_hook or register_builtin_comm_hook can only be called once.")
         self._comm_hook = state, hook
-        self.reducer.hook_state, self.reducer.hook = state, hook
+        self.reducer.reductions.hook_state, self.reducer.reductions.hook = state, hook
 
     def _register_builtin_comm_hook(self, comm_hook_type: BuiltinCommHookType) -> None:
         """Register the communication hook of that name, in this module's process group."""
         from .algorithms.ddp_comm_hooks import default_hooks
 
-        hooks = {
-            BuiltinCommHookType.ALLREDUCE: default_hooks.allreduce_hook,
-            BuiltinCommHookType.FP16_COMPRESS: default_hooks.fp16_compress_hook,
-        }
-        self.register_comm_hook(self.process_group, hooks[BuiltinCommHookType(comm_hook_type)])
+        self.register_comm_hook(self.process_group, default_hooks.BUILTIN[BuiltinCommHookType(comm_hook_type)])
 
     def _register_buffer_comm_hook(
         self,
@@ -320,7 +313,7 @@ class DistributedDataParallel(Module, Joinable):
         """
         if not callable(hook):
             raise AssertionError(f"hook must be callable, got {type(hook).__name__}")
-        self._buffer_hook = hook, state, comm_hook_location
+        self._buffer_sync.hook = hook, state, comm_hook_location
 
     # Uneven inputs ---------------------------------------------------------------------------------------------------
 
@@ -355,7 +348,9 @@ class DistributedDataParallel(Module, Joinable):
 
     def join_hook(self, **kwargs: Any) -> JoinHook:
         """The hook that shadows this module's passes; takes ``divide_by_initial_world_size`` (True unless given)."""
-        return _DDPJoinHook(self, kwargs.get("divide_by_initial_world_size", True))
+        return DDPJoinHook(self, kwargs.get("divide_by_initial_world_size", True))
+
+    _divide_by_initial_world_size = True
 
     @property
     def join_device(self) -> Any:
@@ -367,67 +362,18 @@ class DistributedDataParallel(Module, Joinable):
         """The group over which gradients are averaged."""
         return self.process_group
 
-    _divide_by_initial_world_size = True
-
-    def _agree(self, rank: int, reduces: bool, copies_buffers: bool) -> tuple[int, bool, bool]:
-        """Among ranks with and without inputs: the highest rank that has some, whether backward is reduced, buffers copied."""
-        like = next(iter(self.reducer.entries)).parameter._array
-        xp = namespace(like)
-        mine = xp.asarray([rank, reduces, copies_buffers], dtype="int64")
-        self._communicator.all_reduce(mine, "max")
-        root, any_reduces, any_copies = (int(v) for v in xp.to_host(mine))
-        return root, bool(any_reduces), bool(any_copies)
-
-    def _shadow(self) -> None:
-        root, reduces, copies_buffers = self._agree(-1, False, False)
-        if not reduces:
-            return
-        self.reducer.before_forward()
-        if copies_buffers:
-            self._sync_buffers(self._buffers_to_copy(), root)
-        self.reducer.shadow()
-
     def _copy_model(self, with_buffers: bool, root: int = 0) -> None:
         """Compare the ranks' models, and make that of one rank everyone's."""
-        parameters = [("parameter", n, p) for n, p in self.module.named_parameters() if n not in self.parameters_to_ignore]
-        buffers = [("buffer", n, b) for n, b in self.module.named_buffers() if n not in self.parameters_to_ignore]
-        named = parameters + buffers if with_buffers else parameters
-        check_models(self._communicator, named)
-        copy_from(self._communicator, root, [t for _, _, t in named])
+        copy_model(self._communicator, self.module, self._left_alone, with_buffers, root)
 
     # What is asked of it ---------------------------------------------------------------------------------------------
+
+    _get_ddp_logging_data = logging_data
 
     @property
     def communication_times(self) -> CommunicationTimes:
         """How long the reductions of the last backward pass took on this rank; zeros before the first."""
-        return self.reducer.times
-
-    def _get_ddp_logging_data(self) -> dict[str, Any]:
-        """What was asked for, the buckets, and how long reductions take, under PyTorch's names; times in nanoseconds."""
-        r = self.reducer
-        first, rebuilt = (", ".join(str(n) for n in sizes) for sizes in (r.first_sizes, r.bucket_sizes() if r.rebuilt else []))
-        return {
-            "world_size": self._communicator.size,
-            "rank": self._communicator.rank,
-            "module_name": type(self.module).__name__,
-            "backend_name": self.process_group.name(),
-            "broadcast_buffers": self.forward_sync_buffers,
-            "bucket_cap_bytes": self._bucket_bytes[-1],
-            "find_unused_parameters": self.find_unused_parameters,
-            "gradient_as_bucket_view": self.gradient_as_bucket_view,
-            "static_graph": self.static_graph,
-            "comm_hook": "" if r.hook is None else getattr(r.hook, "__qualname__", repr(r.hook)),
-            "num_parameter_tensors": len(r.entries),
-            "total_parameter_size_bytes": sum(e.parameter._array.nbytes for e in r.entries),
-            "iteration": r.passes,
-            "initial_bucket_sizes": first,
-            "bucket_sizes": first,
-            "has_rebuilt_buckets": r.rebuilt,
-            "rebuilt_bucket_sizes": rebuilt,
-            "can_set_static_graph": r.used_alike,
-            "backward_comm_time": int(r.times.total * 1e9),
-            "backward_compute_comm_overlap_time": int(max(0.0, r.times.total - r.times.exposed) * 1e9),
-        }
+        return self.reducer.reductions.times
 
     def _set_static_graph(self) -> None:
         """As ``static_graph=True``, where no pass has been reduced yet."""
@@ -443,31 +389,11 @@ class DistributedDataParallel(Module, Joinable):
         module._ddp_params_and_buffers_to_ignore = list(params_and_buffers_to_ignore)
 
     def __getstate__(self) -> dict[str, Any]:
-        if self.process_group is not joined(None):
-            raise RuntimeError(
-                "DDP Pickling/Unpickling are only supported when using DDP with the default process group. That is, when you have called "
-                "init_process_group and have not passed process_group argument to DDP constructor"
-            )
-        left_out = ("process_group", "reducer", "_places")
+        checks.check_default_group(self.process_group)
+        left_out = ("process_group", "reducer", "_places", "_low_precision")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self.process_group = group_of(None, None)
+        self.process_group = checks.group_of(None, None)
         self._make_reducer()
-
-
-class _DDPJoinHook(JoinHook):
-    def __init__(self, model: DistributedDataParallel, divide_by_initial_world_size: bool):
-        self._model = model
-        model._divide_by_initial_world_size = divide_by_initial_world_size
-        model.reducer.scale = 1.0
-
-    def main_hook(self) -> None:
-        self._model._shadow()
-
-    def post_hook(self, is_last_joiner: bool) -> None:
-        model = self._model
-        model.reducer.scale = 1.0
-        root, *_ = model._agree(model._communicator.rank if is_last_joiner else -1, False, False)
-        model._copy_model(model.forward_sync_buffers, root)

@@ -10,24 +10,48 @@ from ..autograd.variable import Tensor
 from ..futures import Future
 from ..nn.module import Module
 from ..nn.parameter import UninitializedParameter
-from .buckets import GradBucket
+from .buckets import GradBucket, MiB
 from .groups import ProcessGroup, joined
 from .model_state import said
 
-__all__ = ["Places", "check_devices", "check_hook", "check_module", "group_of", "refuse_what_is_not_there"]
+__all__ = ["Places", "bucket_bytes", "check_default_group", "check_delayed", "check_devices", "check_hook", "check_module", "group_of"]
 
 
-def refuse_what_is_not_there(delayed: Any, trigger: Any, mixed_precision: Any) -> None:
-    """Arguments of PyTorch's that are not supported."""
-    if (delayed is None) != (trigger is None):
+def check_delayed(module: Module, delayed: Any, awaited: Any) -> list[tuple[str, Tensor]]:
+    """Parameters whose reduction waits for another one's gradient, by the names that the model has for them."""
+    if (delayed is None) != (awaited is None):
         raise ValueError("delay_all_reduce_named_params and param_to_hook_all_reduce need to be set at the same time.")
-    if delayed is not None:
-        raise NotImplementedError(
-            "DistributedDataParallel: delay_all_reduce_named_params is not supported; buckets are reduced in the order in which "
-            "gradients become ready. Leave it and param_to_hook_all_reduce out"
+    if delayed is None:
+        return []
+    if not (isinstance(awaited, Tensor) and awaited.requires_grad):
+        found = "one that requires none" if isinstance(awaited, Tensor) else type(awaited).__name__
+        raise ValueError(f"param_to_hook_all_reduce must be a parameter that requires a gradient, not {found}")
+    first = {id(p): n for n, p in module.named_parameters()}
+    named: dict[str, Any] = dict(module.named_parameters(remove_duplicate=False))
+    chosen: dict[str, Tensor] = {}
+    for name, parameter in delayed:
+        if named.get(name) is not parameter:
+            known = first.get(id(parameter))
+            raise ValueError(
+                f"delay_all_reduce_named_params: the model has no parameter {name!r}"
+                if name not in named
+                else f"delay_all_reduce_named_params: {name!r} is another parameter"
+                + ("" if known is None else f"; the one given with it is {known!r}")
+            )
+        chosen[first[id(parameter)]] = named[name]
+    return list(chosen.items())
+
+
+def bucket_bytes(cap_mb: float | None, cap_mb_list: Sequence[float] | None) -> list[int]:
+    """Bytes of the first bucket, the second, ..., and of all others."""
+    caps = [25.0 if cap_mb is None else cap_mb] if cap_mb_list is None else list(cap_mb_list)
+    if not caps or any(cap <= 0 for cap in caps) or (cap_mb is not None and cap_mb_list is not None):
+        raise ValueError(
+            "DistributedDataParallel: bucket_cap_mb or bucket_cap_mb_list must say sizes greater than 0, not both: got "
+            f"{cap_mb} and {cap_mb_list}"
         )
-    if mixed_precision is not None:
-        raise NotImplementedError("DistributedDataParallel: mixed_precision is not supported; use amp.autocast around the forward pass")
+    sizes = [int(cap * MiB) for cap in caps]
+    return [min(MiB, sizes[0]), *sizes] if cap_mb_list is None else sizes
 
 
 def group_of(process_group: Any, device_mesh: Any) -> ProcessGroup:
@@ -42,6 +66,15 @@ def group_of(process_group: Any, device_mesh: Any) -> ProcessGroup:
     if found is None:
         raise ValueError("DistributedDataParallel: this rank is not a member of the process group")
     return found
+
+
+def check_default_group(group: ProcessGroup) -> None:
+    """Refuse to store a model that is reduced over another group than the world."""
+    if group is not joined(None):
+        raise RuntimeError(
+            "DDP Pickling/Unpickling are only supported when using DDP with the default process group. That is, when you have called "
+            "init_process_group and have not passed process_group argument to DDP constructor"
+        )
 
 
 def check_module(module: Module, ignored: set[str], wrapper: type) -> None:

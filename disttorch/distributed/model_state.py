@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import collectives
 
 from ..autograd.variable import Tensor, bump_version
 from ..backend import namespace
+from ..nn.module import Module
 
-__all__ = ["check_models", "copy_from", "said"]
+__all__ = ["check_models", "copy_from", "copy_model", "said"]
 
 TOGETHER = 2**20
 """Bytes up to which a tensor is sent in one message with others; larger ones are sent from where they are."""
 MESSAGE = 32 * 2**20
+
+
+def copy_model(communicator: collectives.Communicator, module: Module, ignored: Collection[str], with_buffers: bool, root: int) -> None:
+    """Compare the ranks' models, and make that of one rank everyone's, all but parameters and buffers of certain names."""
+    named = [("parameter", n, t) for n, t in module.named_parameters() if n not in ignored]
+    buffers = [("buffer", n, t) for n, t in module.named_buffers() if n not in ignored]
+    everything = [*named, *(buffers if with_buffers else ())]
+    check_models(communicator, everything)
+    copy_from(communicator, root, [t for _, _, t in everything])
 
 
 def check_models(communicator: collectives.Communicator, named: Iterable[tuple[str, str, Tensor]]) -> None:

@@ -4,31 +4,29 @@ A gradient that has arrived is noted in its bucket; a full bucket is reduced wit
 which is the same on all ranks. When the backward pass ends, what is left is reduced and all is waited for. Behind the
 gradients of the last bucket lie a few flags, so that every rank learns, at no price, whether another one missed gradients.
 
-On a GPU nothing waits on the host: to wait for a reduction puts what comes behind it on the GPU, and what the host does beside that
-stands in `beside`. So a whole pass can be captured as a graph, once there have been two others.
+Which bucket a gradient has stands in `layout`, what is done with a full one in `reductions`. On a GPU a whole pass can be captured as a
+graph, once there have been two others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import collectives
 
 from .. import cuda
 from ..autograd.engine import Pass
+from ..autograd.graph import RemovableHandle
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import namespace
-from ..futures import Future
 from .backward_passes import BackwardPasses, is_running
-from .beside import LateFlags, Side
-from .buckets import Bucket, Entry, GradBucket, Memory, divide
-from .communication_times import CommunicationTimes, DeviceClock, HostClock
-from .model_state import said
-from .reducer_errors import missing_gradients, unexpected_gradient
-from .steps import Steps
+from .beside import LateFlags
+from .buckets import Bucket, Entry
+from .layout import Layout
+from .mixed_precision import _MixedPrecision
+from .reducer_errors import check_parameters, missing_gradients, unexpected_gradient
+from .reductions import Reductions
 
 __all__ = ["Reducer"]
 
@@ -43,10 +41,15 @@ class Reducer:
     communicator : collectives.Communicator
     limits : sequence of int
         Bytes of the first bucket, the second, ..., and of all others; see `buckets.divide`.
-    last_limit : int
-        Bytes of the very last bucket.
+    delayed : sequence of (str, Tensor)
+        More of them, whose gradients have buckets of their own, reduced when that of `awaited` has arrived. They may be left out of
+        any pass: then their gradient is nothing.
+    awaited : Tensor, optional
+        Any tensor that asks for its gradient.
+    precision : _MixedPrecision, optional
+        In which dtype gradients are reduced, and whether they keep it.
     in_buckets : bool
-        Whether the parameters' gradients are views of the buckets.
+        Whether the parameters' gradients are views of the buckets, where dtypes are the same.
     find_unused : bool
         Whether a pass may leave parameters out.
     skip_unused : bool
@@ -58,12 +61,8 @@ class Reducer:
     ----------
     passes : int
         Backward passes that were reduced.
-    rebuilt : bool
-        Whether buckets are in the order in which gradients arrived in the first pass.
-    scale : float
-        What means are multiplied by: more than 1 where ranks that have no more inputs shall not count.
-    hook, hook_state
-        The communication hook.
+    layout : Layout
+    reductions : Reductions
     """
 
     def __init__(
@@ -72,43 +71,53 @@ class Reducer:
         communicator: collectives.Communicator,
         *,
         limits: Sequence[int],
-        last_limit: int,
+        delayed: Sequence[tuple[str, Tensor]] = (),
+        awaited: Tensor | None = None,
+        precision: _MixedPrecision | None = None,
         in_buckets: bool = True,
         find_unused: bool = False,
         skip_unused: bool = False,
         static: bool = False,
     ):
-        self.entries = [Entry(name, p, i) for i, (name, p) in enumerate(named_parameters)]
+        reduce_dtype = None if precision is None else precision.reduced_as
+        everyone = [(n, p, False) for n, p in named_parameters] + [(n, p, True) for n, p in delayed]
+        self.entries = [
+            # a complex gradient is reduced as it is
+            Entry(n, p, i, reduced_as=None if p.is_complex() else reduce_dtype, in_bucket=in_buckets or late, is_delayed=late)
+            for i, (n, p, late) in enumerate(everyone)
+        ]
         self.communicator = communicator
-        self.limits, self.last_limit = limits, last_limit
         self.in_buckets, self.find_unused, self.skip_unused, self.static = in_buckets, find_unused, skip_unused, static
-        self.hook: Callable[[Any, GradBucket], Future] | None = None
-        self.hook_state: Any = None
-        self.scale = 1.0
+        self._keeps_low_precision = precision is not None and precision.keep_low_precision_grads
         self.passes = 0
-        self.rebuilt = False
         first = self.entries[0].parameter
         self.on_device = namespace(first._array).name != "cpu"
-        self._clock = DeviceClock() if self.on_device else HostClock()
-        self._side = Side(first.device) if self.on_device else None
-        self.buckets: list[Bucket] = []
-        self.first_sizes: list[int] = []
+        self.layout = Layout(self.entries, communicator, limits=limits, awaited=awaited)
+        self.reductions = Reductions(communicator, self.layout, first.device if self.on_device else None, self._write_flags)
         self.used_alike = True
         """Whether every pass so far has used the same parameters on this rank."""
         self._first_used: list[bool] = []
         self._nowhere: set[int] = set()  # numbers of parameters that no rank uses
-        self._memories: dict[Any, Memory] = {}
         self._arrivals: dict[int, None] = {}  # numbers of parameters in the order in which the first pass completed them
         self.backward = BackwardPasses(self._begin)
-        self._next = 0  # the first bucket that has not been started in this pass
-        self._oldest = 0  # the first bucket that is not known to be reduced
         self._missing: list[str] = []
-        self._flags: Any = None
-        self._flag_work: collectives.Work | None = None
         self._late_flags = LateFlags()
-        self._also: list[Future] = []
         for e in self.entries:
             e.attach(self._arrived)
+        self._holds = False  # whether delayed buckets wait for a gradient that is in no bucket
+        self._hold: RemovableHandle | None = None
+        if delayed and awaited is not None and all(e.parameter is not awaited for e in self.entries):
+            self._hold = awaited.register_hook(self._awaited_arrived)
+
+    @property
+    def buckets(self) -> list[Bucket]:
+        """In the order in which they are reduced; none before the first forward pass."""
+        return self.layout.buckets
+
+    @property
+    def rebuilt(self) -> bool:
+        """Whether buckets are in the order in which gradients arrived in the first pass."""
+        return self.layout.rebuilt
 
     # Around the forward pass -----------------------------------------------------------------------------------------
 
@@ -122,9 +131,11 @@ class Reducer:
         """
         if self.backward.root is not None and not is_running(self.backward.root):
             self._abandon()
-        self._check_parameters()
+        for e in check_parameters(self.entries, self.communicator.rank, self.find_unused):  # they were frozen for a while
+            e.attach(self._arrived)
+            e.set_home()
         if self._captures:
-            if not self.rebuilt:
+            if not self.layout.rebuilt:
                 raise RuntimeError(
                     "DistributedDataParallel: a CUDA graph is being captured, but the buckets are not in their final order yet: run two "
                     "whole training steps before the capture"
@@ -133,94 +144,30 @@ class Reducer:
         missing = self._late_flags.due()
         if missing is not None:
             self._raise_missing(missing)
-        if not self.buckets:
-            # the reverse of the registration is a good guess: backward reaches the last layer first
-            self._fill(self.entries[::-1])
-            self.first_sizes = self.bucket_sizes()
-        elif self.passes and not self.rebuilt:
-            self._rebuild()
+        if not self.layout.buckets:
+            self.layout.guess(self._flag_count)
+        elif self.passes and not self.layout.rebuilt:
+            useless = self._nowhere if self.static or self.skip_unused else ()
+            self.layout.rebuild(self._arrivals, useless, self._flag_count)
 
     def after_forward(self, outputs: Iterable[Tensor], reduces: bool) -> None:
         """Note which tensors came out of a forward pass, and whether backward from them shall be reduced."""
         # a model that is frozen for a while, as a discriminator is while the generator learns, has nothing to reduce
         self.backward.note_outputs(outputs, reduces and any(e.parameter._node is not None for e in self.entries))
 
+    def raise_precision(self) -> None:
+        """Where gradients keep the dtype in which they were reduced: let them have their parameters', for more to be added to them."""
+        for e in self.entries if self._keeps_low_precision else ():
+            e.raise_precision()
+
     @property
-    def times(self) -> CommunicationTimes:
-        """How long the reductions of the last pass took; on a GPU this waits for it."""
-        return self._clock.times()
+    def _flag_count(self) -> int:
+        return 1 + (len(self.entries) if self.find_unused or self.static else 0)
 
     @property
     def _captures(self) -> bool:
         """Whether this pass is recorded into a CUDA graph."""
         return self.on_device and cuda.is_current_stream_capturing()
-
-    def wait_also(self, futures: Iterable[Future]) -> None:
-        """Wait for something else, too, at the end of the next backward pass."""
-        self._also.extend(futures)
-
-    def _check_parameters(self) -> None:
-        changed, frozen = [], []
-        for e in self.entries:
-            p = e.parameter
-            if p._array.shape != e.shape or p._array.dtype != e.dtype:
-                changed.append(f"{e.name} (was {e.dtype} of shape {list(e.shape)}, is {p._array.dtype} of shape {list(p._array.shape)})")
-            elif p._node is None:
-                frozen.append(e.name)
-            elif p._node is not e.node:  # it was frozen for a while
-                e.attach(self._arrived)
-                e.set_home(self.in_buckets)
-        where = f"DistributedDataParallel: on rank {self.communicator.rank}"
-        if changed:
-            raise RuntimeError(f"{where} parameters have changed since the model was wrapped; wrap it again: {said(changed)}")
-        if frozen and len(frozen) < len(self.entries) and not self.find_unused:
-            raise RuntimeError(
-                f"{where} requires_grad of {len(frozen)} parameter(s) was switched off after the model was wrapped; wrap it again, "
-                f"or use find_unused_parameters=True: {said(frozen)}"
-            )
-
-    # Buckets ---------------------------------------------------------------------------------------------------------
-
-    def bucket_sizes(self) -> list[int]:
-        """Bytes of the gradients in each bucket."""
-        return [b.flat.nbytes for b in self.buckets]
-
-    def _fill(self, order: Sequence[Entry]) -> None:
-        """Make buckets of parameters in the order in which their gradients are expected; gradients move with them."""
-        flags = 1 + (len(self.entries) if self.find_unused or self.static else 0)
-        if not self._memories:
-            kinds: dict[Any, list[Entry]] = {}
-            for e in order:
-                kinds.setdefault(e.kind, []).append(e)
-            for kind, members in kinds.items():
-                self._memories[kind] = Memory(self.communicator, members, flags)
-        moving = [(e, namespace(e.slice).array(e.slice)) for e in self.entries if e.gradient_is_here()]
-        for memory in self._memories.values():
-            memory.forget()
-        for e in self.entries:
-            e.bucket = e.slice = None
-        groups = divide(order, self.limits, self.last_limit)
-        self.buckets = [
-            Bucket(i, members, self._memories[members[0].kind], flags if i == len(groups) - 1 else 0)
-            for i, members in enumerate(groups)
-        ]
-        for e, copy in moving:
-            assert e.parameter._grad is not None
-            if e.bucket is not None:
-                e.slice[...] = copy
-                copy = e.slice
-            e.parameter._grad._array = copy
-        for e in self.entries:
-            e.set_home(self.in_buckets)
-
-    def _rebuild(self) -> None:
-        """Fill the buckets in the order in which gradients arrived on rank 0 in the first pass."""
-        arrived = self.communicator.broadcast_object(list(self._arrivals), 0)
-        others = [e.number for e in reversed(self.entries) if e.number not in set(arrived)]
-        useless = self._nowhere if self.static or self.skip_unused else set()
-        order = [self.entries[i] for i in [*arrived, *others] if i not in useless]
-        self._fill(order or self.entries[::-1])
-        self.rebuilt = True
 
     # During the backward pass ----------------------------------------------------------------------------------------
 
@@ -251,16 +198,15 @@ class Reducer:
         for e in self.entries:
             if e.bucket is not None and (e.left == 0 or (self._maps_usage and e.node not in root.nodes)):
                 self._leave_out(e)
-        self._start_full()
+        if self._hold is not None:
+            self._set_hold(True)
+        self.reductions.start_full()
 
     def _reset(self) -> None:
-        self._next = self._oldest = 0
-        self._missing = []
-        self._clock.begin()
+        self._missing, self._holds = [], False
         for e in self.entries:
             e.left, e.before, e.is_left_out = e.firings, None, False
-        for b in self.buckets:
-            b.begin()
+        self.reductions.begin()
 
     def _arrived(self, e: Entry) -> None:
         """A gradient has been added to a parameter's."""
@@ -284,21 +230,24 @@ class Reducer:
         bucket = e.bucket
         if bucket is None or e.left < 0:
             raise unexpected_gradient(e, self.static)
-        e.settle(self.in_buckets)
+        e.settle()
         bucket.missing -= 1
-        if not bucket.missing and bucket.index == self._next:
-            self._start_full()
+        if not bucket.missing and bucket.index == self.reductions.next:
+            self.reductions.start_full()
         else:
-            self._let_progress()
+            self.reductions.let_progress()
 
-    def _let_progress(self) -> None:
-        """Look at the oldest reduction under way: transports may only move on when somebody looks."""
-        while self._oldest < self._next and self._clock.has_ended(self._oldest):
-            self._oldest += 1
-        if self._oldest < self._next:
-            work = self.buckets[self._oldest].work
-            if work is not None and not work.on_stream:
-                work.test()
+    def _awaited_arrived(self, gradient: Tensor) -> None:
+        """What delayed buckets wait for is there, and is in none of the others."""
+        if self.backward.current() is not None and self._holds:
+            self._set_hold(False)
+            self.reductions.start_full()
+
+    def _set_hold(self, holds: bool) -> None:
+        self._holds = holds
+        for b in self.buckets:
+            if b.is_delayed:
+                b.missing += 1 if holds else -1
 
     def _leave_out(self, e: Entry) -> None:
         """Contribute, for a parameter that this rank does not use in this pass, the gradient that it has, or nothing."""
@@ -307,65 +256,21 @@ class Reducer:
             e.bucket.missing -= 1
         e.left, e.is_left_out = 0, True
         had_gradient = e.parameter._grad is not None
-        e.settle(self.in_buckets)
+        e.settle()
         if had_gradient and self._maps_usage:
             e.before = namespace(e.slice).array(e.slice)
 
-    def _start_full(self) -> None:
-        """Start the buckets that are full. All ranks must start them in one order, whatever order theirs are filled in."""
-        while self._next < len(self.buckets) and not self.buckets[self._next].missing:
-            self._next += 1
-            self._start(self.buckets[self._next - 1])
-
-    def _start(self, bucket: Bucket) -> None:
-        is_last = bucket is self.buckets[-1]
-        if is_last:
-            self._write_flags(bucket)
-        self._clock.started(bucket.index)
-        if self.hook is None:
-            bucket.work = self.communicator.all_reduce(bucket.array, "avg", async_op=True)
-            bucket.work.then(partial(self._clock.ended, bucket.index))
-            return
-        with self._beside():
-            # what takes several steps takes one here, a moment that all ranks have in common
-            for earlier in self.buckets[: bucket.index]:
-                if isinstance(earlier.future, Steps):
-                    earlier.future.step()
-            bucket.future = self.hook(self.hook_state, GradBucket(bucket, is_last))
-        if not isinstance(bucket.future, Future):
-            raise TypeError(
-                f"a communication hook must return a Future that holds a Tensor, not {type(bucket.future).__name__}: {self._hook_name}"
-            )
-        if is_last and self._hook_synchronizes:
-            self._flag_work = self.communicator.all_reduce(self._flags, "max", async_op=True)
-
-    def _beside(self) -> AbstractContextManager[None]:
-        """Where hooks compute: on a GPU, on a stream that backward does not wait for."""
-        return nullcontext() if self._side is None else self._side.behind()
-
-    @property
-    def _hook_synchronizes(self) -> bool:
-        return self.hook is None or getattr(self.hook, "synchronizes", True)
-
-    @property
-    def _hook_name(self) -> str:
-        return getattr(self.hook, "__qualname__", repr(self.hook))
-
-    def _write_flags(self, bucket: Bucket) -> None:
+    def _write_flags(self, flags: Any) -> None:
         """Write what the other ranks shall know: whether gradients are missing here, and which parameters were used."""
-        self._flags = bucket.flags
-        xp = namespace(self._flags)
-        if self.hook is not None:
-            self._flags = xp.zeros(len(bucket.flags), "float32")
-        self._flags[...] = 0
-        self._flags[0] = bool(self._missing)
+        flags[...] = 0
+        flags[0] = bool(self._missing)
         if self._maps_usage:
             if self._captures:
                 raise RuntimeError(
                     "DistributedDataParallel: with find_unused_parameters=True every pass finds out anew what is used, which a CUDA graph "
                     "cannot; use static_graph=True"
                 )
-            self._flags[1:] = xp.asarray([float(e.used) for e in self.entries], dtype=self._flags.dtype)
+            flags[1:] = namespace(flags).asarray([float(e.used) for e in self.entries], dtype=flags.dtype)
 
     # When the backward pass has ended --------------------------------------------------------------------------------
 
@@ -376,11 +281,13 @@ class Reducer:
                 self._learn()
             left = [e for e in self.entries if e.left > 0 and e.bucket is not None]
             if not self._maps_usage:
-                self._missing = [e.name for e in left]
+                self._missing = [e.name for e in left if not e.is_delayed]
             for e in left:
                 self._leave_out(e)
-            self._start_full()
-            self._wait()
+            if self._holds:
+                self._set_hold(False)
+            self.reductions.start_full()
+            self.reductions.wait()
             self._read_flags()
             self._hand_out()
         finally:
@@ -393,48 +300,9 @@ class Reducer:
             e.firings -= e.left
             if e.firings:
                 e.left = 0
-                e.settle(self.in_buckets)
+                e.settle()
                 assert e.bucket is not None
                 e.bucket.missing -= 1
-
-    def _wait(self) -> None:
-        self._clock.computed()
-        with nullcontext() if self.hook is None else self._beside():
-            pending = [b.future for b in self.buckets if isinstance(b.future, Steps)]
-            while pending:
-                for steps in pending:
-                    steps.step()
-                pending = [steps for steps in pending if not steps.done()]
-            for b in self.buckets:
-                if b.future is not None:
-                    self._take(b, b.future.wait())
-                    self._clock.ended(b.index)
-                else:
-                    assert b.work is not None
-                    b.work.wait()
-        if self._side is not None and self.hook is not None:
-            self._side.join()
-        if self._flag_work is not None:
-            self._flag_work.wait()
-            self._flag_work = None
-        also, self._also = self._also, []
-        for future in also:
-            future.wait()
-        if self.scale != 1.0 and self.hook is None:
-            for b in self.buckets:
-                b.flat *= b.flat.dtype.type(self.scale)
-        self._clock.over()
-
-    def _take(self, bucket: Bucket, result: Any) -> None:
-        """What a communication hook has made of a bucket."""
-        if not isinstance(result, Tensor) or result._array.size != bucket.flat.size:
-            found = f"one of {result._array.size}" if isinstance(result, Tensor) else type(result).__name__
-            raise TypeError(
-                f"the Future of a communication hook must hold one Tensor of the bucket's {bucket.flat.size} elements, not {found}: "
-                f"{self._hook_name}"
-            )
-        if result._array is not bucket.flat:
-            bucket.flat[...] = result._array.reshape(bucket.flat.shape)
 
     def _read_flags(self) -> None:
         """See what the ranks say; on a GPU in the pass after the next, when it has come this far anyway.
@@ -448,12 +316,12 @@ class Reducer:
             if self._missing:
                 raise missing_gradients([(self.communicator.rank, self._missing)], self.communicator.size, self.static)
         elif self.on_device:
-            self._late_flags.note(self._flags[:1], self._missing)
-        elif bool(self._flags[0] != 0):
+            self._late_flags.note(self.reductions.flags[:1], self._missing)
+        elif bool(self.reductions.flags[0] != 0):
             self._raise_missing(self._missing)
 
     def _raise_missing(self, mine: list[str]) -> None:
-        if self._hook_synchronizes:
+        if self.reductions.hook_synchronizes:
             missing = [(rank, names) for rank, names in enumerate(self.communicator.all_gather_object(mine)) if names]
         else:
             missing = [(self.communicator.rank, mine)]  # the others do not know, and go on
@@ -462,26 +330,29 @@ class Reducer:
     def _hand_out(self) -> None:
         """Let every parameter that was used on some rank have its mean gradient."""
         if self._maps_usage:
-            xp = namespace(self._flags)
+            xp = namespace(self.reductions.flags)
             used_here = [e.used for e in self.entries]
             # what is used here is used somewhere: then nothing need be read, which on a GPU takes time
-            used = used_here if all(used_here) else xp.to_host(self._flags[1:] != 0)
-            self._nowhere = {i for i, anywhere in enumerate(used) if not anywhere}
+            used = used_here if all(used_here) else xp.to_host(self.reductions.flags[1:] != 0)
+            self._nowhere = {e.number for e, anywhere in zip(self.entries, used) if not anywhere and not e.is_delayed}
             self._first_used = self._first_used or used_here
             self.used_alike = self.used_alike and used_here == self._first_used
-        for b in self.buckets:
+        for b in self.layout.buckets:
             for e in b.entries:
                 e.used = False
                 gradient = e.parameter._grad
                 if e.number in self._nowhere:
-                    if self.in_buckets and e.before is not None:
+                    if e.lives_there and e.before is not None:
                         e.slice[...] = e.before
                 elif gradient is None:
-                    e.parameter._grad = wrap(e.slice if self.in_buckets else namespace(e.slice).array(e.slice))
+                    e.parameter._grad = wrap(e.slice if e.lives_there else namespace(e.slice).array(e.slice, dtype=e.dtype))
                 else:
                     if gradient._array is not e.slice:
                         gradient._array[...] = e.slice
                     bump_version(gradient)
+        if self._keeps_low_precision:
+            for e in self.entries:
+                e.lower_precision(reduced=e.number not in self._nowhere)
 
     # Other ways through a pass ---------------------------------------------------------------------------------------
 
@@ -493,8 +364,8 @@ class Reducer:
             b.missing = 0
         for e in self.entries:
             e.used = False
-        self._start_full()
-        self._wait()
+        self.reductions.start_full()
+        self.reductions.wait()
         self._read_flags()
         self._hand_out()
         self.passes += 1
@@ -508,13 +379,15 @@ class Reducer:
             If other ranks may wait for the rest of it.
         """
         self.backward.end()
-        if self._next and self.communicator.size > 1:
+        if self.reductions.next and self.communicator.size > 1:
             raise RuntimeError(
                 f"DistributedDataParallel: the backward pass before this one ended by an error when rank {self.communicator.rank} had "
-                f"begun to reduce {self._next} of {len(self.buckets)} buckets; the ranks are out of step and cannot go on"
+                f"begun to reduce {self.reductions.next} of {len(self.buckets)} buckets; the ranks are out of step and cannot go on"
             )
 
     def release(self) -> None:
         """Let the parameters' gradients be their own again."""
         for e in self.entries:
             e.detach()
+        if self._hold is not None:
+            self._hold.remove()

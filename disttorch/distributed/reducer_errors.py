@@ -1,4 +1,4 @@
-"""What the reducer says about gradients that arrive when they must not, and about those that do not arrive."""
+"""What the reducer says about parameters that have changed, gradients that arrive when they must not, and those that do not arrive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,41 @@ from collections.abc import Iterable, Sequence
 from .buckets import Entry
 from .model_state import said
 
-__all__ = ["missing_gradients", "unexpected_gradient"]
+__all__ = ["check_parameters", "missing_gradients", "unexpected_gradient"]
+
+
+def check_parameters(entries: Sequence[Entry], rank: int, may_be_unused: bool) -> list[Entry]:
+    """Refuse parameters that have changed since the model was wrapped.
+
+    Returns
+    -------
+    list of Entry
+        Those that were frozen for a while, and ask for their gradients by another node now.
+
+    Raises
+    ------
+    RuntimeError
+        If one has another shape or dtype, or, unless it `may_be_unused`, asks for no gradient any more while others do.
+    """
+    changed, frozen, back = [], [], []
+    for e in entries:
+        p = e.parameter
+        if p._array.shape != e.shape or p._array.dtype != e.dtype:
+            changed.append(f"{e.name} (was {e.dtype} of shape {list(e.shape)}, is {p._array.dtype} of shape {list(p._array.shape)})")
+        elif p._node is None:
+            if not e.is_delayed:
+                frozen.append(e.name)
+        elif p._node is not e.node:
+            back.append(e)
+    where = f"DistributedDataParallel: on rank {rank}"
+    if changed:
+        raise RuntimeError(f"{where} parameters have changed since the model was wrapped; wrap it again: {said(changed)}")
+    if frozen and not may_be_unused and len(frozen) < sum(not e.is_delayed for e in entries):
+        raise RuntimeError(
+            f"{where} requires_grad of {len(frozen)} parameter(s) was switched off after the model was wrapped; wrap it again, "
+            f"or use find_unused_parameters=True: {said(frozen)}"
+        )
+    return back
 
 
 def unexpected_gradient(e: Entry, static: bool) -> RuntimeError:

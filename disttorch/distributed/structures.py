@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..autograd.variable import Tensor
 
-__all__ = ["moved", "tensors_in"]
+__all__ = ["mapped", "moved", "tensors_in"]
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -26,15 +27,34 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(getattr(value, field.name))
 
 
-def moved(value: Any, device: Any) -> Any:
-    """Inputs with their tensors on a device."""
+def mapped(value: Any, function: Callable[[Tensor], Any], *, dataclasses: bool = False) -> Any:
+    """A structure of the same form with a function's results in place of its tensors.
+
+    Parameters
+    ----------
+    value : object
+        A tensor, or tuples, lists and dicts of such structures; anything else stays as it is.
+    function : callable
+    dataclasses : bool
+        Whether fields of dataclasses belong to the structure.
+    """
     if isinstance(value, Tensor):
-        return value.to(device)
+        return function(value)
     if isinstance(value, tuple):
-        parts = [moved(v, device) for v in value]
+        parts = [mapped(v, function, dataclasses=dataclasses) for v in value]
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     if isinstance(value, list):
-        return [moved(v, device) for v in value]
+        return [mapped(v, function, dataclasses=dataclasses) for v in value]
     if isinstance(value, dict):
-        return {k: moved(v, device) for k, v in value.items()}
+        return {k: mapped(v, function, dataclasses=dataclasses) for k, v in value.items()}
+    if dataclasses and is_dataclass(value) and not isinstance(value, type):
+        changed = copy(value)
+        for field in fields(value):  # frozen ones, too
+            object.__setattr__(changed, field.name, mapped(getattr(value, field.name), function, dataclasses=True))
+        return changed
     return value
+
+
+def moved(value: Any, device: Any) -> Any:
+    """Inputs with their tensors on a device."""
+    return mapped(value, lambda t: t.to(device))

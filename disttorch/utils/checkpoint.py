@@ -40,6 +40,9 @@ class CheckpointError(RuntimeError):
 _early_stop: ContextVar[bool | None] = ContextVar("disttorch.checkpoint_early_stop", default=None)
 _debug: ContextVar[bool | None] = ContextVar("disttorch.checkpoint_debug", default=None)
 
+#: Around what is computed now: functions that return a context manager, which a second computation is to be in, too.
+surroundings: ContextVar[tuple[Callable[[], AbstractContextManager], ...]] = ContextVar("disttorch.surroundings", default=())
+
 
 class _Setting(AbstractContextManager):
     def __init__(self, variable: ContextVar, value: bool | None):
@@ -212,7 +215,7 @@ class _Frame:
         self.debug = debug if debugging is None else debugging
         self.early_stop = early_stop if stopping is None else stopping
         self.random = _RandomState((*args, *kwargs.values())) if preserve_rng_state else None
-        self.autocast = autocast.mode.get()
+        self.autocast, self.surroundings = autocast.mode.get(), surroundings.get()
         self.places: list[Any] = []  # weak: what backward does not need any more is not kept
         self.complete = False
         # of each backward pass that is running: the tensors of the second call
@@ -259,6 +262,8 @@ class _Frame:
             if self.random is not None:
                 stack.enter_context(self.random.again())
             stack.enter_context(autocast.again(self.autocast))
+            for around in self.surroundings:
+                stack.enter_context(around())
             stack.enter_context(enable_grad())
             stack.enter_context(saved_tensors_hooks(pack, lambda tensor: tensor))
             stack.enter_context(self.recompute_context)
@@ -313,7 +318,7 @@ def _kept(value: Any) -> Callable[[], Any]:
 class _Reentrant(Function):
     @staticmethod
     def forward(ctx: Any, function: Callable, preserve_rng_state: bool, *args: Any) -> Any:
-        ctx.function, ctx.autocast = function, autocast.mode.get()
+        ctx.function, ctx.autocast, ctx.surroundings = function, autocast.mode.get(), surroundings.get()
         ctx.random = _RandomState(args) if preserve_rng_state else None
         ctx.arguments = [None if isinstance(a, Tensor) else a for a in args]
         ctx.at = [i for i, a in enumerate(args) if isinstance(a, Tensor)]
@@ -326,7 +331,13 @@ class _Reentrant(Function):
         arguments = list(ctx.arguments)
         for i, t in zip(ctx.at, ctx.saved_tensors):
             arguments[i] = require_grad(wrap(t._array), True) if t._node is not None else wrap(t._array)
-        with enable_grad(), autocast.again(ctx.autocast), ctx.random.again() if ctx.random is not None else nullcontext():
+        with ExitStack() as stack:
+            stack.enter_context(enable_grad())
+            stack.enter_context(autocast.again(ctx.autocast))
+            if ctx.random is not None:
+                stack.enter_context(ctx.random.again())
+            for around in ctx.surroundings:
+                stack.enter_context(around())
             returned = ctx.function(*arguments)
         outputs = returned if isinstance(returned, tuple) else (returned,)
         pairs = [(o, g) for o, g in zip(outputs, gradients) if isinstance(o, Tensor) and o._node is not None]

@@ -15,6 +15,7 @@ from disttorch import nn
 from disttorch.distributed.structures import moved, tensors_in
 from disttorch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from disttorch.nn.parallel import DistributedDataParallel
+from disttorch.nn.parallel.distributed import _MixedPrecision
 
 pytestmark = pytest.mark.mpi(min_size=1)
 
@@ -42,6 +43,14 @@ def ddp_inside():
     return DistributedDataParallel(nn.Sequential(nn.Linear(1, 1), DistributedDataParallel(nn.Linear(1, 1))))
 
 
+def delayed(names, awaited=None):
+    layer = nn.Linear(1, 1)
+    given = layer.bias if awaited is None else awaited
+    return DistributedDataParallel(
+        layer, delay_all_reduce_named_params=[(name, layer.weight) for name in names], param_to_hook_all_reduce=given
+    )
+
+
 REFUSED = [
     (lambda: DistributedDataParallel(nn.ReLU()), RuntimeError, "doesn't have any parameter that requires a gradient"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1).requires_grad_(False)), RuntimeError, "doesn't have any parameter"),
@@ -52,12 +61,14 @@ REFUSED = [
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb=0), ValueError, "sizes greater than 0"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb_list=[]), ValueError, "sizes greater than 0"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb=1, bucket_cap_mb_list=[1]), ValueError, "not both"),
-    (lambda: DistributedDataParallel(nn.Linear(1, 1), mixed_precision=object()), NotImplementedError, "use amp.autocast"),
+    (lambda: DistributedDataParallel(nn.Linear(1, 1), mixed_precision=object()), TypeError, "must be a _MixedPrecision, not object"),
+    (lambda: _MixedPrecision(disttorch.int64), TypeError, "param_dtype must be a floating-point dtype or None, not disttorch.int64"),
+    (lambda: _MixedPrecision(buffer_dtype="float16"), TypeError, "buffer_dtype must be a floating-point dtype or None, not 'float16'"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), param_to_hook_all_reduce=1), ValueError, "need to be set at the same time"),
-    (
-        lambda: DistributedDataParallel(nn.Linear(1, 1), delay_all_reduce_named_params=[], param_to_hook_all_reduce=1),
-        NotImplementedError, "delay_all_reduce_named_params is not supported",
-    ),
+    (lambda: delayed(["weight"], 1), ValueError, "param_to_hook_all_reduce must be a parameter .*, not int"),
+    (lambda: delayed(["weight"], disttorch.ones(1)), ValueError, "not one that requires none"),
+    (lambda: delayed(["wait"]), ValueError, "the model has no parameter 'wait'"),
+    (lambda: delayed(["bias"]), ValueError, "'bias' is another parameter; the one given with it is 'weight'"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), device_mesh=Mesh(2)), RuntimeError, "Only 1D device mesh"),
     (
         lambda: DistributedDataParallel(nn.Linear(1, 1), device_mesh=Mesh(), process_group=dist.group.WORLD), RuntimeError,

@@ -9,6 +9,7 @@ import pytest
 import disttorch
 import disttorch.distributed as dist
 from disttorch.nn.parallel import DistributedDataParallel as OurDDP
+from disttorch.nn.parallel.distributed import _MixedPrecision
 
 torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.mpi(min_size=1)
@@ -103,6 +104,15 @@ def joined(lib, model, rank, by_initial):
             (model(x_of(lib, step, rank)) ** 2).mean().backward()
 
 
+def delayed(*names, until):
+    """Options of a model: the reduction of some parameters waits for another one's gradient."""
+    return lambda model: {
+        "delay_all_reduce_named_params": [(name, model.get_parameter(name)) for name in names],
+        "param_to_hook_all_reduce": model.get_parameter(until),
+        "bucket_cap_mb": TINY,
+    }
+
+
 PROGRAMS = [
     # the program, and the options of both
     ("plain", plain, {"find_unused_parameters": True}),
@@ -113,6 +123,9 @@ PROGRAMS = [
     ("kept gradients", kept, {"find_unused_parameters": True}),
     ("kept gradients, small buckets", kept, {"find_unused_parameters": True, "bucket_cap_mb": TINY}),
     ("two forward passes", two_forwards, {"find_unused_parameters": True}),
+    ("delayed", plain, delayed("right.weight", "right.bias", "never.weight", "never.bias", until="first.weight")),
+    ("delayed, accumulation", accumulate, delayed("left.weight", "never.weight", "never.bias", until="first.bias")),
+    ("delayed, two forward passes", two_forwards, delayed("right.bias", "never.weight", "never.bias", until="first.weight")),
     ("join", lambda *a: joined(*a, True), {"find_unused_parameters": True}),
     ("join, those that are left", lambda *a: joined(*a, False), {"find_unused_parameters": True, "bucket_cap_mb": TINY}),
 ]
@@ -121,7 +134,8 @@ PROGRAMS = [
 def run(lib, ddp, program, options, as_view):
     """Parameters and gradients after each step, and the buffer at the end."""
     rank = dist.get_rank()
-    model = ddp(model_of(lib), gradient_as_bucket_view=as_view, **options)
+    model = model_of(lib)
+    model = ddp(model, gradient_as_bucket_view=as_view, **(options(model) if callable(options) else options))
     optimizer = lib.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     states = []
 
@@ -146,8 +160,16 @@ def run(lib, ddp, program, options, as_view):
 
 @pytest.mark.parametrize("as_view", [True, False])
 @pytest.mark.parametrize(("program", "options"), [p[1:] for p in PROGRAMS], ids=[p[0] for p in PROGRAMS])
-def test_trains_as_pytorch_does(program, options, as_view):
-    expected, seen_there = run(torch, torch.nn.parallel.DistributedDataParallel, program, options, as_view)
+def test_trains_as_pytorch_does(program, options, as_view, monkeypatch):
+    if callable(options):
+        # PyTorch makes the buffer of delayed gradients in the default dtype, and does not wait until it is reduced
+        reduce = torch.distributed.all_reduce
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda t, group, async_op: reduce(t, group=group))
+        torch.set_default_dtype(torch.float64)
+    try:
+        expected, seen_there = run(torch, torch.nn.parallel.DistributedDataParallel, program, options, as_view)
+    finally:
+        torch.set_default_dtype(torch.float32)
     found, seen_here = run(disttorch, OurDDP, program, options, as_view)
     assert len(found) == len(expected)
     for there, here in zip(expected, found):
@@ -159,3 +181,27 @@ def test_trains_as_pytorch_does(program, options, as_view):
     if program is not accumulate:
         # buffers are copied where a pass that is reduced begins; PyTorch does it in the first pass after such a one
         assert seen_here == pytest.approx(seen_there, rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision_computes_as_pytorchs_operations_do(dtype):
+    """PyTorch's own needs a GPU; here its model is called with parameters that were cast."""
+    model = model_of(torch).float()
+    low = {n: p.detach().to(getattr(torch, dtype)).requires_grad_() for n, p in model.named_parameters()}
+    total = {n: np.zeros(tuple(p.shape)) for n, p in low.items()}
+    for rank in range(dist.get_world_size()):
+        y = torch.func.functional_call(model, low, (x_of(torch, 0, rank).to(getattr(torch, dtype)),))
+        gradients = torch.autograd.grad((y.float() ** 2).mean(), low.values(), allow_unused=True)
+        for n, g in zip(low, gradients):
+            total[n] += 0 if g is None else g.double().numpy() / dist.get_world_size()
+    ours = OurDDP(
+        model_of(disttorch).float(), find_unused_parameters=True,
+        mixed_precision=_MixedPrecision(getattr(disttorch, dtype), disttorch.float32),
+    )  # fmt: skip
+    y = ours(x_of(disttorch, 0, dist.get_rank()))
+    assert y.dtype is getattr(disttorch, dtype)
+    (y.float() ** 2).mean().backward()
+    for n, p in ours.module.named_parameters():
+        if not n.startswith("never"):
+            step = float(torch.finfo(getattr(torch, dtype)).eps)
+            np.testing.assert_allclose(p.grad.numpy(), total[n], rtol=4 * step, atol=4 * step * np.abs(total[n]).max(), err_msg=n)

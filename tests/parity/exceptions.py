@@ -131,5 +131,5 @@ KEYWORDS_NOT_AGREED: dict[str, dict[str, str]] = {
        for name in ("EventList.key_averages", "EventList.table", "profile.export_chrome_trace", "profile.key_averages", "profile.table")},
     "profiler.tensorboard_trace_handler": {"use_python_export": "there is one way to export"},
     **{f"{place}.init_process_group": {"_ranks": "private"} for place in ("distributed", "distributed.device_mesh")},
-    "nn.parallel.DistributedDataParallel": {"*": "gradients are always views of the buckets; options for PyTorch's reducer are not there"},
+    "nn.parallel.DistributedDataParallel": {"*": "gradients are views of the buckets unless that is switched off"},
 }  # fmt: skip

@@ -10,11 +10,12 @@ import collectives
 from ....autograd.variable import Tensor
 from ....backend.dtypes import bfloat16, float16
 from ....futures import Future
-from ...buckets import GradBucket
+from ...buckets import BuiltinCommHookType, GradBucket
 from ...groups import joined
 from ...steps import Steps
 
 __all__ = [
+    "BUILTIN",
     "allreduce_hook",
     "bf16_compress_hook",
     "bf16_compress_wrapper",
@@ -84,6 +85,9 @@ def fp16_compress_hook(process_group: Any, bucket: GradBucket) -> Future:
 def bf16_compress_hook(process_group: Any, bucket: GradBucket) -> Future:
     """As `fp16_compress_hook`, with bfloat16, which has float32's range."""
     return _compressed(bfloat16, allreduce_hook, process_group, bucket)
+
+
+BUILTIN = {BuiltinCommHookType.ALLREDUCE: allreduce_hook, BuiltinCommHookType.FP16_COMPRESS: fp16_compress_hook}
 
 
 def fp16_compress_wrapper(hook: Hook) -> Hook:
