@@ -123,8 +123,9 @@ class StreamWork(Work):
             self._keep = ()
 
     def _mark(self) -> None:
-        self.finished = self._cupy.cuda.Event(disable_timing=True)
-        self.finished.record(self.stream)
+        finished = self._cupy.cuda.Event(disable_timing=True)
+        finished.record(self.stream)
+        self.finished = finished  # not before: the watchdog would take an event that was never recorded for one that has happened
 
     def _ask(self) -> bool:
         """Whether the stream is through with it, as far as that may be asked."""

@@ -250,6 +250,28 @@ def test_order_between_streams(cupy: Any, waits: list[tuple[int, Any]]) -> None:
     on_ranks(2, program)
 
 
+def test_no_thread_meets_an_event_that_was_not_recorded(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would say that the operation is complete: an event that was never recorded has happened, for CUDA."""
+    record = cupy.cuda.Event.record
+    early: list[bool] = []
+
+    def program(world: NCCLTransport) -> None:
+        array = device(np.ones(3))
+        work = world.all_reduce(array, SUM)
+
+        def recording(event: Any, stream: Any = None) -> None:
+            early.append(work.finished is event)  # type: ignore[attr-defined]
+            record(event, stream)
+
+        monkeypatch.setattr(cupy.cuda.Event, "record", recording)
+        work.then(lambda: array.__imul__(2)).wait(30)
+        monkeypatch.undo()
+        assert plain(array).tolist() == [2, 2, 2]
+
+    on_ranks(1, program)
+    assert early == [False]
+
+
 def test_arrays_of_another_gpu_are_refused() -> None:
     def program(world: NCCLTransport) -> None:
         here = devices.Device().id

@@ -20,6 +20,10 @@ from tests.stand_in.nccl import hub
 __all__ = ["Together", "on_ranks"]
 
 
+#: What ranks say who waited for one that has failed.
+BECAUSE = "has closed its transport", "waits for what does not come"
+
+
 class Together:
     """A place that all ranks come to, without a collective."""
 
@@ -81,5 +85,5 @@ def on_ranks(size, program, directory, timeout=20.0, devices=None):
         ended = [pool.submit(rank, number) for number in range(size)]
     errors = [error for future in ended if (error := future.exception()) is not None]
     if errors:
-        raise min(errors, key=lambda error: "has closed its transport" in str(error) or isinstance(error, threading.BrokenBarrierError))
+        raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError) or any(text in str(error) for text in BECAUSE))
     return [future.result() for future in ended]

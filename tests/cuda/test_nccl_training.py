@@ -57,7 +57,7 @@ ONE_AT_A_TIME = threading.Lock()
 
 def network(device):
     with ONE_AT_A_TIME:  # the ranks are threads here, and draw from one generator
-        disttorch.manual_seed(7)
+        disttorch.default_generator.manual_seed(7)  # the CPU's alone: manual_seed is for all devices, also those of the other ranks
         model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     return model.double().to(device)
 
