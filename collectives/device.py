@@ -20,7 +20,7 @@ from .cuda_aware import cuda_aware
 from .errors import CollectiveTimeoutError, CommunicationError
 from .reductions import Reduction
 from .staging import Array
-from .stream_work import is_capturing
+from .stream_work import happened, is_capturing
 from .transport import Counts, Transport
 from .work import Work
 
@@ -262,12 +262,17 @@ class StagedTransport(Transport):
 
     def _begin_waiting(self) -> None:
         """Begin those operations whose copies are done, in the order in which they were called: that of all ranks."""
-        while self._waiting and self._waiting[0].copied.done:
-            operation = self._waiting.popleft()
+        while self._waiting:
+            operation = self._waiting[0]
             try:
+                if not happened(self._cupy, operation.copied):
+                    return
+                self._waiting.popleft()
                 operation.work = operation.start(*operation.hosts)
             except Exception as error:  # the poll of that operation raises it
                 operation.failure = error
+                if self._waiting and self._waiting[0] is operation:  # its copy has failed
+                    self._waiting.popleft()
 
     def _is_done(self, operation: _Operation) -> bool:
         self._begin_waiting()
@@ -281,9 +286,10 @@ class StagedTransport(Transport):
             operation.work.wait()
             for array, host in operation.results:
                 self._copy(array.data.ptr, host.ctypes.data, array.nbytes, "memcpyHostToDevice", operation.stream)
-            operation.written = self._cupy.cuda.Event(disable_timing=True)
-            operation.written.record(operation.stream)
-        if not operation.written.done:
+            written = self._cupy.cuda.Event(disable_timing=True)
+            written.record(operation.stream)
+            operation.written = written
+        if not happened(self._cupy, operation.written):
             return False
         self._cupy.cuda.get_current_stream().wait_event(operation.written)
         for host in operation.hosts:

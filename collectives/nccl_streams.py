@@ -10,15 +10,17 @@ Importing this module does not import CuPy.
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from . import watchdog
 from .errors import CommunicationError
 from .staging import Array
-from .stream_work import StreamWork, is_capturing
+from .stream_work import StreamWork, current, is_capturing
 from .transport import Transport
 from .work import Work
 
@@ -72,7 +74,9 @@ class NCCLStreams(Transport):
         self._grouped: list[_Call] | None = None
         self.under_way: tuple[deque[StreamWork], deque[StreamWork]] = deque(), deque()
         """What has been called and is not known to be complete, oldest first: collectives, and messages."""
-        self._finalizer = weakref.finalize(self, _end, made, self.under_way)
+        self._in_graphs: set[str] = set()
+        """Operations that are parts of CUDA graphs."""
+        self._finalizer = weakref.finalize(self, _end, made, self.under_way, self._in_graphs)
         watchdog.watch(self)
 
     def _introduce(self) -> Any:
@@ -140,6 +144,7 @@ class NCCLStreams(Transport):
     def _note(self, work: StreamWork, under_way: deque[StreamWork]) -> None:
         """Keep a work, with what it keeps, until it is known to be complete."""
         if work.captured:
+            self._in_graphs.add(work.operation)
             return  # the graph's own memory lives as long as the graph
         while under_way and under_way[0].done():
             under_way.popleft()
@@ -155,17 +160,17 @@ class NCCLStreams(Transport):
             each.work.stream.wait_event(each.work.called)
         for each in calls:
             if each.before is not None:
-                with each.work.stream:
+                with current(self._cupy, each.work.stream):
                     each.before()
         with self.errors(calls[0].work.operation), contextlib.ExitStack() as stack:
             if len(calls) > 1:
                 stack.enter_context(self._group())
             for each in calls:
                 # What is computed between NCCL's calls belongs to the same stream.
-                with each.work.stream:
+                with current(self._cupy, each.work.stream):
                     each.launch()
         for each in calls:
-            with each.work.stream:
+            with current(self._cupy, each.work.stream):
                 if each.after is not None:
                     each.after()
                 each.work.started()
@@ -233,7 +238,7 @@ class NCCLStreams(Transport):
         watchdog.leave(self)
         if self._finalizer.detach() is not None:
             for comm in (self._messages, self._comm):
-                comm.abort()
+                _abort(comm, self._in_graphs)
 
     def close(self) -> None:
         watchdog.leave(self)
@@ -254,11 +259,33 @@ class _Call:
         self.work, self.before, self.launch, self.after, self.alone = work, before, launch, after, alone
 
 
-def _end(comms: Sequence[Any], under_way: Sequence[deque[StreamWork]]) -> None:
-    """Give NCCL's communicators back; where something never ended they are aborted, for destroying would wait for it."""
+def _end(comms: Sequence[Any], under_way: Sequence[deque[StreamWork]], in_graphs: Collection[str]) -> None:
+    """Give NCCL's communicators back; where something never ended they are aborted, for destroying would wait for it.
+
+    Both wait until no CUDA graph has a part of theirs any more, and nobody can tell when a program lets go of its graphs, at its end
+    perhaps not before this. So a communicator in graphs stays as it is until the process ends.
+    """
     ended = all(work.test() and work.exception() is None for works in under_way for work in works)
     for comm in reversed(comms):
-        if ended:
-            comm.destroy()
+        if not ended:
+            _abort(comm, in_graphs)
+        elif in_graphs:
+            _keep(comm)
         else:
-            comm.abort()
+            comm.destroy()
+
+
+def _abort(comm: Any, in_graphs: Collection[str]) -> None:
+    """Let the kernels of a communicator return. What else is done to it then waits for graphs, which must not hold up the caller."""
+    if not in_graphs:
+        comm.abort()
+        return
+    try:
+        threading.Thread(target=comm.abort, name="collectives abort", daemon=True).start()
+    except RuntimeError:  # the interpreter is about to end, and with the process its kernels do
+        _keep(comm)
+
+
+def _keep(comm: Any) -> None:
+    """Keep a communicator for good: it would be destroyed with its last reference."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(comm))

@@ -12,18 +12,50 @@ come again with every replay of it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 from .errors import CommunicationError
 from .work import Work
 
-__all__ = ["StreamWork", "is_capturing"]
+__all__ = ["StreamWork", "current", "happened", "is_capturing"]
+
+
+_NOT_READY = 600  # cudaErrorNotReady
 
 
 def is_capturing(stream: Any) -> bool:
     """Whether a graph is captured from a stream. The default stream cannot be captured, and to ask it may be an error meanwhile."""
     return stream.ptr != 0 and bool(stream.is_capturing())
+
+
+def happened(cupy: Any, event: Any) -> bool:
+    """Whether an event has. ``Event.done`` is False for ever where a kernel has failed.
+
+    Raises
+    ------
+    cupy.cuda.runtime.CUDARuntimeError
+        With what the device has failed.
+    """
+    status = cupy.cuda.runtime.eventQuery(event.ptr)
+    if status not in (0, _NOT_READY):
+        raise cupy.cuda.runtime.CUDARuntimeError(status)
+    return bool(status == 0)
+
+
+@contextmanager
+def current(cupy: Any, stream: Any) -> Generator[None, None, None]:
+    """A stream of the current device as the current one in a with-block.
+
+    A with-block of CuPy's own does not go back to a stream that was made current by ``use``, but to the default stream.
+    """
+    before = cupy.cuda.get_current_stream()
+    stream.use()
+    try:
+        yield
+    finally:
+        before.use()
 
 
 class StreamWork(Work):
@@ -87,15 +119,17 @@ class StreamWork(Work):
         """Do something with arrays on the operation's stream behind it; on the caller's where that is behind it already."""
         if self._exception is not None:
             return self
-        current = self._cupy.cuda.get_current_stream()
-        if self._done or self._ordered_on == current.ptr:
-            finish()
-        elif self.finished is None:
-            self._after.append(finish)
-        else:
-            with self.stream:
-                finish()
-                self._mark()
+        assert self._lock is not None
+        with self._lock:  # another thread that asks must not take it for complete in between
+            if not self._done and self._ordered_on != self._cupy.cuda.get_current_stream().ptr:
+                if self.finished is None:
+                    self._after.append(finish)
+                else:
+                    with current(self._cupy, self.stream):
+                        finish()
+                        self._mark()
+                return self
+        finish()
         return self
 
     def wait(self, timeout: float | None = None) -> None:
@@ -106,26 +140,26 @@ class StreamWork(Work):
         if self._exception is not None:
             self._seen = True
             raise self._exception
-        current = self._cupy.cuda.get_current_stream()
-        if self._done and not (self.captured and is_capturing(current)):
+        here = self._cupy.cuda.get_current_stream()
+        if self._done and not (self.captured and is_capturing(here)):
             return
         if self.finished is None:
             raise CommunicationError(f"{self.operation}: it is waited for before its group has ended; wait behind the with-block")
-        current.wait_event(self.finished)
-        self._ordered_on = current.ptr
+        here.wait_event(self.finished)
+        self._ordered_on = here.ptr
         if self.captured:
             if not self._done:
                 self._end()
         elif timeout is not None or os.environ.get("TORCH_NCCL_BLOCKING_WAIT") == "1":
             super().wait(timeout)
-        elif current.ptr == self._caller:
+        elif here.ptr == self._caller:
             # Whatever takes their memory next is behind the operation on this stream, where they were made.
             self._keep = ()
 
     def _mark(self) -> None:
         finished = self._cupy.cuda.Event(disable_timing=True)
         finished.record(self.stream)
-        self.finished = finished  # not before: the watchdog would take an event that was never recorded for one that has happened
+        self.finished = finished  # not before: other threads ask it, and an event that was not recorded has happened
 
     def _ask(self) -> bool:
         """Whether the stream is through with it, as far as that may be asked."""
@@ -136,7 +170,7 @@ class StreamWork(Work):
             return False
         if self.captured:
             return True
-        if self.finished.done:
+        if happened(self._cupy, self.finished):
             return True
         self.check()
         return False

@@ -21,7 +21,7 @@ def room(name: str) -> Any:
     Parameters
     ----------
     name : str
-        ``"devices"``, ``"graphs"``, ``"memory"``, ``"streams"`` or ``"world"``.
+        ``"capturing"``, ``"devices"``, ``"graphs"``, ``"memory"``, ``"streams"`` or ``"world"``.
 
     Raises
     ------

@@ -285,6 +285,20 @@ LIBRARIES = {
 }
 
 
+def test_a_kernel_that_failed_is_an_error_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy's ``Event.done`` is False then, for ever."""
+
+    def program(world: StagedTransport) -> None:
+        array = device(np.ones(3))
+        monkeypatch.setattr(sys.modules["cupy"].cuda.Event, "failed", 700)
+        with pytest.raises(RuntimeError) as caught:
+            world.all_reduce(array, REDUCTIONS["sum"]).wait(10)
+        assert getattr(caught.value, "status", 0) == 700
+        monkeypatch.setattr(sys.modules["cupy"].cuda.Event, "failed", 0)
+
+    on_ranks(1, program)
+
+
 @pytest.mark.parametrize(("library", "expected"), LIBRARIES.values(), ids=LIBRARIES)
 def test_the_library_is_asked(library: Any, expected: bool) -> None:
     assert cuda_aware({}, lambda: library) is expected

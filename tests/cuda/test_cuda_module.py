@@ -131,6 +131,25 @@ def test_streams_in_blocks(two):
     assert cuda.current_device() == 0
 
 
+def test_the_current_stream_stays_what_it_is(torch):
+    """Where a with-block of CuPy's ends, the stream of the block around it becomes the current one, and not one that was set."""
+    cuda = torch.cuda
+    side, x = cuda.Stream(), torch.ones(2, 3, device="cuda")
+    cuda.synchronize()
+    with cuda.stream(side):
+        x._array.T.get()  # has such a block
+        with side._stream:
+            pass
+        assert cuda.current_stream() == side
+    cuda.set_stream(side)
+    x.t().cpu()
+    x[:, 1].tolist()
+    with cuda.stream(cuda.Stream()):
+        x.t().cpu()
+    assert cuda.current_stream() == side
+    cuda.set_stream(cuda.default_stream())
+
+
 def test_streams_are_of_a_pool(torch):
     streams = [torch.cuda.Stream() for _ in range(33)]
     assert len(set(streams)) == 32

@@ -247,6 +247,16 @@ def test_no_engine_that_builds_is_said(kernels, cupy, monkeypatch):
     assert len(Graph.built) == 1
 
 
+def test_what_cudnn_itself_refuses_is_said(kernels, cupy, monkeypatch):
+    """The frontend tells most of what there is no engine for by an exception of its own; what cuDNN's calls say is a RuntimeError."""
+    monkeypatch.setattr(Graph, "build_operation_graph", fails(RuntimeError("CUDNN_BACKEND_API_FAILED: CUDNN_STATUS_NOT_SUPPORTED")))
+    with pytest.warns(RuntimeWarning, match="computed without it: .*CUDNN_STATUS_NOT_SUPPORTED"):
+        assert convolve(kernels, cupy) < 1e-5
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert convolve(kernels, cupy) < 1e-5
+
+
 def test_no_engine_at_all_is_remembered(kernels, cupy, monkeypatch):
     monkeypatch.setattr(library, "ENGINES", [Engine(20510), Engine(3, frozenset({numerical_note.NONDETERMINISTIC}))][:1])
     for _ in range(2):
@@ -278,6 +288,17 @@ def test_captured_and_replayed(torch):
     x.fill_(2)
     graph.replay()
     assert y.tolist() == [[[[18, 18], [18, 18]]]]
+
+
+def test_the_first_of_all_is_captured(torch):
+    """The handle is made within the capture, and takes memory from the driver."""
+    x, w = torch.ones(1, 1, 4, 4, device="cuda"), torch.ones(1, 1, 3, 3, device="cuda")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        y = torch.nn.functional.conv2d(x, w)
+    graph.replay()
+    assert y.tolist() == [[[[9, 9], [9, 9]]]]
+    assert len(Graph.built) == 1
 
 
 # --- attention --------------------------------------------------------------------------------------------------------------
@@ -377,7 +398,7 @@ def test_sdpa_kernel_chooses(torch):
 
 
 def fails(error):
-    def raises():
+    def raises(*_):
         raise error
 
     return raises

@@ -268,6 +268,18 @@ def test_only_tensors_of_devices_have_streams(torch):
         torch.ones(1).record_stream(torch.cuda.current_stream())
 
 
+def test_memory_of_another_library_is_as_large_as_its_elements_reach(torch):
+    import cupy
+
+    array = cupy.arange(24.0).reshape(4, 6)
+    a = torch.from_dlpack(array)
+    assert a.as_strided((24,), (1,)).tolist() == list(range(24))
+    assert torch.from_dlpack(array[1:, 2:]).as_strided((2,), (9,)).tolist() == [8, 17]
+    assert torch.from_dlpack(array[:0]).shape == (0, 6)
+    a += 1
+    assert array.tolist()[3][5] == 24
+
+
 # --- copies ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,7 @@ ranks are missing.
 """
 
 import contextlib
+import gc
 import json
 import sys
 import threading
@@ -464,6 +465,73 @@ def test_an_operation_of_a_graph_is_waited_for_whoever_asked_before(cupy, tmp_pa
         return x.tolist(), y.tolist()
 
     assert on_ranks(2, program, tmp_path) == [([8.0], [16.0])] * 2
+
+
+@pytest.mark.parametrize("end", ["shut down", "abandoned"])
+def test_a_group_ends_although_a_graph_of_its_operations_is_there(end, cupy, tmp_path):
+    """NCCL would wait until it is gone, at the end of a program for ever."""
+    graphs, threads = [], threading.active_count()
+
+    def program(group, meet):
+        communicator, graph, x = group.communicator, cuda.CUDAGraph(), numbers(1.0)
+        communicator.all_reduce(x._array)
+        with capture(graph):
+            communicator.all_reduce(x._array)
+        graphs.append(graph)
+        meet()
+        if end == "abandoned":
+            communicator._device_transports["cuda"].abandon()
+
+    on_ranks(2, program, tmp_path)
+    assert [how for how, _ in hub.ended] == (["abort"] * 4 if end == "abandoned" else [])
+    graphs.clear()
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_the_current_stream_stays_whoever_communicates(cupy, tmp_path):
+    def program(group, meet):
+        communicator, mine = group.communicator, cuda.Stream()
+        before = cuda.current_stream()
+        cuda.set_stream(mine)
+        work = communicator.all_reduce(cupy.ones(1), async_op=True)
+        work.then(lambda: None)
+        work.wait()
+        assert cuda.current_stream() == mine
+        with cuda.stream(cuda.Stream()), cuda.stream(mine):
+            communicator.all_reduce(cupy.ones(1), "avg")
+            assert cuda.current_stream() == mine
+        assert cuda.current_stream() == mine
+        cuda.set_stream(before)
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_no_operation_is_complete_before_it_is_marked(cupy, monkeypatch, tmp_path):
+    """Other threads ask at any time, and an event that was not recorded yet has happened."""
+    record = cupy.cuda.Event.record
+
+    def asked(event, stream=None):
+        collectives.work.progress()
+        record(event, stream)
+
+    monkeypatch.setattr(cupy.cuda.Event, "record", asked)
+
+    def program(group, meet):
+        communicator = group.communicator
+        communicator.all_reduce(cupy.ones(1))
+        if group.rank() == 1:
+            meet()
+        work = communicator.all_reduce(cupy.ones(1), async_op=True)
+        if group.rank() == 0:
+            work.then(lambda: None)
+            assert not work.done()
+            meet()
+        work.complete()
+
+    on_ranks(2, program, tmp_path)
 
 
 def test_what_a_capture_cannot_have_says_so(cupy, tmp_path):

@@ -121,6 +121,7 @@ def reset() -> None:
                 line.capture = None
         graphs.open_captures.clear()
         memory.set_allocator(memory.default_pool.malloc)
+        memory.lose_abandoned()
         streams._local.__dict__.clear()
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import devices, memory
 from .order import lock, region_at
-from .streams import get_current_stream
+from .streams import get_current_stream, launching
 
 __all__ = ["empty", "empty_like_result", "ndarray", "unwrapped"]
 
@@ -182,8 +182,12 @@ class ndarray:
             def action() -> None:
                 result[...] = self._a
 
-            with where:
-                operations.launch("get", action, [self], [])
+            if not (self._a.flags.c_contiguous if layout == "C" else self._a.flags.f_contiguous):
+                with where:  # a copy is made first, in such a block of CuPy's
+                    operations.launch("get", action, [self], [])
+            else:
+                with launching(where):
+                    operations.launch("get", action, [self], [])
             if blocking:
                 where.synchronize()
             return result
@@ -204,7 +208,7 @@ class ndarray:
         from . import operations
 
         values = arr.copy()
-        with get_current_stream() if stream is None else stream:
+        with launching(get_current_stream() if stream is None else stream):
             operations.put("set", self, lambda: values, [])
 
     def item(self, *index: Any) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "full",
     "full_like",
     "is_in",
+    "is_in_order",
     "like",
     "ones",
     "zeros",
@@ -77,7 +78,20 @@ def array(
         raise ValueError(f"Unsupported dtype {values.dtype}")
     if values.ndim:  # a number goes to a kernel by value
         from_the_host("array")
+        if type(obj) is np.ndarray and obj.dtype == values.dtype and memory.is_pinned(obj.ctypes.data):
+            return _from_pinned(obj, order) if is_in_order(obj, order) else _on_device(values, order)
     return _on_device(values, order)
+
+
+def is_in_order(values: Any, order: str) -> bool:
+    return bool(values.flags.f_contiguous if order == "F" else values.flags.c_contiguous or (order in "KA" and values.flags.fnc))
+
+
+def _from_pinned(values: Any, order: str) -> ndarray:
+    """From pinned memory as it is, after the function has returned."""
+    result = empty(values.shape, values.dtype, "F" if order == "F" or (order in "AK" and values.flags.fnc) else "C")
+    memory.copy_async(result.data.ptr, values.ctypes.data, values.nbytes, None, "array of pinned memory", keep=values)
+    return result
 
 
 def is_in(obj: ndarray, order: str) -> bool:

@@ -18,6 +18,7 @@ import numpy as np
 from . import devices
 from .cublas import rounded_to_tf32
 from .cudnn_operations import dgrad, fprop, sdpa, sdpa_backward, wgrad
+from .driver import unsafe
 from .order import lock, region_at
 from .streams import line_of, submit
 
@@ -60,6 +61,7 @@ class Handle:
     """As ``create_handle`` returns it."""
 
     def __init__(self) -> None:
+        unsafe("cudnnCreate")
         self.device, self.stream = devices.current(), 0
 
 

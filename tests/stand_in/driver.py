@@ -6,12 +6,38 @@ import ctypes
 import threading
 from typing import Any
 
-from . import streams
+__all__ = ["RELAXED", "mode_of_this_thread", "open_captures", "put_in_place", "take_away", "unsafe"]
 
-__all__ = ["put_in_place", "take_away"]
+RELAXED = 2
+open_captures: list[Any] = []
+"""Of all threads; see `graphs`."""
 
 _CDLL = ctypes.CDLL
 _modes = threading.local()
+
+
+def mode_of_this_thread() -> int:
+    """The calling thread's mode of capture errors: 0 global, 1 thread-local, 2 relaxed."""
+    return getattr(_modes, "value", 0)
+
+
+def unsafe(what: str) -> None:
+    """Said before what may wait or take from the driver: cudaMalloc, cudaFree, cudaHostAlloc, cudaEventQuery.
+
+    Raises
+    ------
+    CUDARuntimeError
+        In a thread that captures in a mode other than relaxed, and in all threads while one captures in global mode, unless the thread
+        has set its own mode to relaxed.
+    """
+    mode = mode_of_this_thread()
+    for capture in open_captures if mode != RELAXED else ():
+        own = capture.thread == threading.get_ident() and capture.mode != RELAXED
+        if own or (mode == 0 and capture.mode == 0):
+            from .streams import CUDARuntimeError
+
+            capture.broken = what
+            raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})")
 
 
 class Driver:
@@ -19,14 +45,15 @@ class Driver:
 
     def cuThreadExchangeStreamCaptureMode(self, mode: Any) -> int:
         """Set the calling thread's mode of capture errors, and give the one before; 0 for success."""
-        before = getattr(_modes, "value", 0)
+        before = mode_of_this_thread()
         _modes.value = mode._obj.value
         mode._obj.value = before
         return 0
 
-
     def cuEventRecordWithFlags(self, event: Any, stream: Any, flags: Any) -> int:
         """Record an event; with flag 1 by each replay of the graph that the stream is captured into. 0 for success."""
+        from . import streams
+
         streams.record_external(event.value, stream.value, flags.value)
         return 0
 

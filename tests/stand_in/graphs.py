@@ -9,14 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from . import streams
+from .driver import RELAXED, open_captures
 from .order import Clock, OrderError, Region, Use, join, lock
 from .streams import CUDARuntimeError, Line, Stream, get_current_stream, line_of, name_of, submit
 
 __all__ = ["Capture", "Graph", "begin", "end"]
 
-RELAXED = 2
 _pointers = itertools.count(0x6000_0000_1000, 0x1000)
-open_captures: list[Capture] = []
 
 
 class Operation:
@@ -40,6 +39,8 @@ class Capture:
         self.operations: list[Operation] = []
         self.uses: dict[int, tuple[Region, list[Use]]] = {}
         self.broken = ""
+        self.comms: set[Any] = set()
+        """NCCL's communicators whose operations are noted."""
         self.joined(origin)
 
     def joined(self, line: Line) -> None:
@@ -100,7 +101,10 @@ def end(stream: Stream) -> Graph:
             last = max((use.tick for _, uses in capture.uses.values() for use in uses if use.stream == each.uid), default=0)
             if line.clock.get(each.uid, 0) < last:
                 raise CUDARuntimeError(904, f"cudaErrorStreamCaptureUnjoined: {name_of(each.uid)} was not joined to the original stream")
-        return Graph(capture.operations)
+        graph = Graph(capture.operations)
+        for comm in capture.comms:
+            comm.graphs.add(graph)
+        return graph
 
 
 class Graph:

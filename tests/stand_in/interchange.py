@@ -88,6 +88,7 @@ def imported(source: Any) -> ndarray:
     nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     if nbytes:
         region = region_at(pointer, "from_dlpack")
-        mem = memory.UnownedMemory(region.pointer, region.size, (source, capsule), region.device)
-        return ndarray(shape, dtype, memory.MemoryPointer(mem, pointer - region.pointer), strides)
+        # the size that CuPy 14 says: of the sum of the dimensions, not of their product
+        mem = memory.UnownedMemory(pointer, sum(shape) * dtype.itemsize, (source, capsule), region.device)
+        return ndarray(shape, dtype, memory.MemoryPointer(mem, 0), strides)
     return ndarray(shape, dtype)

@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from . import devices
+from .driver import unsafe
 from .order import Region, lock, region_at, regions, state
 from .streams import CUDARuntimeError, current, later, line_of, lines, submit
 
 __all__ = [
     "BaseMemory", "Memory", "MemoryHook", "MemoryPointer", "MemoryPool", "OutOfMemoryError", "PinnedMemory", "PinnedMemoryPointer",
     "PinnedMemoryPool", "PooledMemory", "UnownedMemory", "alloc", "alloc_pinned_memory", "empty_pinned", "free_and_total",
-    "get_allocator", "set_allocator", "set_pinned_memory_allocator", "using_allocator", "zeros_pinned",
+    "get_allocator", "lose_abandoned", "refuse_capture", "set_allocator", "set_pinned_memory_allocator", "using_allocator", "zeros_pinned",
 ]  # fmt: skip
 
 UNIT = 512
@@ -83,6 +84,7 @@ class Memory(BaseMemory):
         self.size, self.device_id, self.region, self.ptr = size, devices.current(), None, 0
         if not size:
             return
+        unsafe("cudaMalloc")
         with lock:
             if size > free_and_total(self.device_id)[0]:
                 raise OutOfMemoryError(size, 0)
@@ -96,6 +98,10 @@ class Memory(BaseMemory):
         region = getattr(self, "region", None)
         if region is not None and not ending():
             with lock:
+                try:
+                    unsafe("cudaFree")
+                except CUDARuntimeError as error:
+                    state.failures.append(str(error))
                 held_bytes[self.device_id] -= self.size
                 region.alive = False
                 regions.remove(region)
@@ -141,22 +147,27 @@ class MemoryPointer:
         return self + -offset
 
     def copy_from_device(self, src: MemoryPointer, size: int) -> None:
+        refuse_capture(None, "synchronous API calls")
         copy_async(self.ptr, src.ptr, size, None, "copy_from_device")
 
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream: Any = None) -> None:
         copy_async(self.ptr, src.ptr, size, stream, "copy_from_device_async")
 
     def copy_from_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        refuse_capture(stream, "H2D transfers")
         copy_async(self.ptr, _address(mem), size, stream, "copy_from_host_async")
 
     def copy_from_host(self, mem: Any, size: int) -> None:
+        refuse_capture(None, "synchronous API calls")
         copy_async(self.ptr, _address(mem), size, None, "copy_from_host")
         current_stream_of(None).synchronize()
 
     def copy_to_host_async(self, mem: Any, size: int, stream: Any = None) -> None:
+        refuse_capture(stream, "D2H transfers")
         copy_async(_address(mem), self.ptr, size, stream, "copy_to_host_async")
 
     def copy_to_host(self, mem: Any, size: int) -> None:
+        refuse_capture(None, "synchronous API calls")
         copy_async(_address(mem), self.ptr, size, None, "copy_to_host")
         current_stream_of(None).synchronize()
 
@@ -176,11 +187,18 @@ class MemoryPointer:
         fill_async(self.ptr, value, size, stream)
 
     def memset(self, value: int, size: int) -> None:
+        refuse_capture(None, "synchronous API calls")
         fill_async(self.ptr, value, size, None)
 
 
 def _address(mem: Any) -> int:
     return int(mem if isinstance(mem, int) else mem.value if isinstance(mem, ctypes.c_void_p) else mem.ptr)
+
+
+def refuse_capture(stream: Any, what: str) -> None:
+    """CuPy's own functions refuse while a graph is captured, also what the driver would take (its memcpyAsync of pinned memory)."""
+    if current_stream_of(stream).line.capture is not None:
+        raise RuntimeError(f"the current stream is capturing, so {what} are disallowed")
 
 
 def current_stream_of(stream: Any) -> Any:
@@ -272,8 +290,16 @@ class PooledMemory(BaseMemory):
                 state.failures.append(f"{type(error).__name__}: {error}")
 
 
+_abandoned: list[Any] = []
+"""Free blocks of pools that are gone."""
+
+
 class MemoryPool:
-    """``cupy.cuda.MemoryPool``. A freed block is handed out again for sizes from half of it up."""
+    """``cupy.cuda.MemoryPool``. A freed block is handed out again for sizes from half of it up.
+
+    A pool that goes with free blocks loses them, as CuPy's does: its free blocks and the arena that lists them hold each other, outside
+    of what Python's garbage collector sees. Only `free_all_blocks` gives them back.
+    """
 
     def __init__(self, allocator: Callable[[int], MemoryPointer] | None = None):
         self._allocator = _malloc if allocator is None else allocator
@@ -281,6 +307,7 @@ class MemoryPool:
         self._used: dict[int, int] = defaultdict(int)
         self._kept: dict[int, int] = defaultdict(int)
         self._limit: dict[int, int] = defaultdict(int)
+        weakref.finalize(self, _abandon, self._free)
 
     def malloc(self, size: int) -> MemoryPointer:
         with lock:
@@ -375,6 +402,15 @@ class MemoryPool:
         return self._limit[devices.current()]
 
 
+def _abandon(free: dict[Any, dict[int, list[MemoryPointer]]]) -> None:
+    _abandoned.extend(chunk for bins in free.values() for chunks in bins.values() for chunk in chunks)
+
+
+def lose_abandoned() -> None:
+    """Give back what no program can any more."""
+    _abandoned.clear()
+
+
 def _malloc(size: int) -> MemoryPointer:
     return MemoryPointer(Memory(size), 0)
 
@@ -418,6 +454,7 @@ class PinnedMemory:
     """Page-locked memory of the host."""
 
     def __init__(self, size: int, flags: int = 0):
+        unsafe("cudaHostAlloc")
         self.block = np.full(size, 0xFF, np.uint8)
         self.ptr, self.size = self.block.ctypes.data, size
         pinned[self.ptr] = size
@@ -492,6 +529,7 @@ def set_pinned_memory_allocator(allocator: Callable[[int], PinnedMemoryPointer] 
 
 
 def alloc_pinned_memory(size: int) -> PinnedMemoryPointer:
+    unsafe("cudaEventQuery")  # of events behind copies that CuPy has made from pinned memory
     return _pinned_allocator[0](size)
 
 
@@ -512,8 +550,8 @@ def zeros_pinned(shape: Any, dtype: Any = float, order: str = "C") -> Any:
 # Copies --------------------------------------------------------------------------------------------------------------
 
 
-def copy_async(target: int, source: int, size: int, stream: Any, name: str) -> None:
-    """Copy bytes, on a stream: between places of the device, or between it and the host.
+def copy_async(target: int, source: int, size: int, stream: Any, name: str, keep: Any = None) -> None:
+    """Copy bytes, on a stream: between places of the device, or between it and the host. What is to be kept until then may be told.
 
     What comes to pinned memory is there only when the host has seen the copy done. Pinned memory that a copy is taken from must not
     change before that.
@@ -545,7 +583,7 @@ def copy_async(target: int, source: int, size: int, stream: Any, name: str) -> N
                 before = ctypes.string_at(source, size)
                 ctypes.memmove(target, before, size)
 
-                def compare() -> None:
+                def compare(keep: Any = keep) -> None:
                     if ctypes.string_at(source, size) != before:
                         state.failures.append(f"{name}: the pinned memory has changed before the copy from it was done")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import itertools
 import os
 import threading
+import time
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -145,6 +147,8 @@ class NcclCommunicator:
         self._splits = 0
         self._done: dict[str, int] = defaultdict(int)
         self._alive = True
+        self.graphs: weakref.WeakSet[Any] = weakref.WeakSet()
+        """Those that have a part of it."""
 
     def size(self) -> int:
         return self._size
@@ -206,6 +210,8 @@ class NcclCommunicator:
                 if region.device != self._device:
                     raise NcclError(5, f"{name}: memory of device {region.device}, the communicator is of {self._device}")
                 uses.append((region, pointer, pointer + nbytes, writes))
+        if line.capture is not None:
+            line.capture.comms.add(self)
         part = Part(name, uses, give, take)
         if getattr(_local, "depth", 0):
             _local.group.append((line, part))
@@ -311,10 +317,19 @@ class NcclCommunicator:
         self._alive = False
         hub.ended.append(("abort", self._rank))
         let_go_on()
+        self._wait_for_graphs("abort")
 
     def destroy(self) -> None:
+        self._wait_for_graphs("destroy")
         self._alive = False
         hub.ended.append(("destroy", self._rank))
+
+    def _wait_for_graphs(self, name: str) -> None:
+        """As NCCL's commDestroySync, which has no end while there is a graph; here the main thread is told so."""
+        while self.graphs:
+            if threading.current_thread().daemon is False:
+                raise RuntimeError(f"NcclCommunicator.{name} waits for ever: a CUDA graph that has a part of it is still there")
+            time.sleep(0.01)
 
 
 def _dtype(number: int) -> Any:

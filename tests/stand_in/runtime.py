@@ -87,9 +87,16 @@ def streamSynchronize(stream: int) -> None:
     _stream(stream).synchronize()
 
 
-def streamQuery(stream: int) -> None:
-    if not _stream(stream).done:
-        raise CUDARuntimeError(600, "cudaErrorNotReady: device not ready")
+def streamQuery(stream: int) -> int:
+    """The status, which is no error here: 0, or 600 (cudaErrorNotReady)."""
+    return 0 if _stream(stream).done else 600
+
+
+def eventQuery(event: int) -> int:
+    found = streams.event_at(event)
+    if found is None:
+        return 400  # cudaErrorInvalidResourceHandle
+    return found.failed or (0 if found.done else 600)
 
 
 def streamIsCapturing(stream: int) -> int:

@@ -17,11 +17,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from . import devices
+from .driver import unsafe
 from .order import Clock, Use, host, join, lock, state
 
 __all__ = [
-    "Event", "ExternalStream", "Stream", "current", "delayed", "gate", "get_current_stream", "get_elapsed_time", "held", "let_go_on",
-    "name_of", "seen", "synchronising", "wait_until",
+    "Event", "ExternalStream", "Stream", "current", "delayed", "gate", "get_current_stream", "get_elapsed_time", "held", "launching",
+    "let_go_on", "name_of", "seen", "synchronising", "wait_until",
 ]  # fmt: skip
 
 PATIENCE = 30.0
@@ -242,22 +243,22 @@ class Stream:
 
     def use(self) -> Stream:
         _check_device(self)
-        _stack()[devices.current()] = self
+        _set_current(self)
         return self
 
     def __enter__(self) -> Stream:
         _check_device(self)
-        device, stack = devices.current(), _stack()
-        _before().append((device, stack.get(device)))
-        stack[device] = self
+        device = devices.current()
+        _entered(device).append(self)
+        _order_of_blocks().append(device)
+        _set_current(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        device, before = _before().pop()
-        if before is None:
-            _stack().pop(device, None)
-        else:
-            _stack()[device] = before
+        # As CuPy has it: back to the stream of the block around this one, and not to one that was made current by `use`.
+        device = _order_of_blocks().pop()
+        _entered(device).pop()
+        _set_current(_entered(device)[-1])
 
     @property
     def done(self) -> bool:
@@ -357,22 +358,48 @@ def _check_device(stream: Stream) -> None:
         )
 
 
-def _stack() -> dict[int, Stream]:
+def _currents() -> dict[int, Stream]:
+    """This thread's current streams, by device."""
     if not hasattr(_local, "streams"):
         _local.streams = {}
-    stack: dict[int, Stream] = _local.streams
-    return stack
+    streams: dict[int, Stream] = _local.streams
+    return streams
 
 
-def _before() -> list[tuple[int, Stream | None]]:
-    if not hasattr(_local, "before"):
-        _local.before = []
-    before: list[tuple[int, Stream | None]] = _local.before
-    return before
+def _set_current(stream: Stream) -> None:
+    _currents()[devices.current() if stream.device_id < 0 else stream.device_id] = stream
+
+
+def _entered(device: int) -> list[Stream]:
+    """The streams of this thread's with-blocks on a device, the innermost last, and the default stream before all."""
+    if not hasattr(_local, "entered"):
+        _local.entered = {}
+    entered: list[Stream] = _local.entered.setdefault(device, [Stream.null])
+    return entered
+
+
+def _order_of_blocks() -> list[int]:
+    """The devices of this thread's with-blocks."""
+    if not hasattr(_local, "blocks"):
+        _local.blocks = []
+    blocks: list[int] = _local.blocks
+    return blocks
+
+
+@contextmanager
+def launching(stream: Stream) -> Iterator[None]:
+    """Launch on a stream within the with-block, as functions do that are told one; nothing else changes."""
+    streams, device = _currents(), devices.current()
+    before = streams.get(device, Stream.null)
+    streams[device] = stream
+    try:
+        yield
+    finally:
+        streams[device] = before
 
 
 def get_current_stream(device_id: int = -1) -> Stream:
-    return _stack().get(devices.current() if device_id < 0 else device_id, Stream.null)
+    return _currents().get(devices.current() if device_id < 0 else device_id, Stream.null)
 
 
 def current() -> Line:
@@ -386,8 +413,16 @@ def current() -> Line:
 _events: weakref.WeakValueDictionary[int, Event] = weakref.WeakValueDictionary()
 
 
+def event_at(pointer: int) -> Event | None:
+    """The event behind a pointer."""
+    return _events.get(pointer)
+
+
 class Event:
     """``cupy.cuda.Event``."""
+
+    failed = 0
+    """A status with which the device has failed before it; a test may set it. Then it is never done, and raises nothing."""
 
     def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
         if interprocess and not disable_timing:
@@ -425,6 +460,9 @@ class Event:
     @property
     def done(self) -> bool:
         with lock:
+            unsafe("cudaEventQuery")
+            if self.failed:
+                return False
             if self.capture is not None:
                 raise CUDARuntimeError(907, "cudaErrorCapturedEvent: not permitted on an event last recorded in a capturing stream")
             let_go_on()

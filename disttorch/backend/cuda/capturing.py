@@ -21,7 +21,7 @@ from .origin import asking
 
 __all__ = [
     "MODES", "Capture", "exchange_mode", "here", "in_this_thread", "leave", "may_call_the_driver", "record_external", "refuse_second",
-    "refuse_waiting", "start", "underway",
+    "refuse_waiting", "relax_this_thread", "start", "underway",
 ]  # fmt: skip
 
 
@@ -120,6 +120,11 @@ def exchange_mode(mode: int) -> int:
     if status:
         raise RuntimeError(f"cuThreadExchangeStreamCaptureMode failed with CUresult {status}")
     return value.value
+
+
+def relax_this_thread() -> None:
+    """Let what this thread asks of the driver from now on be no error while others capture; for threads that never do themselves."""
+    exchange_mode(MODES["relaxed"])
 
 
 #: CU_EVENT_RECORD_EXTERNAL

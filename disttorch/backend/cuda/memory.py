@@ -14,6 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import cupy
@@ -208,7 +209,8 @@ def allocate(size: int) -> Any:
         return found
     index = found.device_id
     counts = _statistics.get(index) or statistics(index)
-    block = Block(found.ptr, size, (counts, pool, found), index)  # CuPy's pointers do not keep their pool
+    # CuPy's pointers do not keep their pool; the last in a tuple goes first, so the pool has the block again before it may go itself
+    block = Block(found.ptr, size, (counts, pool, found), index)
     counts.took(size)
     return cupy.cuda.MemoryPointer(block, 0)
 
@@ -373,7 +375,21 @@ class GraphPool:
 
     def __init__(self) -> None:
         self._pool = cupy.cuda.MemoryPool(_from_driver)
-        self.malloc = self._pool.malloc
+        self._devices: set[int] = set()
+
+    def malloc(self, size: int) -> Any:
+        """A block of the current device's."""
+        self._devices.add(cupy.cuda.runtime.getDevice())
+        return self._pool.malloc(size)
+
+    def __del__(self, ending: Callable[[], bool] = sys.is_finalizing) -> None:
+        """Give all of it back to the driver: a pool of CuPy's that just goes loses its free blocks."""
+        if ending():
+            return
+        for index in self._devices:
+            # the error would be that of a device that has failed
+            with suppress(cupy.cuda.runtime.CUDARuntimeError), cupy.cuda.Device(index), capturing.may_call_the_driver():
+                self._pool.free_all_blocks()
 
 
 def empty_cache() -> None:

@@ -78,25 +78,34 @@ def make_current(stream: Any, index: int) -> None:
 
 
 class _Before(threading.local):
-    """What was current outside of this thread's with-blocks, for the innermost one last."""
+    """This thread's with-blocks, the innermost last: the device outside, the block's device and stream, and that device's stream before."""
 
     def __init__(self) -> None:
-        self.blocks: list[tuple[int, int, Any]] = []
+        self.blocks: list[tuple[int, int, Any, Any]] = []
 
 
 _before = _Before()
 
 
 def push(stream: Any, index: int) -> None:
-    """Let this thread's work go to a stream and its device until `pop`."""
-    _before.blocks.append((cupy.cuda.runtime.getDevice(), index, cupy.cuda.get_current_stream(index)))
-    make_current(stream, index)
+    """Let this thread's work go to a stream and its device until `pop`.
+
+    It is a with-block of CuPy's, too: where one of those ends (in its `get`, too), the stream of the block around it becomes the current
+    one, whatever was made current by ``use``.
+    """
+    outside, before = cupy.cuda.runtime.getDevice(), cupy.cuda.get_current_stream(index)
+    in_use.others_than(index)
+    cupy.cuda.Device(index).use()
+    stream.__enter__()
+    _before.blocks.append((outside, index, stream, before))
 
 
 def pop() -> None:
     """Let it go where it went before."""
-    outside, index, stream = _before.blocks.pop()
-    make_current(stream, index)
+    outside, index, stream, before = _before.blocks.pop()
+    cupy.cuda.Device(index).use()
+    stream.__exit__(None, None, None)
+    before.use()
     cupy.cuda.Device(outside).use()
 
 

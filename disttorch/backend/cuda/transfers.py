@@ -1,4 +1,4 @@
-"""Copies between host and device, and page-locked memory, from and to which they need not wait.
+"""Copies between host and device, page-locked memory, from and to which they need not wait, and other libraries' memory.
 
 Everything is launched on the current stream. A copy from page-locked ("pinned") memory that the caller says not to wait for reads that
 memory later, so it is kept until then (`memory.hold`); other memory of the host is copied to page-locked memory first, by CuPy.
@@ -16,14 +16,20 @@ from .. import in_use
 from . import capturing
 from .memory import hold
 
-__all__ = ["between_devices", "from_host", "into_device", "into_host", "is_pinned", "pinned", "to_host"]
+__all__ = ["between_devices", "from_dlpack", "from_host", "into_device", "into_host", "is_pinned", "pinned", "to_host"]
 
 
 def pinned(array: Any) -> Any:
     """A copy of a NumPy array in page-locked memory."""
-    copy = cupyx.empty_pinned(array.shape, array.dtype)
+    copy = _empty_pinned(array)
     copy[...] = array
     return copy
+
+
+def _empty_pinned(like: Any) -> Any:
+    """A NumPy array in page-locked memory, of the shape and dtype of another. CuPy asks its events for it, and the driver for memory."""
+    with capturing.may_call_the_driver():
+        return cupyx.empty_pinned(like.shape, like.dtype)
 
 
 def is_pinned(array: Any) -> bool:
@@ -52,14 +58,14 @@ def from_host(array: Any, index: int | None = None, non_blocking: bool = False) 
         if isinstance(array, cupy.ndarray):
             return between_devices(array)
         array = numpy.asarray(array)
-        capture = capturing.here()
-        if not array.ndim or not array.size or (capture is None and not (non_blocking and is_pinned(array))):
+        if not array.ndim or not array.size:
             return cupy.array(array)  # a single number is passed to a kernel by value
+        captured, lies_pinned = capturing.here() is not None, is_pinned(array)
+        if not captured and not lies_pinned:
+            return cupy.array(array)
         copy = cupy.empty(array.shape, array.dtype)
-        if capture is not None and not is_pinned(array):
-            with capturing.may_call_the_driver():
-                array = pinned(array)  # a replay reads it again
-        _send(copy, array)
+        # A replay reads it again. Else CuPy would read page-locked memory after this has returned, although nobody allowed that.
+        _send(copy, array if lies_pinned and (captured or non_blocking) else pinned(array))
         return copy
 
 
@@ -67,8 +73,9 @@ def _send(target: Any, source: Any) -> None:
     """Launch a copy from page-locked memory to an array in C order of the same bytes."""
     if not source.flags.c_contiguous:
         source = pinned(source)
-    stream = cupy.cuda.get_current_stream()
-    target.data.copy_from_host_async(source.ctypes.data, source.nbytes, stream)
+    stream, runtime = cupy.cuda.get_current_stream(), cupy.cuda.runtime
+    # CuPy's own functions for it refuse while a graph is captured; the driver does not.
+    runtime.memcpyAsync(target.data.ptr, source.ctypes.data, source.nbytes, runtime.memcpyHostToDevice, stream.ptr)
     hold(source, stream)
 
 
@@ -87,21 +94,21 @@ def to_host(array: Any, non_blocking: bool = False) -> Any:
         If it would have to wait while a CUDA graph is captured.
     """
     if non_blocking and array.size:
-        with capturing.may_call_the_driver():
-            copy = cupyx.empty_pinned(array.shape, array.dtype)
+        copy = _empty_pinned(array)
         _fetch(copy, array)
         return copy
     capturing.refuse_waiting("a copy to the host")
     with cupy.cuda.Device(array.data.device_id):
-        return cupy.asnumpy(array)
+        # In C order already: for that CuPy would make a stream current, and not go back to one that `set_stream` has set.
+        return cupy.asnumpy(array if array.flags.c_contiguous else cupy.ascontiguousarray(array))
 
 
 def _fetch(target: Any, source: Any) -> None:
     """Launch a copy to page-locked memory in C order."""
     with cupy.cuda.Device(source.data.device_id):
         source = cupy.ascontiguousarray(source)
-        stream = cupy.cuda.get_current_stream()
-        source.data.copy_to_host_async(target.ctypes.data, source.nbytes, stream)
+        stream, runtime = cupy.cuda.get_current_stream(), cupy.cuda.runtime
+        runtime.memcpyAsync(target.ctypes.data, source.data.ptr, source.nbytes, runtime.memcpyDeviceToHost, stream.ptr)
         hold((source, target), stream)
 
 
@@ -141,6 +148,17 @@ def into_host(target: Any, source: Any, non_blocking: bool) -> bool:
 
 def _alike(target: Any, source: Any) -> bool:
     return (target.shape, target.dtype) == (source.shape, source.dtype) and target.flags.c_contiguous and bool(target.size)
+
+
+def from_dlpack(source: Any) -> Any:
+    """An array on another library's memory, which is as large as its elements reach: CuPy takes the sum of the dimensions for it."""
+    a = cupy.from_dlpack(source)
+    if not a.size:
+        return a
+    reach = [(n - 1) * s for n, s in zip(a.shape, a.strides)]
+    below, above = -sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
+    memory = cupy.cuda.UnownedMemory(a.data.ptr - below, below + above + a.itemsize, a, a.data.device_id)
+    return cupy.ndarray(a.shape, a.dtype, memptr=cupy.cuda.MemoryPointer(memory, below), strides=a.strides)
 
 
 def between_devices(array: Any) -> Any:

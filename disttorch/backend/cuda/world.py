@@ -32,6 +32,7 @@ class CUDA(Namespace):
         self.__dict__.update(CUDNN_KERNELS)
         self.__dict__.update(CUDA_PRODUCTS)
         self.__dict__.update(FUSED_KERNELS)
+        self.from_dlpack = transfers.from_dlpack
 
     def array(self, data: Any, dtype: Any = None) -> Any:
         """A new array with a copy of the data."""

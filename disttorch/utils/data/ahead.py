@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ... import cuda
 from ...autograd.variable import Tensor, wrap
 from ...backend import cpu, for_device
+from ...cuda._room import room
 from .collate import map_leaves
 from .state import Taken
 
@@ -94,6 +95,7 @@ class Pinned:
 def _fetch_all(epoch: Epoch, ready: queue.Queue[Taken | None], stop: threading.Event, device: int) -> None:
     # Page-locked memory asked for by a new thread would come with a context on the first GPU.
     cuda.set_device(device)
+    room("capturing").relax_this_thread()  # the loop may capture a CUDA graph while it pins
     while not stop.is_set():
         try:
             taken: Taken | None = epoch.fetch()

@@ -15,6 +15,7 @@ import cupy
 from cuda import pathfinder
 
 from ...choices import CHOICES
+from .. import capturing
 
 __all__ = ["OfThread", "cudnn", "handle", "of_thread", "usable", "version"]
 
@@ -101,7 +102,8 @@ def handle(device: int) -> Any:
     stream = cupy.cuda.get_current_stream().ptr
     found = of_thread.handles.get(device)
     if found is None:
-        found = of_thread.handles[device] = [module.create_handle(), None]
+        with capturing.may_call_the_driver():
+            found = of_thread.handles[device] = [module.create_handle(), None]
     if found[1] != stream:
         module.set_stream(handle=found[0], stream=stream)
         found[1] = stream

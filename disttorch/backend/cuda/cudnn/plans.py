@@ -109,6 +109,9 @@ def _planned(build: Any, pointers: dict[int, int], handle: Any, exact: bool, det
         graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
     except cudnn.cudnnGraphNotSupportedError:
         return None
+    except RuntimeError as error:  # what cuDNN's own functions say, of a type of elements that they do not have here, for instance
+        warnings.warn(f"cuDNN refuses an operation, which is computed without it: {error}", RuntimeWarning, 3)
+        return None
     notes = [cudnn.numerical_note.TENSOR_CORE, cudnn.numerical_note.DOWN_CONVERT_INPUTS] if exact else []
     if deterministic:
         notes.append(cudnn.numerical_note.NONDETERMINISTIC)
