@@ -144,3 +144,54 @@ def test_two_graphs_share_a_pool(device):
         first.replay()
         second.replay()
         np.testing.assert_array_equal(z.cpu().numpy(), (value * 2 + 1) * 3)
+
+
+def test_a_graph_that_is_kept_for_changes(device):
+    x = disttorch.zeros(1000, device=device)
+    warmed_up(lambda: x.add_(1), device)
+    x.zero_()
+    graph = cuda.CUDAGraph(keep_graph=True)
+    with cuda.graph(graph):
+        x.add_(1)
+    graph.instantiate()
+    before = graph.raw_cuda_graph_exec()
+    graph.replay()
+    graph.instantiate()
+    assert graph.raw_cuda_graph() and graph.raw_cuda_graph_exec() and before
+    graph.replay()
+    np.testing.assert_array_equal(x.cpu().numpy(), 2.0)
+
+
+def test_events_that_a_graph_records_and_waits_for(device):
+    x, side = disttorch.zeros(1000, device=device), cuda.Stream(device)
+    filled, doubled = cuda.Event(external=True), cuda.Event(external=True)
+    warmed_up(lambda: x * 2, device)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph):
+        filled.wait()
+        y = x * 2
+        doubled.record()
+    for value in (3.0, 5.0):
+        side.wait_stream(cuda.current_stream(device))
+        with cuda.stream(side):
+            x.fill_(value)
+            filled.record()
+        graph.replay()
+        side.wait_event(doubled)
+        with cuda.stream(side):
+            z = y + 1
+            np.testing.assert_array_equal(z.cpu().numpy(), value * 2 + 1)
+        cuda.current_stream(device).wait_stream(side)
+
+
+def test_an_input_that_is_gone_is_an_error(device):
+    held = [disttorch.ones(1000, device=device)]
+    warmed_up(lambda: held[0] * 2, device)
+    graph = cuda.CUDAGraph()
+    with cuda.graph(graph, check_input_liveness=True):
+        y = held[0] * 2
+    graph.replay()
+    assert float(y.sum()) == 2000.0
+    held.clear()
+    with pytest.raises(RuntimeError, match=r"1 of the 1 tensors from outside .* is gone"):
+        graph.replay()
