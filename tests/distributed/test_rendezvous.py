@@ -123,14 +123,13 @@ except collectives.CollectiveMismatchError as error:
 
 def test_rendezvous_gives_a_store():
     found = []
+    both_done = threading.Barrier(2, timeout=60)  # the first holds the store
 
     def meet(url, rank):
         store, got, size = next(dist.rendezvous(url, rank, 2, timeout=timedelta(seconds=60)))
         store.set(f"from {rank}", str(rank))
         found.append((got, size, store.get(f"from {1 - rank}")))
-        store.add("left", 1)
-        while store.add("left", 0) < 2:  # the first holds the store
-            pass
+        both_done.wait()
 
     url = f"tcp://127.0.0.1:{free_port()}"
     threads = [threading.Thread(target=meet, args=(url, rank)) for rank in (0, 1)]
