@@ -21,7 +21,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import channel, process
+from launcher import channel, output, process
 from launcher.contract import RUN_DIRECTORY
 from launcher.record import ENDING_SIGNALS, RunDirectory
 from launcher.supervisors import Stream, Supervisors, arrived, signals
@@ -138,9 +138,7 @@ class Agent:
             os.close(stream.fd)
             data, self.rest[stream.fd] = self.rest.get(stream.fd, b""), b""
         elif self.lines:
-            data = self.rest.get(stream.fd, b"") + data
-            end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r"))
-            data, self.rest[stream.fd] = data[:end], data[end:]
+            data, self.rest[stream.fd] = output.whole_lines(self.rest.get(stream.fd, b"") + data, may_go_on=False)
         if data:
             channel.send(self.sink, channel.OUT if stream.number == 1 else channel.ERR, data)
 

@@ -113,11 +113,14 @@ class Job:
         """
         begun = time.monotonic()
         merged = Merged(self.directory.path) if self.tag else None
+        blocking = _blocking()
         dies_with_us = process.dying_with_parent(self.end, os.getpid())
         self.mpiexec = subprocess.Popen(
             self.command,
             env=dict(self.environ),
             stdin=None if self.stdin is None else subprocess.DEVNULL,
+            stdout=merged.stdout if merged else None,
+            stderr=merged.stderr if merged else None,
             start_new_session=True,
             pass_fds=self.pass_fds,
             preexec_fn=dies_with_us,  # noqa: PLW1509  no other thread runs yet
@@ -128,6 +131,9 @@ class Job:
             self._watch(wakeup)
         finally:
             self._end_all()
+            # An mpiexec of MPICH that ends by force leaves these not blocking, and the user's shell has them, too.
+            for fd in blocking:
+                os.set_blocking(fd, True)
         if merged:
             merged.close(timeout=5.0)
         self._say_notices()
@@ -268,3 +274,13 @@ class Job:
                 process.signal_process(pid, process.start_ticks(pid), signal.SIGKILL)
             time.sleep(TICK / 5)
         process.unlink_segments(self.segments)
+
+
+def _blocking() -> list[int]:
+    """Which of stdin, stdout and stderr block; those that are closed do not."""
+    found = []
+    for fd in range(3):
+        with contextlib.suppress(OSError):
+            if os.get_blocking(fd):
+                found.append(fd)
+    return found

@@ -13,13 +13,13 @@ import json
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from launcher import channel
 from launcher.agent import Agent
+from launcher.console import tell
 from launcher.hosts import is_here
 from launcher.record import ENDING_SIGNALS, PASSED_ON
 from launcher.supervisors import arrived, signals
@@ -210,8 +210,7 @@ def follow(
                 kind, payload = waiting.pop(0)
                 said: Any = json.loads(payload)
                 if kind == channel.OVER:
-                    for line in said["lines"]:
-                        print(line, file=sys.stderr)
+                    tell(*said["lines"])
                     code: int = said["code"]
                     return code
                 if kind == channel.END:

@@ -1,13 +1,15 @@
 """``--tag``: every line of output begins with its rank, and lines of different ranks never mix.
 
 MPI's process managers pass on whatever a read gave them, so two long lines can end up inside each other. The ranks on
-the host of `dlaunch` therefore write whole lines into two named pipes of the run directory, one rank at a time, and
-`Merged` copies these to its own stdout and stderr. Ranks on other hosts write whole lines to their process manager.
+the host of `dlaunch` therefore write whole lines into two named pipes of the run directory, one rank at a time. Ranks on
+other hosts write whole lines to their process manager, which writes them into two pipes of its own. `Merged` copies
+all of these to its own stdout and stderr, line by line.
 """
 
 import errno
 import fcntl
 import os
+import select
 import threading
 from pathlib import Path
 
@@ -38,12 +40,8 @@ class TaggedWriter:
 
     def write(self, data: bytes) -> None:
         """Takes the next bytes; whole lines go out, the rest waits for its end."""
-        data = self._rest + data
-        # A progress bar returns to the beginning of its line with \r: that ends a piece that is worth showing, too. But
-        # a \r at the very end may be the first half of \r\n.
-        end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - 1))
-        self._rest = data[end:]
-        self._send(b"".join(self._prefix + line for line in data[:end].splitlines(keepends=True)))
+        lines, self._rest = whole_lines(self._rest + data, may_go_on=True)
+        self._send(b"".join(self._prefix + line for line in lines.splitlines(keepends=True)))
 
     def close(self) -> None:
         """Sends what is left as a line of its own."""
@@ -122,11 +120,18 @@ def _write_alone(fd: int, data: bytes, lock: int) -> None:
 
 
 class Merged:
-    """Copies the ranks' two named pipes to this process's stdout and stderr until it is closed."""
+    """Copies the ranks' two named pipes, and what their process manager writes, to this process's stdout and stderr.
+
+    Attributes
+    ----------
+    stdout, stderr : int
+        The descriptors for the process manager, which `start` closes.
+    """
 
     def __init__(self, directory: Path):
         self._keepers = []
         self._threads = []
+        managers = []
         for target, name in enumerate(STREAMS, start=1):
             pipe = directory / name
             os.mkfifo(pipe, 0o600)
@@ -134,15 +139,22 @@ class Merged:
             # Without a writer of our own the reader would see the end before the first rank has opened the pipe.
             self._keepers.append(os.open(pipe, os.O_WRONLY))
             os.set_blocking(reader, True)
-            self._threads.append(threading.Thread(target=_copy, args=(reader, target), daemon=True))
+            manager, write = os.pipe()
+            managers.append(write)
+            one_writer = threading.Lock()  # a write to a pipe that is nearly full takes a part of the line
+            for source in (reader, manager):
+                self._threads.append(threading.Thread(target=_copy, args=(source, target, one_writer), daemon=True))
+        self.stdout, self.stderr = managers
 
     def start(self) -> None:
         """Begins to copy. Apart from the making of the pipes, because a process with threads should not fork."""
+        os.close(self.stdout)
+        os.close(self.stderr)
         for thread in self._threads:
             thread.start()
 
     def close(self, timeout: float) -> None:
-        """Waits until all that the ranks wrote has gone out; the ranks must have ended. `timeout` in seconds."""
+        """Waits until all that was written has gone out; the ranks must have ended. `timeout` in seconds."""
         for keeper in self._keepers:
             os.close(keeper)
         for thread in self._threads:
@@ -150,18 +162,47 @@ class Merged:
                 thread.join(timeout)
 
 
+def whole_lines(data: bytes, may_go_on: bool) -> tuple[bytes, bytes]:
+    """The lines that are complete, and the rest.
+
+    A progress bar returns to the beginning of its line with ``\\r``: that ends a piece that is worth showing, too. Where
+    lines `may_go_on`, a ``\\r`` at the very end may be the first half of ``\\r\\n``, and waits; what a `TaggedWriter` has sent
+    has waited already.
+
+    Examples
+    --------
+    >>> whole_lines(b"one\\ntwo\\rthree\\r", may_go_on=True)
+    (b'one\\ntwo\\r', b'three\\r')
+    """
+    end = 1 + max(data.rfind(b"\n"), data.rfind(b"\r", 0, len(data) - may_go_on))
+    return data[:end], data[end:]
+
+
 def write_all(fd: int, data: bytes) -> None:
-    """Writes all bytes; where nobody reads any more, or the disk is full, they are dropped, and the ranks go on."""
+    """Writes all bytes; where nobody reads any more, or the disk is full, they are dropped, and the ranks go on.
+
+    A descriptor that does not block is waited for: MPICH's mpiexec makes its stdout and stderr such, and with them those of
+    every process that it shares them with.
+    """
     view = memoryview(data)
-    try:
-        while view:
+    while view:
+        try:
             view = view[os.write(fd, view) :]
-    except OSError as error:
-        if error.errno not in _NO_AUDIENCE:
-            raise
+        except BlockingIOError:
+            select.select([], [fd], [])
+        except OSError as error:
+            if error.errno not in _NO_AUDIENCE:
+                raise
+            return
 
 
-def _copy(source: int, target: int) -> None:
+def _copy(source: int, target: int, one_writer: threading.Lock) -> None:
+    rest = b""
     while data := os.read(source, 1 << 16):
-        write_all(target, data)
+        lines, rest = whole_lines(rest + data, may_go_on=False)
+        with one_writer:
+            write_all(target, lines)
+    if rest:
+        with one_writer:
+            write_all(target, rest + b"\n")
     os.close(source)

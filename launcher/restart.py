@@ -19,13 +19,13 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
 from launcher import contract, logs, remote, report
 from launcher.command_line import Request
+from launcher.console import tell
 from launcher.engines import Engine
 from launcher.hosts import Host, Share, expand, is_here, place, with_slots
 from launcher.job import Job
@@ -50,11 +50,8 @@ class Stop(Exception):
 
 
 def say(text: str) -> None:
-    """Says something to the user. If that is impossible, as on a full disk, the job goes on."""
-    try:
-        print(f"dlaunch: {text}", file=sys.stderr, flush=True)
-    except OSError:
-        return
+    """Says something to the user."""
+    tell(f"dlaunch: {text}")
 
 
 class Runner:
@@ -186,12 +183,7 @@ class Runner:
         self.code = report.exit_code(outcome)
         self.words = report.lines(outcome)
         if self.words:
-            try:
-                print(file=sys.stderr)  # what the ranks wrote last, such as a progress bar, need not have ended its line
-                for line in self.words:
-                    print(line, file=sys.stderr)
-            except OSError:  # a full disk
-                return
+            tell("", *self.words)  # what the ranks wrote last, such as a progress bar, need not have ended its line
 
     def _may_restart(self, outcome: Outcome, attempt: int) -> bool:
         """Whether the job is started again; waits a little if so."""

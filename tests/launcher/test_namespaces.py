@@ -110,6 +110,17 @@ def test_mpiexec(session, say, hosts):
     assert ended(job) == [*places(hosts, (2, 2)), *["sum 1111"] * 4]
 
 
+def test_lines_of_both_hosts_stay_whole_under_mpiexec(session, say, hosts):
+    length, count = 9000, 60
+    script = session.script(say + f"for i in range({count}):\n    print(i, chr(97 + rank) * {length}, flush=True)\n")
+    job = launch(session, hosts[0], "-n", 2, "--hosts", ",".join(hosts), "--tag", script, rsh=way(session))
+    lines = ended(job)
+    for rank in range(2):
+        assert [line for line in lines if line.startswith(f"[{rank}]")] == sorted(
+            f"[{rank}] {i} {chr(97 + rank) * length}" for i in range(count)
+        )
+
+
 @pytest.mark.parametrize("engine", ["plain", "mpiexec"])
 def test_a_rank_fails_on_the_other_host(session, say, hosts, left_of, engine):
     script = session.script(

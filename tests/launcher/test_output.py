@@ -1,13 +1,17 @@
 """What the ranks print: straight through, or with ``--tag`` in whole lines that begin with the rank."""
 
+import fcntl
 import os
 import re
+import signal
 import subprocess
 import sys
+import termios
+import threading
 
 import pytest
 
-from launcher.output import TaggedWriter
+from launcher.output import TaggedWriter, write_all
 
 TAGGED = [
     # pieces as they arrive, the bytes that go out
@@ -59,6 +63,45 @@ def test_tagged_lines_are_whole_and_in_order(session, say):
     ]
 
 
+MERGED = """
+import pathlib, subprocess, sys
+from launcher.output import Merged
+
+directory = pathlib.Path(sys.argv[1])
+merged = Merged(directory)
+manager = subprocess.Popen([sys.executable, "-c", sys.argv[2]], stdout=merged.stdout)
+here = subprocess.Popen([sys.executable, "-c", sys.argv[3], directory])
+merged.start()
+manager.wait()
+here.wait()
+merged.close(timeout=60.0)
+"""
+# Lines of a rank elsewhere, in the pieces that the process manager's reads gave it.
+MANAGER = """
+import os
+text = b"".join(b"[1] %d %s\\n" % (i, b"b" * 9000) for i in range(60)) + b"its last words"
+for i in range(0, len(text), 4321):
+    os.write(1, text[i : i + 4321])
+"""
+RANK_HERE = """
+import pathlib, sys
+from launcher.output import LinesOfOthers
+here = LinesOfOthers(pathlib.Path(sys.argv[1]), tag=True)
+for i in range(60):
+    here.write(1, b"[0] %d %s\\n" % (i, b"a" * 9000))
+"""
+
+
+def test_lines_that_the_process_manager_passes_on_stay_whole(tmp_path):
+    command = [sys.executable, "-c", MERGED, tmp_path, MANAGER, RANK_HERE]
+    job = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (job.returncode, job.stderr) == (0, "")
+    lines = job.stdout.splitlines()
+    assert "its last words" in lines
+    for rank, letter in enumerate("ab"):
+        assert [line for line in lines if line.startswith(f"[{rank}]")] == [f"[{rank}] {i} {letter * 9000}" for i in range(60)]
+
+
 def test_without_tag_the_bytes_are_the_script_s(session):
     script = session.script(
         "import sys\nsys.stdout.buffer.write(b'out \\xff\\r1%\\r2%')\nsys.stderr.buffer.write(b'err \\xff\\r1%\\r2%')\n"
@@ -90,6 +133,64 @@ def test_rank_0_reads_what_dlaunch_is_given(session, say):
         check=False,
     )  # fmt: skip
     assert sorted(job.stdout.splitlines()) == ["0 'hello'", "1 ''"]
+
+
+@pytest.mark.parametrize("tag", [[], ["--tag"]], ids=["plain", "tag"])
+def test_a_slow_reader_gets_all_of_it(session, say, tag):
+    """Nothing is lost that had no room, neither of the ranks nor of dlaunch."""
+    script = session.script(
+        say + "sys.stderr.write('e' * 300_000 + '\\n')\nprint('o' * 300_000, flush=True)\nraise ValueError('bad batch')\n"
+    )
+    job = session.start("-n", 1, *tag, script)
+    session.until(lambda: full(job.stdout) or full(job.stderr), "a full pipe")
+    out, err = job.communicate(timeout=60)
+    assert out.count("o") == 300_000
+    assert err.count("e" * 300_000) == 1
+    assert err.splitlines()[-1].startswith("dlaunch: rank 0 ")
+    assert err.splitlines()[-1].endswith("by ValueError: bad batch")
+
+
+def full(pipe):
+    waiting = fcntl.ioctl(pipe.fileno(), termios.FIONREAD, b"1234")
+    return int.from_bytes(waiting, sys.byteorder) >= 61_000
+
+
+def test_an_mpiexec_that_dies_at_a_full_pipe_leaves_it_as_it_was(session, say):
+    """MPICH's lets it not block while it waits for room: for dlaunch, too, the user's shell, and what that runs next."""
+    out, write = os.pipe()
+    script = session.script(say + "say('start')\nprint('x' * 300_000, flush=True)\nwait_for('never')\n")
+    job = subprocess.Popen(
+        [sys.executable, "-m", "launcher", "-n", "2", script],
+        cwd=session.directory, env=session.environ, stdin=subprocess.DEVNULL, stdout=write, stderr=write,
+    )  # fmt: skip
+    session.files("start.*.json", 2)
+    with open(out) as file:
+        session.until(lambda: full(file), "a full pipe")
+        with open(f"/proc/{job.pid}/task/{job.pid}/children") as children:
+            [mpiexec] = map(int, children.read().split())
+        os.kill(mpiexec, signal.SIGSTOP)
+        os.set_blocking(write, False)
+        os.kill(mpiexec, signal.SIGKILL)
+        session.until(lambda: os.get_blocking(write), "a pipe that blocks")
+        os.close(write)
+        assert file.read().splitlines()[-1].startswith("dlaunch: mpiexec was killed by SIGKILL")
+    assert job.wait(timeout=30) == 137
+
+
+def test_a_descriptor_that_does_not_block_is_waited_for():
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    text = b"0123456789" * 30_000
+
+    def writes():
+        with open(write, "wb") as file:
+            write_all(file.fileno(), text)
+
+    writer = threading.Thread(target=writes)
+    writer.start()
+    with open(read, "rb") as file:
+        assert file.read() == text
+    writer.join()
 
 
 def test_a_reader_that_goes_away_does_not_stop_the_job(session, say):
