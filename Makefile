@@ -23,6 +23,10 @@ export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 # A rank's own threads: the ranks share the cores.
 RANK_THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
+# Tests that start programs and wait for them run one after another; the others on all cores, each with one thread.
+ALONE := $(addprefix tests/,collectives cuda data distributed examples faults gpu launcher programs slurm)
+AT_ONCE := $(RANK_THREADS) $(MPICH)/bin/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
 .PHONY: demo test lint single cuda ranks bench clean
 
 demo: $(MPICH)/.demo
@@ -35,15 +39,15 @@ lint: $(MPICH)/.test
 	$(MPICH)/bin/mypy
 
 single: $(MPICH)/.test $(OPENMPI)/.test
-	$(MPICH)/bin/python -m pytest --doctest-modules disttorch collectives launcher tests
+	$(AT_ONCE) --doctest-modules disttorch collectives launcher tests $(ALONE:%=--ignore=%)
+	$(MPICH)/bin/python -m pytest $(ALONE)
 	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher \
 	  tests/slurm tests/faults
 
 # Our sources and calls on NVIDIA's packages; then all operations with the CUDA backend on a stand-in for the device.
 cuda: $(MPICH)/.test $(CUDA)/.test
 	$(CUDA)/bin/python -m pytest tests/cuda/test_names.py tests/cuda/test_sources.py tests/cuda/test_fused_sources.py tests/cuda/test_cudnn_frontend.py
-	$(MPICH)/bin/python -m pytest -p tests.stand_in.plugin --device=stand-in tests/ops tests/backend tests/autograd tests/nn tests/optim \
-	  tests/func tests/amp
+	$(AT_ONCE) -p tests.stand_in.plugin --device=stand-in tests/ops tests/backend tests/autograd tests/nn tests/optim tests/func tests/amp
 
 ranks: $(MPICH)/.test $(OPENMPI)/.test
 	@set -e; for venv in $(MPICH) $(OPENMPI); do for n in 1 2 4 3 8; do \
