@@ -10,7 +10,7 @@ import os
 import struct
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -205,15 +205,14 @@ class Board:
         last = text.partition(b"\0")[0].decode(errors="replace")
         return RankState(rank, pid, life, calls, last, seq, max(0.0, time.time() - when), failure, groups)
 
-    def gone(self, ranks: Sequence[int]) -> RankState | None:
-        """One of these ranks that has failed, left or ended, if there is one; those of other nodes are not looked at."""
+    def gone(self, ranks: Sequence[int]) -> Iterator[RankState]:
+        """Those of these ranks that have failed, left or ended; those of other nodes are not looked at."""
         for rank in ranks:
             if rank == self.rank or rank not in self._pages:
                 continue
             words = self._all_words[rank]
             if words[2] != RUNNING or process_life(words[0], words[1]) == "has ended":
-                return self.read(rank)
-        return None
+                yield self.read(rank)
 
 
 def process_life(pid: int, ticks: int) -> str:

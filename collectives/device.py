@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -152,6 +153,7 @@ class StagedTransport(Transport):
         """Whether device memory is given to MPI as it is."""
         self.accumulates_half, self.averages = base.accumulates_half, base.averages
         self._waiting: deque[_Operation] = deque()
+        self._beginning = threading.Lock()
         self._memory: dict[int, list[np.ndarray]] = {}
 
     def all_reduce(self, array: Array, op: Reduction) -> Work:
@@ -250,10 +252,11 @@ class StagedTransport(Transport):
             return True
 
         def cancel() -> None:
-            if operation.work is None:
-                self._waiting.remove(operation)
-                operation.failure = CommunicationError(f"{name}: rank {self.rank}: cancelled before it began")
-            else:
+            with self._beginning:
+                if operation in self._waiting:
+                    self._waiting.remove(operation)
+                    operation.failure = CommunicationError(f"{name}: rank {self.rank}: cancelled before it began")
+            if operation.work is not None:
                 operation.work.cancel()
 
         work = Work(name, poll, cancel=cancel if name == "recv" else None, keep=tuple(array for array, _, _ in arrays))
@@ -262,17 +265,22 @@ class StagedTransport(Transport):
 
     def _begin_waiting(self) -> None:
         """Begin those operations whose copies are done, in the order in which they were called: that of all ranks."""
-        while self._waiting:
-            operation = self._waiting[0]
-            try:
-                if not happened(self._cupy, operation.copied):
-                    return
-                self._waiting.popleft()
-                operation.work = operation.start(*operation.hosts)
-            except Exception as error:  # the poll of that operation raises it
-                operation.failure = error
-                if self._waiting and self._waiting[0] is operation:  # its copy has failed
+        if not self._beginning.acquire(False):
+            return  # another thread does, or this one further out: to begin may be to wait, and that lets all works progress
+        try:
+            while self._waiting:
+                operation = self._waiting[0]
+                try:
+                    if not happened(self._cupy, operation.copied):
+                        return
                     self._waiting.popleft()
+                    operation.work = operation.start(*operation.hosts)
+                except Exception as error:  # the poll of that operation raises it
+                    operation.failure = error
+                    if self._waiting and self._waiting[0] is operation:  # its copy has failed
+                        self._waiting.popleft()
+        finally:
+            self._beginning.release()
 
     def _is_done(self, operation: _Operation) -> bool:
         self._begin_waiting()

@@ -176,7 +176,7 @@ class FlightRecorder:
                 partial.rename(path)
             except OSError as failure:
                 # The error that is being raised is the one that matters; this one must not hide it.
-                print(f"rank {self.rank}: no flight record: {path}: {failure.strerror}", file=sys.stderr)
+                _say(f"rank {self.rank}: no flight record: {path}: {failure.strerror}")
                 with contextlib.suppress(OSError):  # there may be nothing to remove
                     partial.unlink()
                 return None
@@ -189,11 +189,12 @@ class FlightRecorder:
             return False
 
         def write(number: int, frame: FrameType | None) -> None:
-            if self.has_written:  # that of an error says more
+            # A record of an error says more; and a signal may come while this thread is writing one, also one that a signal asked for.
+            if self.has_written or self._writing.locked():
                 return
             path = self.write("signal")
             if path is not None and number == signal.SIGUSR1:
-                print(f"rank {self.rank}: SIGUSR1: flight record written to {path}", file=sys.stderr)
+                _say(f"rank {self.rank}: SIGUSR1: flight record written to {path}")
 
         for number in (ASKED, signal.SIGUSR1):
             if signal.getsignal(number) is signal.SIG_DFL or getattr(signal.getsignal(number), "ours", False):
@@ -230,6 +231,12 @@ def _stack(error: BaseException | None) -> list[str]:
     else:
         frames = traceback.extract_stack(sys._current_frames().get(threading.main_thread().ident or 0))
     return [f"{_short(f.filename)}:{f.lineno} in {f.name}" for f in frames]
+
+
+def _say(text: str) -> None:
+    """Write a line on stderr, unless a signal has come while the program was writing there itself."""
+    with contextlib.suppress(RuntimeError):  # a reentrant call
+        print(text, file=sys.stderr)
 
 
 def _short(path: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from .board import group_number
+from .board import RankState, group_number
 from .errors import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError
 from .flight import CAPTURED, ENDED, FAILED, OPERATION, PEER, Call, Note, caller
 from .job import Job
@@ -242,13 +242,15 @@ class Group:
         if self._board is None or waited < LOOK_FOR_LIFE:
             return
         among = self.ranks if call.peer is None else [self.ranks[call.peer]] if call.peer >= 0 else self.ranks
-        gone = self._board.gone(among)
-        if gone is not None:
-            self._lost(call, waited, gone.rank)
+        gone = list(self._board.gone(among))
+        if call.peer is not None and call.peer < 0 and len(gone) < self.size - 1:
+            # A message from anyone may still come from those that are there.
+            gone = [state for state in gone if state.life != "has left"]
+        for state in gone:  # all: the first may have left in good order, and another one not
+            self._lost(call, waited, state)
 
-    def _lost(self, call: Call, waited: float, rank: int) -> None:
+    def _lost(self, call: Call, waited: float, state: RankState) -> None:
         """Raise for a rank that is gone, unless it has come to this call before it went, and left in good order."""
-        state = self._board.read(rank)  # type: ignore[union-attr]
         if state.life == "has left":
             came = call.seq and state.groups is not None and state.groups.get(group_number(self.name), 0) >= call.seq
             if came or waited < GRACE_FOR_MESSAGES:

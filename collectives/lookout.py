@@ -13,6 +13,7 @@ import json
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,8 @@ __all__ = ["Lookout", "addresses_here", "ask"]
 SECRET_BYTES = 32
 PATIENCE = 1.5
 """Seconds that a node gets to answer."""
+PAUSE = 0.1
+"""Seconds after a question that could not be accepted."""
 
 
 class Lookout:
@@ -39,6 +42,7 @@ class Lookout:
     def __init__(self, board: Board, secret: bytes):
         self._board = board
         self._secret = secret
+        self._closed = False
         if socket.has_dualstack_ipv6():
             self._server = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
         else:
@@ -48,6 +52,7 @@ class Lookout:
 
     def close(self) -> None:
         """Answer no more."""
+        self._closed = True
         with contextlib.suppress(OSError):  # not connected: it only wakes the thread up
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
@@ -56,8 +61,11 @@ class Lookout:
         while True:
             try:
                 connection, _ = self._server.accept()
-            except OSError:  # closed
-                return
+            except OSError:
+                if self._closed:
+                    return
+                time.sleep(PAUSE)  # the asker has gone again, or there is no descriptor left for it at this moment
+                continue
             with connection, contextlib.suppress(OSError):  # one that goes away gets no answer
                 connection.settimeout(PATIENCE)
                 told = b""

@@ -95,7 +95,7 @@ class Watch:
         # Used for good: going back to the device before would make a context on that one.
         transport.use_device()
         for works in transport.under_way:
-            work = None
+            work: StreamWork | None = None
             try:
                 with transport.errors("watch"):
                     work = self._oldest(works)
@@ -105,13 +105,15 @@ class Watch:
                         work.began = now
                     self._check(work, now - work.began if work.began else 0.0)
             except CommunicationError as error:
-                self._give_up(transport, works[0] if work is None else work, error)
+                blamed = next(iter(works.copy()), None) if work is None else work
+                if blamed is not None:  # else the program has taken the last one off, and is told by itself
+                    self._give_up(transport, blamed, error)
                 return
 
     @staticmethod
     def _oldest(works: Any) -> StreamWork | None:
         """The first operation that is not complete; None if there is none that was given to its stream."""
-        for work in tuple(works):
+        for work in works.copy():  # the program's thread goes on to change it
             if work.done():
                 continue
             if work.finished is None:

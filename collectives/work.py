@@ -223,13 +223,17 @@ class Work:
 
     def _advance(self) -> None:
         """Take one step under the lock; at completion run what was asked for and let the arrays go."""
+        poll = self._poll
+        if poll is None:  # another thread has given it up since the caller looked
+            return
         try:
-            if not self._poll():  # type: ignore[misc]
+            if not poll():
                 return
-            if self._finish is not None:
-                for finish in self._finish:
-                    finish()
+            for finish in self._finish or ():
+                finish()
         except Exception as error:
+            if self._done:  # given up meanwhile: why, was said then
+                return
             self._exception = error
         self._end()
 
@@ -237,8 +241,9 @@ class Work:
         self._done = True
         self._keep = ()
         self._poll = self._finish = self._cancel = self.watch = None
-        if self.ended is not None:
-            ended, self.ended = self.ended, None
+        ended = self.ended
+        if ended is not None:
+            self.ended = None
             ended(self)
 
     def _wait(self, timeout: float | None) -> None:

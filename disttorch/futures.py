@@ -47,8 +47,7 @@ class Future:
 
     def done(self) -> bool:
         """Whether the value, or an error in its place, is there."""
-        if not self._done and self._advance is not None:
-            self._advance(False)
+        self._let_progress(False)
         return self._done
 
     def wait(self) -> Any:
@@ -59,8 +58,7 @@ class Future:
         Exception
             What was set in the value's place, or what a callback of `then` raised.
         """
-        if not self._done and self._advance is not None:
-            self._advance(True)
+        self._let_progress(True)
         with self._changed:
             self._changed.wait_for(lambda: self._done)
         return self.value()
@@ -139,17 +137,28 @@ class Future:
             raise TypeError(f"set_exception: {result!r} is of type {type(result).__name__}, not an exception")
         self._complete(None, result)
 
+    def _let_progress(self, wait: bool) -> None:
+        advance = self._advance  # once: another thread may complete the future just now
+        if not self._done and advance is not None:
+            advance(wait)
+
     def _complete(self, value: Any, error: BaseException | None) -> None:
+        if not self._settle(value, error):
+            raise RuntimeError(
+                "Attempting to mark a completed Future as complete again. Note that a Future can only be marked completed once."
+            )
+
+    def _settle(self, value: Any, error: BaseException | None) -> bool:
+        """Complete the future and run the callbacks, unless it is complete already; whether it was not."""
         with self._changed:
             if self._done:
-                raise RuntimeError(
-                    "Attempting to mark a completed Future as complete again. Note that a Future can only be marked completed once."
-                )
+                return False
             self._value, self._error, self._done, self._advance = value, error, True, None
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
         for callback in callbacks:
             callback(self)
+        return True
 
     def _when_done(self, callback: Callable[[Future], None]) -> None:
         with self._changed:
@@ -187,8 +196,7 @@ def collect_all(futures: Sequence[Future]) -> Future:
 
     def advance(wait: bool) -> None:
         for future in futures:
-            if not future._done and future._advance is not None:
-                future._advance(wait)
+            future._let_progress(wait)
 
     together._advance = advance
     for future in futures:

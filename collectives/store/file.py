@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import threading
 import time
 import weakref
 import zlib
@@ -25,6 +26,8 @@ __all__ = ["FileStore"]
 _RECORD = struct.Struct("<BIQI")
 _SET, _DELETE, _LEFT = 1, 2, 3
 _LONGEST_PAUSE = 0.02
+_held = threading.local()
+"""Of a thread that has the lock of a file: `leaving`, the stores that are to leave when it has not."""
 
 
 class FileStore(Store):
@@ -156,16 +159,23 @@ class _Log:
     @contextmanager
     def locked(self) -> Iterator[Table]:
         """Hold the lock of the file, having read what others wrote."""
-        file, status = self._open()
+        leaving: list[tuple[_Log, int, int]] = []
+        _held.leaving = leaving
         try:
-            if (status.st_dev, status.st_ino) != self._identity:
-                self.table, self.left, self._read_to = Table(), 0, 0
-                self._identity = (status.st_dev, status.st_ino)
-            self._file = file
-            self._catch_up(status.st_size)
-            yield self.table
+            file, status = self._open()
+            try:
+                if (status.st_dev, status.st_ino) != self._identity:
+                    self.table, self.left, self._read_to = Table(), 0, 0
+                    self._identity = (status.st_dev, status.st_ino)
+                self._file = file
+                self._catch_up(status.st_size)
+                yield self.table
+            finally:
+                os.close(file)
         finally:
-            os.close(file)
+            _held.leaving = None
+            for each in leaving:
+                _leave(*each)
 
     def _open(self) -> tuple[int, os.stat_result]:
         """The file, locked, and what the system says of it."""
@@ -238,6 +248,11 @@ def _checksum(kind: int, name: bytes, value: bytes) -> int:
 def _leave(log: _Log, world_size: int, process: int) -> None:
     """One of the ranks leaves; the last takes the file with it."""
     if world_size < 1 or os.getpid() != process or not log.path.exists():
+        return
+    leaving = getattr(_held, "leaving", None)
+    if leaving is not None:
+        # The collector has found a store that nobody closed while this thread has the lock, perhaps of the same file.
+        leaving.append((log, world_size, process))
         return
     with log.locked():
         log.write(_LEFT, "", b"")

@@ -33,10 +33,16 @@ class StoreServer:
     ----------
     listener : socket.socket
         A socket that listens; the server owns it from here on.
+
+    Attributes
+    ----------
+    users : int
+        How many stores of this process it serves; the last of them closes it.
     """
 
     def __init__(self, listener: socket.socket) -> None:
         self.port: int = listener.getsockname()[1]
+        self.users = 1
         self._listener = listener
         self._listener.setblocking(False)
         self._table = Table()
@@ -51,6 +57,9 @@ class StoreServer:
         self._stopping = False
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name=f"store server, port {self.port}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer; who connects before waits for it."""
         self._thread.start()
 
     def close(self) -> None:

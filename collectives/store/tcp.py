@@ -91,7 +91,8 @@ class TCPStore(Store):
             self.port = self._server.port
             self._finalizer.detach()
             self._finalizer = weakref.finalize(self, _close_all, self._idle, self._server)
-        self._give_back(self._connect(time.monotonic() + self._timeout))
+        # The master's own server answers as soon as its thread runs: a short timeout is for the others.
+        self._give_back(self._connect(time.monotonic() + self._timeout + (_GRACE if is_master else 0.0)))
         if world_size is not None and world_size > 0:
             self.add(_WORKERS, 1)
             if is_master and wait_for_workers:
@@ -111,7 +112,8 @@ class TCPStore(Store):
 
     def close(self) -> None:
         """Close the connections, and on the master the store itself: other ranks' requests fail from here on."""
-        self._finalizer()
+        with self._lock:  # or a connection that is given back at this moment would stay open
+            self._finalizer()
 
     def check(self, keys: Sequence[str]) -> bool:
         return not self._ask(Operation.CHECK, _encoded(keys))
@@ -289,24 +291,26 @@ def listen(host: str, port: int) -> socket.socket:
 
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL)  # compiled in, and switched off
 
-# The servers of this process by their ports, for stores that share one, and how many stores each serves.
-_servers: dict[int, tuple[StoreServer, int]] = {}
-_servers_lock = threading.Lock()
+# The servers of this process by their ports, for stores that share one.
+_servers: dict[int, StoreServer] = {}
+# The collector may find a store that nobody closed while this thread is in `_serve`, and let it leave there.
+_servers_lock = threading.RLock()
 
 
 def _serve(host: str, port: int, multi_tenant: bool, master_listen_fd: int | None) -> StoreServer:
     with _servers_lock:
-        if multi_tenant and port in _servers:
-            server, users = _servers[port]
-            _servers[port] = (server, users + 1)
-            return server
+        known = _servers.get(port) if multi_tenant else None
+        if known is not None:
+            known.users += 1
+            if _servers.get(port) is known:  # its last store has not left just before
+                return known
         try:
             listener = listen(host, port) if master_listen_fd is None else socket.socket(fileno=master_listen_fd)
         except OSError as error:
             raise StoreError(f"TCPStore: cannot listen at port {port} for {host}: {_reason(error)}") from error
-        server = StoreServer(listener)
-        _servers[server.port] = (server, 1)
-        return server
+        server = _servers[listener.getsockname()[1]] = StoreServer(listener)
+    server.start()  # not under the lock: the new thread may have to take it, when it collects a store that nobody closed
+    return server
 
 
 def _close_all(idle: list[socket.socket], server: StoreServer | None) -> None:
@@ -315,13 +319,11 @@ def _close_all(idle: list[socket.socket], server: StoreServer | None) -> None:
     if server is None:
         return
     with _servers_lock:
-        held = _servers.get(server.port)
-        if held is None or held[0] is not server:
+        server.users -= 1
+        if server.users:
             return
-        if held[1] > 1:
-            _servers[server.port] = (server, held[1] - 1)
-            return
-        del _servers[server.port]
+        if _servers.get(server.port) is server:
+            del _servers[server.port]
     server.close()
 
 

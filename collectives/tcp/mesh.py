@@ -204,8 +204,13 @@ def _admit(
                     selector.unregister(newcomer)
                     del newcomers[newcomer]
                     newcomer.setblocking(True)
-                    newcomer.sendall(_GREETING.pack(_WELCOME, token[16:], rank))
                     connected[who] = (peers[who].host, newcomer)
+                    try:
+                        newcomer.sendall(_GREETING.pack(_WELCOME, token[16:], rank))
+                    except OSError as error:
+                        raise CommunicationError(
+                            f"rank {who} ({peers[who].host}) has gone while rank {rank} let it in: {error}"
+                        ) from error
                     missing.remove(who)
         finally:
             for newcomer in tuple(newcomers):

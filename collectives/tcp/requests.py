@@ -94,7 +94,10 @@ class Combining(Place):
 
     def window(self) -> memoryview:
         if self._memory is None:
-            self._memory = _spare.pop() if _spare else np.empty(BLOCK, np.uint8)
+            try:
+                self._memory = _spare.pop()
+            except IndexError:  # also where ranks are threads, and another one has taken the last
+                self._memory = np.empty(BLOCK, np.uint8)
             self._block = self._memory[: BLOCK - BLOCK % self._dtype.itemsize].view(self._dtype)
             self._view = bytes_of(self._block)
         start = self.position - self._done * self._dtype.itemsize

@@ -172,9 +172,10 @@ class TCPTransport(Transport):
         return TCPTransport(engine, Group((members[0] << 32) + int(told[places[0], 3]) + WORLD, members, places.index(self.rank)))
 
     def late(self) -> Sequence[int] | None:
-        waiting = [call for call in self._engine.calls.values() if call.group is self._group]
-        if not waiting:
-            waiting = [call for call in self._engine.messages if call.group is self._group and not call.finished]
+        with self._engine.lock:  # another thread may let calls go on
+            waiting = [call for call in self._engine.calls.values() if call.group is self._group]
+            if not waiting:
+                waiting = [call for call in self._engine.messages if call.group is self._group and not call.finished]
         if not waiting:
             return None
         return sorted(self._group.place_of[rank] for rank in self._engine.late(min(waiting, key=lambda call: call.number)))

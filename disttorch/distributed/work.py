@@ -125,8 +125,7 @@ class Work:
             for work in self._works:
                 work.wait()
         except collectives.CommunicationError as error:
-            if not self._future._done:
-                self._future.set_exception(error)
+            self._future._settle(None, error)
         else:
             self._tell(self._future)
 
@@ -134,10 +133,8 @@ class Work:
         if future._done or not all(work.settled for work in self._works):
             return
         error = self.exception()
-        if error is not None:
-            future.set_exception(error)
-        else:
-            future.set_result(list(self._results))
+        # Another thread may wait for the work, or for the future, and tell it at the same moment.
+        future._settle(None if error is not None else list(self._results), error)
 
     def __repr__(self) -> str:
         return f"<Work {', '.join(repr(work)[6:-1] for work in self._works)}>"

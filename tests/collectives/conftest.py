@@ -103,7 +103,7 @@ def run_alone(clean_environment: dict[str, str]) -> Callable[..., subprocess.Com
     def run(program: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-c", program],
-            env=clean_environment | variables, capture_output=True, text=True, timeout=60, check=False,
+            env=clean_environment | variables, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
 
     return run
@@ -128,7 +128,7 @@ def run_job(clean_environment: dict[str, str], tmp_path: Path) -> Callable[..., 
         script.write_text(program)
         return subprocess.run(
             [mpiexec, "-n", str(ranks), sys.executable, str(script)],
-            env=clean_environment | permissions | variables, capture_output=True, text=True, timeout=60, check=False,
+            env=clean_environment | permissions | variables, capture_output=True, text=True, timeout=180, check=False,
         )  # fmt: skip
 
     return run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import json
 import os
 import re
@@ -9,6 +11,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -92,6 +95,34 @@ print(os.path.exists("records/rank-0.flight.json"))
 """
 
 
+TWICE = """
+import collectives, os
+from collectives import flight
+world = collectives.connect("local")
+written = flight.json.dumps
+
+def dumps(record):
+    os.kill(os.getpid(), flight.ASKED)  # in the middle of writing
+    return written(record)
+
+flight.json.dumps = dumps
+os.kill(os.getpid(), flight.ASKED)
+world.job.recorder.write("timeout", TimeoutError("late"))
+print(os.path.exists("records/rank-0.flight.json"), world.job.recorder.has_written)
+"""
+
+
+def test_two_ranks_may_ask_for_the_record_at_once_and_while_it_is_written(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", TWICE],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(root), "DISTTORCH_FLIGHT_DIR": "records"},
+        capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert done.stdout == "True True\n"
+    assert json.loads((tmp_path / "records" / "rank-0.flight.json").read_text())["reason"] == "timeout"
+
+
 @pytest.mark.parametrize(("own", "told"), [(0, ["True"]), (1, ["the program's own", "False"])], ids=["free", "the program's"])
 def test_sigusr1_writes_the_record_unless_the_program_uses_it(tmp_path: Path, own: int, told: list[str]) -> None:
     root = Path(__file__).resolve().parents[2]
@@ -101,6 +132,37 @@ def test_sigusr1_writes_the_record_unless_the_program_uses_it(tmp_path: Path, ow
         capture_output=True, text=True, timeout=60, check=True,
     )  # fmt: skip
     assert done.stdout.split("\n")[:-1] == told
+
+
+WRITING = """
+import collectives, sys
+world = collectives.connect("local")
+sys.stderr.write("x" * 1_000_000)
+sys.stderr.flush()
+print("well")
+"""
+
+
+def test_sigusr1_may_come_while_the_program_writes_to_stderr(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    record = tmp_path / "rank-0.flight.json"
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITING],
+        env={**os.environ, "PYTHONPATH": str(root), "DISTTORCH_FLIGHT_DIR": str(tmp_path), "PYTHONUNBUFFERED": ""},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as program:  # fmt: skip
+        assert program.stderr is not None
+        unread = array.array("i", [0])
+
+        def is_full() -> bool:
+            fcntl.ioctl(program.stderr, termios.FIONREAD, unread)
+            return unread[0] == fcntl.fcntl(program.stderr, fcntl.F_GETPIPE_SZ)
+
+        until(is_full)
+        program.send_signal(signal.SIGUSR1)
+        until(record.exists)
+        out, errors = program.communicate(timeout=60)
+    assert (program.returncode, out) == (0, "well\n"), errors[-1000:]
 
 
 # The board ---------------------------------------------------------------------------------------------------------------
@@ -115,10 +177,12 @@ def test_the_board_shows_the_last_call() -> None:
     assert board.read(3).text("n1") == f"rank 3 (pid {os.getpid()} on n1): it has called nothing yet"
     slot, other = board.slot("world"), board.slot("world/1")
     board.call(slot, 1, 4, b"all_reduce sum of float32 in world", time.time() - 2)
-    board.call(other, 7, 8, b"barrier in world/1", time.time() - 1)
+    called = time.time() - 1
+    board.call(other, 7, 8, b"barrier in world/1", called)
     state = board.read(3)
+    assert 1 <= state.ago <= time.time() - called
     assert (state.life, state.calls, state.last, state.seq) == ("runs", 2, "barrier in world/1", 7)
-    assert 1 <= state.ago < 5 and sorted(state.groups.values()) == [1, 7]  # type: ignore[union-attr]
+    assert sorted(state.groups.values()) == [1, 7]  # type: ignore[union-attr]
     board.call(other, 8, 8, b"all_reduce max of float32 in world/1", time.time())
     assert board.read(3).last == "all_reduce max of float32 in world/1"
 
@@ -130,6 +194,16 @@ def test_the_board_shows_why_a_rank_failed_in_one_line() -> None:
     assert (state.life, state.failure) == ("has failed", "ValueError: no data")
     board.leave()
     assert board.read(0).life == "has failed"
+
+
+def test_all_that_are_gone_are_told() -> None:
+    """Not only the first, who may have left in good order."""
+    blocks = {rank: create_shared(4096) for rank in range(4)}
+    boards = [Board(rank, blocks) for rank in range(4)]
+    assert list(boards[0].gone(range(4))) == []
+    boards[1].leave()
+    boards[3].fail("ValueError: no data")
+    assert [(state.rank, state.life) for state in boards[0].gone(range(4))] == [(1, "has left"), (3, "has failed")]
 
 
 def test_more_groups_than_the_board_follows() -> None:
@@ -155,7 +229,7 @@ def test_whether_a_process_runs_is_stopped_or_has_ended() -> None:
 
 
 def until(condition: Any) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < limit
         time.sleep(0.01)
@@ -164,7 +238,8 @@ def until(condition: Any) -> None:
 # The lookout -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_lookout_tells_those_who_know_the_secret() -> None:
+def test_the_lookout_tells_those_who_know_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collectives.lookout.PATIENCE", 60)  # this process may be slow itself
     board, secret = board_of(5, 6), secrets.token_bytes(SECRET_BYTES)
     board.call(board.slot("world"), 9, 4, b"all_reduce sum of float32 in world", time.time())
     lookout = Lookout(board, secret)
@@ -177,6 +252,35 @@ def test_the_lookout_tells_those_who_know_the_secret() -> None:
     lookout.close()
     gone = ask(ways, [5, 6], secret)
     assert gone[5].text("n2") == "rank 5 (on n2): is gone (nobody listens any more at 127.0.0.1)"
+
+
+NO_DESCRIPTOR = """
+import resource, socket, time
+from collectives.board import Board
+from collectives.lookout import SECRET_BYTES, Lookout
+from collectives.memory import create_shared
+secret = bytes(SECRET_BYTES)
+lookout = Lookout(Board(0, {0: create_shared(4096)}), secret)
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+with socket.socket() as asker:
+    asker.settimeout(60)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (asker.fileno() + 1, limits[1]))
+    asker.connect(("127.0.0.1", lookout.port))
+    time.sleep(0.3)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    asker.sendall(secret)
+    print(asker.recv(1000).decode().count('"life": "runs"'))
+lookout.close()
+"""
+
+
+def test_the_lookout_goes_on_when_a_question_cannot_be_accepted() -> None:
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_DESCRIPTOR], env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
 
 
 def test_addresses_are_those_of_this_network_namespace() -> None:

@@ -69,6 +69,14 @@ def test_a_good_end(run_job: Run, start: str, ending: str) -> None:
     assert "ends the job" not in done.stderr
 
 
+def test_who_waits_for_anyone_does_not_mind_who_has_left(run_job: Run) -> None:
+    done = run_job(
+        OURS + "if world.rank == 0:\n    print([world.recv(np.zeros(1)).source for _ in range(2)], flush=True)\n"
+        "else:\n    __import__('time').sleep(2.0 * (world.rank - 1)); world.send(np.zeros(1), 0)\n", 3,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[1, 2]\n"), done.stderr
+
+
 def test_a_forked_process_has_no_part_in_the_job(run_job: Run) -> None:
     done = run_job(
         OURS + "child = os.fork()\n"

@@ -223,6 +223,26 @@ def test_a_failure_is_raised_by_every_wait_and_kept() -> None:
     assert not copied
 
 
+@pytest.mark.parametrize("then", [None, CommunicationError("aborted")], ids=["goes on", "fails, too"])
+def test_who_gives_a_work_up_says_why(then: Exception | None) -> None:
+    """Another thread may do so while this one asks."""
+    ended: list[Work] = []
+
+    def poll() -> bool:
+        work.fail(CommunicationError("no prospect"))
+        if then is not None:
+            raise then
+        return False
+
+    work = Work("all_reduce", poll)
+    work.ended = ended.append
+    for _ in range(2):
+        with pytest.raises(CommunicationError, match="no prospect"):
+            work.wait()
+    work._advance()  # as a thread does that has looked just before
+    assert str(work.exception()) == "no prospect" and ended == [work]
+
+
 def test_a_failure_that_nobody_saw_is_told() -> None:
     work = Work("all_reduce", Steps(1, CommunicationError("broken")))
     work.test()

@@ -33,9 +33,11 @@ class Job:
     """Some ranks that run a program."""
 
     def __init__(self, size: int, arguments: list[str], environ: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        # Held until the job has ended: rank 0 may listen there, since this socket does not, and nobody else is given the port.
+        self.holder = socket.socket()
+        self.holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.holder.bind(("127.0.0.1", 0))
+        port = self.holder.getsockname()[1]
         common = environ | {
             "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -43,8 +45,8 @@ class Job:
         self.port = port
         self.ranks = [
             subprocess.Popen(
-                [sys.executable, *arguments], env=common | {"RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                text=True,
+                [sys.executable, *arguments], env=common | {"RANK": str(rank)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, text=True,
             )
             for rank in range(size)
         ]  # fmt: skip
@@ -65,10 +67,11 @@ class Job:
         return [(rank.returncode, out, errors) for rank, (out, errors) in zip(self.ranks, ended)]
 
     def kill(self) -> None:
+        self.holder.close()
         for rank in self.ranks:
             rank.kill()
             rank.wait()
-            for pipe in (rank.stdout, rank.stderr):
+            for pipe in (rank.stdin, rank.stdout, rank.stderr):
                 if pipe is not None:
                     pipe.close()
 
@@ -93,9 +96,9 @@ from collectives.errors import CommunicationError
 from collectives.reductions import REDUCTIONS
 from collectives.tcp import TCPTransport, rendezvous
 SUM = REDUCTIONS["sum"]
-store, rank, size = rendezvous(timeout=30)
-world = TCPTransport.world(store, rank, size, 30)
-world.barrier().wait(30)
+store, rank, size = rendezvous(timeout=60)
+world = TCPTransport.world(store, rank, size, 60)
+world.barrier().wait(60)
 
 def failing(start):
     began = time.monotonic()
@@ -107,6 +110,8 @@ def failing(start):
         print("0 no error", flush=True)
 
 """
+AT_ONCE = 15
+"""Seconds: less than the 20 that `failing` waits, and what a slow machine may take."""
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
@@ -148,17 +153,16 @@ if rank == 1:
     time.sleep(0.3)
     os.kill(os.getpid(), signal.SIGKILL)
 failing(lambda: {call})
+sys.stdin.read()  # one that left here could be the first whose end another one sees
 """
     operation = call.split("(")[0].partition(".")[2]
-    ended = start(3, program).end(60)  # type: ignore[operator]
-    assert ended[1][0] == -signal.SIGKILL
+    job = start(3, program)  # type: ignore[operator]
     for rank in (0, 2):
-        code, out, errors = ended[rank]
-        assert code == 0, errors
-        seconds, _, text = out.strip().partition(" ")
-        assert f"rank 1 ({HOST}) closed its connection while rank " in text, text
+        seconds, _, text = job.line(rank).partition(" ")
+        assert f"rank 1 ({HOST}) closed its connection while rank " in text, text or job.end()
         assert f" waits in {operation}" in text
-        assert 0.0 < float(seconds) < 5
+        assert float(seconds) < AT_ONCE
+    assert [code for code, _, _ in job.end(60)] == [0, -signal.SIGKILL, 0]
 
 
 @pytest.mark.parametrize(("death", "reason"), DEATHS.values(), ids=DEATHS)
@@ -201,7 +205,7 @@ def test_a_child_process_does_not_keep_a_dead_rank_alive(start: object) -> None:
 if rank == 1:
     child = os.fork()
     if child == 0:
-        time.sleep(8)
+        time.sleep(120)
         os._exit(0)
     print(child, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -211,7 +215,7 @@ failing(world.barrier)
     child = int(job.line(1))
     try:
         seconds, _, text = job.line(0).partition(" ")
-        assert f"rank 1 ({HOST}) closed its connection" in text and float(seconds) < 5
+        assert f"rank 1 ({HOST}) closed its connection" in text and float(seconds) < AT_ONCE
         os.kill(child, 0)  # it is still there
     finally:
         os.kill(child, signal.SIGKILL)
@@ -250,23 +254,21 @@ world.recv(np.zeros(1), 0 if rank else 1, 0).wait(20)
 def test_a_stopped_rank_is_late(start: object) -> None:
     program = """
 if rank == 1:
-    print(os.getpid(), flush=True)
-    time.sleep(0.2)
+    os.kill(os.getpid(), signal.SIGSTOP)
 work = world.all_reduce(np.zeros(3), SUM)
 if rank == 1:
-    work.wait(20)
+    work.wait(60)
     sys.exit(0)
-while not work.test():
-    late = world.late()
-    if late is not None:
-        print(late, flush=True)
-        break
-work.wait(20)
+late, until = None, time.monotonic() + 60
+while late != [1] and time.monotonic() < until and not work.test():
+    late = world.late()  # at first there may be others who are still on their way
+print(late, flush=True)
+work.wait(60)
 print("done", flush=True)
 """
     job = start(4, program)  # type: ignore[operator]
-    stopped = int(job.line(1))
-    os.kill(stopped, signal.SIGSTOP)
+    stopped = job.ranks[1].pid
+    os.waitid(os.P_PID, stopped, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
     try:
         assert [job.line(rank) for rank in (0, 2, 3)] == ["[1]"] * 3
     finally:
@@ -293,12 +295,12 @@ import sys
 from collectives.store import TCPStore
 from collectives.tcp import TCPTransport
 rank = int(sys.argv[1])
-store = TCPStore("127.0.0.1", int(sys.argv[2]), timeout=30)
-world = TCPTransport.world(store, rank, 2, 30)
+store = TCPStore("127.0.0.1", int(sys.argv[2]), timeout=60)
+world = TCPTransport.world(store, rank, 2, 60)
 world.barrier().wait(30)
 world.close()
 """
-    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=30)
+    store = TCPStore("127.0.0.1", 0, is_master=True, timeout=60)
 
     def rank(number: int) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -309,16 +311,15 @@ world.close()
     port = int(store.get("tcp/1/rank 0").decode().split("\n")[2])
     strangers = []
     for words in STRANGERS.values():
-        strangers.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+        strangers.append(socket.create_connection(("127.0.0.1", port), timeout=60))
         strangers[-1].sendall(words)
     # One who knows the token, but is no rank that is missing.
-    strangers.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+    strangers.append(socket.create_connection(("127.0.0.1", port), timeout=60))
     strangers[-1].sendall(_GREETING.pack(b"dttcp-01", store.get("tcp/1/token")[:16], 5))
     time.sleep(0.2)
     second = rank(1)
     assert [(each.communicate(timeout=60)[1], each.returncode) for each in (first, second)] == [(b"", 0)] * 2
     for stranger in strangers:
-        stranger.settimeout(5)
         with contextlib.suppress(ConnectionResetError):
             assert stranger.recv(100) == b""
         stranger.close()
@@ -333,13 +334,13 @@ def test_ranks_that_do_not_come_are_named() -> None:
 
 def test_a_rank_that_came_and_went_is_named() -> None:
     store = HashStore()
-    with socket.socket() as gone:
+    with socket.socket() as gone:  # it does not listen, and its port is not given to anybody else meanwhile
         gone.bind(("127.0.0.1", 0))
         port = gone.getsockname()[1]
-    store.set("tcp/1/rank 0", f"n7\n127.0.0.1\n{port}")
-    store.set("tcp/1/token", bytes(32))
-    with pytest.raises(CommunicationError, match=rf"rank 1 cannot reach rank 0 \(n7\) at 127\.0\.0\.1 port {port} .*refused"):
-        TCPTransport.world(store, 1, 2, 2, address="127.0.0.1")
+        store.set("tcp/1/rank 0", f"n7\n127.0.0.1\n{port}")
+        store.set("tcp/1/token", bytes(32))
+        with pytest.raises(CommunicationError, match=rf"rank 1 cannot reach rank 0 \(n7\) at 127\.0\.0\.1 port {port} .*refused"):
+            TCPTransport.world(store, 1, 2, 2, address="127.0.0.1")
     store.set("tcp/1/rank 1", f"n8\n127.0.0.1\n{port}")
     with pytest.raises(CommunicationError, match=r"rank 0 waited 0\.3 s for the connection of rank 1 \(n8\)"):
         TCPTransport.world(store, 0, 2, 0.3, address="127.0.0.1")
@@ -363,13 +364,13 @@ def test_threads_and_addresses_without_a_master() -> None:
     """Ranks may be threads of one process, and meet by a store that has no address."""
     from concurrent.futures import ThreadPoolExecutor
 
-    store = HashStore(20)
+    store = HashStore(60)
 
     def rank(number: int) -> float:
-        world = TCPTransport.world(store, number, 3, 20, address="127.0.0.1")
+        world = TCPTransport.world(store, number, 3, 60, address="127.0.0.1")
         array = np.full(1000, float(number))
-        world.all_reduce(array, REDUCTIONS["sum"]).wait(20)
-        world.barrier().wait(20)
+        world.all_reduce(array, REDUCTIONS["sum"]).wait(60)
+        world.barrier().wait(60)
         world.close()
         return float(array[0])
 
@@ -381,7 +382,7 @@ def test_open_files_come_back() -> None:
     before = os.listdir("/proc/self/fd")
     for _ in range(5):
         TCPTransport.world(HashStore(), 0, 1, 5, address="127.0.0.1").close()
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)  # what earlier tests have left may be collected meanwhile
 
 
 @pytest.mark.skipif(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import subprocess
@@ -16,7 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def children() -> set[int]:
     """The processes that this one has started and not seen the end of."""
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that was joined may be about to go
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def descriptors() -> int:
@@ -40,7 +45,9 @@ def nothing_left() -> Iterator[None]:
     before = children(), descriptors(), shared_memory(), files()
     yield
     gc.collect()  # a caught exception is in a cycle with its frames, and those have the loader
-    assert (children(), descriptors(), shared_memory(), files()) == before
+    after = children(), descriptors(), shared_memory(), files()
+    # What an earlier test left may have gone meanwhile.
+    assert all(now <= then for now, then in zip(after, before)), f"{after} is left, and was {before}"  # type: ignore[operator]
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """A loader goes on in the middle of an epoch: what comes is what would have come without the interruption."""
 
+import os
 import random
 
 import numpy as np
@@ -243,27 +244,34 @@ def test_persistent_workers_and_their_datasets():
 
 
 class Slow(Dataset):
+    """Numbers; the first is there only when there is a byte in a pipe."""
+
+    def __init__(self, reading):
+        self.reading = reading
+
     def __len__(self):
         return 8
 
     def __getitem__(self, i):
         if i == 0:
-            import time
-
-            time.sleep(0.5)
+            os.read(self.reading, 1)
         return i
 
 
 def test_batches_as_they_come():
     """The slow batch holds up nobody, and those that overtook it do not come again."""
-    loader = DataLoader(Slow(), 1, num_workers=2, in_order=False)
+    reading, writing = os.pipe()
+    loader = DataLoader(Slow(reading), 1, num_workers=2, in_order=False)
     iterator = iter(loader)
     given = [next(iterator).item() for _ in range(3)]
     assert 0 not in given
-    other = DataLoader(Slow(), 1, num_workers=2)
+    os.write(writing, b"12")  # for either loader
+    other = DataLoader(Slow(reading), 1, num_workers=2)
     other.load_state_dict(loader.state_dict())
     assert sorted(given + [b.item() for b in other]) == list(range(8))
     assert sorted(given + [b.item() for b in iterator]) == list(range(8))
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_stream_with_a_state_is_not_read_again():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.distributed.test_rendezvous import clean_environment, free_port
+from tests.distributed.test_rendezvous import clean_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,14 +96,14 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts(name, tmp_path):
+def test_scripts(name, port, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS[name])
     command = [sys.executable, "-m", "launcher", "-n", "2", "--as-torch", script]
     if name == "ranks by spawn":
         command = [sys.executable, "-m", "disttorch.as_torch", script]
     environment = (clean_environment() if name == "ranks by spawn" else dict(os.environ)) | {
-        "PYTHONPATH": str(ROOT), "FREE_PORT": str(free_port()),
+        "PYTHONPATH": str(ROOT), "FREE_PORT": str(port),
     }  # fmt: skip
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
@@ -112,11 +112,10 @@ def test_scripts(name, tmp_path):
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="PyTorch is not installed")
 @pytest.mark.parametrize("name", ["collectives and groups", "gradients, meshes and futures"])
-def test_pytorch_prints_the_same(name, tmp_path):
+def test_pytorch_prints_the_same(name, port, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPTS[name])
-    port = str(free_port())
-    environment = clean_environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    environment = clean_environment() | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
     started = [
         subprocess.Popen(
             [sys.executable, "-W", "ignore", script],

@@ -1,16 +1,17 @@
 """Ranks that nobody started together meet by a URL, by a store, or by torchrun's variables; as PyTorch's tutorials do it."""
 
 import os
-import socket
 import subprocess
 import sys
 import threading
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 import disttorch.distributed as dist
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import os, sys
 from datetime import timedelta
@@ -52,22 +53,18 @@ STARTS = {
 }
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 def clean_environment():
     ours = ("RANK", "WORLD_SIZE", "LOCAL_", "MASTER_", "PMI_", "PMIX_", "OMPI_", "MPI_LOCAL", "SLURM_", "DISTTORCH_", "TORCH")
-    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | {
+        "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
 
 
-def run(program, size):
+def run(program, size, where=None):
     started = [
         subprocess.Popen(
             [sys.executable, "-c", program, str(rank), str(size)],
-            env=clean_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=clean_environment(), cwd=where, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(size)
     ]  # fmt: skip
@@ -81,27 +78,27 @@ def run(program, size):
 
 
 @pytest.mark.parametrize(("way", "size"), [*((way, 3) for way in STARTS), ("tcp", 1), ("store", 1)])
-def test_ranks_meet(way, size, tmp_path):
-    program = PROGRAM.format(start=STARTS[way].format(port=free_port(), file=tmp_path / "meeting"), after="")
+def test_ranks_meet(way, size, port, tmp_path):
+    program = PROGRAM.format(start=STARTS[way].format(port=port, file=tmp_path / "meeting"), after="")
     for out, errors, code in run(program, size):
         assert code == 0, errors
         assert out == "well\n"
 
 
-def test_a_store_serves_one_group_after_another():
+def test_a_store_serves_one_group_after_another(port):
     again = """
 dist.init_process_group('gloo', store=store, rank=rank, world_size=size)
 dist.barrier()
 dist.destroy_process_group()
 """
-    start = f"store = dist.TCPStore('127.0.0.1', {free_port()}, size, rank == 0)\n"
+    start = f"store = dist.TCPStore('127.0.0.1', {port}, size, rank == 0)\n"
     start += "dist.init_process_group('gloo', store=store, rank=rank, world_size=size)"
     for out, errors, code in run(PROGRAM.format(start=start, after=again), 2):
         assert code == 0, errors
         assert out == "well\n"
 
 
-def test_calls_are_compared_with_detailed_debugging():
+def test_calls_are_compared_with_detailed_debugging(port, tmp_path):
     program = """
 import sys
 import collectives, disttorch
@@ -115,13 +112,13 @@ try:
 except collectives.CollectiveMismatchError as error:
     print(error)
 """
-    for out, errors, code in run(program.replace("PORT", str(free_port())), 2):
+    for out, errors, code in run(program.replace("PORT", str(port)), 2, tmp_path):  # where they leave their flight records
         assert code == 0, errors
         assert "rank 0: all_reduce(sum) of float32 [3]" in out
         assert "rank 1: all_reduce(sum) of float32 [4]" in out
 
 
-def test_rendezvous_gives_a_store():
+def test_rendezvous_gives_a_store(port):
     found = []
     both_done = threading.Barrier(2, timeout=60)  # the first holds the store
 
@@ -131,7 +128,7 @@ def test_rendezvous_gives_a_store():
         found.append((got, size, store.get(f"from {1 - rank}")))
         both_done.wait()
 
-    url = f"tcp://127.0.0.1:{free_port()}"
+    url = f"tcp://127.0.0.1:{port}"
     threads = [threading.Thread(target=meet, args=(url, rank)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
@@ -170,7 +167,7 @@ def test_bad_urls(url, rank, size, error, message, monkeypatch):
         next(dist.rendezvous(url, rank, size))
 
 
-def test_stores_are_those_of_pytorch():
+def test_stores_are_those_of_pytorch(port):
     store = dist.HashStore()
     assert isinstance(store, dist.Store)
     part = dist.PrefixStore("part", store)
@@ -179,6 +176,6 @@ def test_stores_are_those_of_pytorch():
     with pytest.raises(dist.DistStoreError):
         store.wait(["never"], timedelta(milliseconds=10))
     with pytest.raises(dist.DistNetworkError):
-        dist.TCPStore("127.0.0.1", free_port(), 2, False, timedelta(milliseconds=200))
+        dist.TCPStore("127.0.0.1", port, 2, False, timedelta(milliseconds=200))
     assert issubclass(dist.DistStoreError, dist.DistError)
     assert issubclass(dist.DistBackendError, RuntimeError)

@@ -23,7 +23,7 @@ from .collate import pinned
 from .shared import Segment
 from .starting import context_for, surroundings
 from .state import Taken, begin
-from .worker import BATCH, EXHAUSTED, FAILED, MESSAGE, Failure, Setup, run
+from .worker import BATCH, EXHAUSTED, FAILED, MESSAGE, Failure, Setup, handled, run
 
 if TYPE_CHECKING:
     from .dataloader import DataLoader
@@ -74,12 +74,17 @@ class Pool:
         try:
             with surroundings():
                 for number in range(self.size):
-                    self._start(context, forked, number, loader)
+                    # A signal to all processes of the program would find a worker that has not parted from its parent yet.
+                    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, handled())
+                    try:
+                        self._start(context, forked, number, loader, frozenset(blocked))
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         except BaseException:
             self.end()
             raise
 
-    def _start(self, context: Any, forked: bool, number: int, loader: DataLoader) -> None:
+    def _start(self, context: Any, forked: bool, number: int, loader: DataLoader, blocked: frozenset[int]) -> None:
         ours, theirs = context.Pipe()
         descriptors = [s.descriptor for s in self.segments]
         self.connections.append(ours)
@@ -88,6 +93,7 @@ class Pool:
             num_workers=self.size,
             parent=os.getpid(),
             forked=forked,
+            blocked=blocked,
             connection=theirs,
             inherited=tuple(self.connections) if forked else (),
             segments=tuple(descriptors if forked else [_Inherited(d) for d in descriptors]),

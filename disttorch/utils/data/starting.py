@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,9 +46,20 @@ def context_for(given: Any) -> Any:
     return multiprocessing.get_context(name)
 
 
+# Two threads that start workers at once would take each other's surroundings for those to go back to. A worker may have been forked
+# within the block, by the thread that it goes on as.
+_one_at_a_time = threading.RLock()
+
+
 @contextmanager
 def surroundings() -> Iterator[None]:
     """While processes are started: the environment and the libraries' threads as workers shall have them."""
+    with _one_at_a_time, _changed():
+        yield
+
+
+@contextmanager
+def _changed() -> Iterator[None]:
     changed = {n: value for n, value in os.environ.items() if n.startswith(RANK_VARIABLES) or n in VARIABLES}
     threads = [(set_threads, get_threads()) for get_threads, set_threads in loaded()]
     try:

@@ -27,7 +27,7 @@ from .fetch import Exhausted, Fetch, Source
 from .shared import Segment
 from .state import Streams
 
-__all__ = ["MESSAGE", "Failure", "Setup", "WorkerInfo", "get_worker_info", "run"]
+__all__ = ["MESSAGE", "Failure", "Setup", "WorkerInfo", "get_worker_info", "handled", "run"]
 
 #: what goes through the pipes both ways: task, segment, status, and where the object lies in the segment
 MESSAGE = struct.Struct("<qqqqq")
@@ -61,6 +61,7 @@ class Setup(NamedTuple):
     num_workers: int
     parent: int
     forked: bool
+    blocked: frozenset[int]  # signals that the parent does not take
     connection: Connection
     inherited: tuple[Connection, ...]
     segments: tuple[Any, ...]  # descriptors: ints if forked, else on their way through multiprocessing
@@ -125,6 +126,7 @@ def _work(setup: Setup, segments: list[Segment]) -> None:
         except BaseException as error:
             place, status = segments[segment].write((_failure(error), None)), FAILED
         result = None
+        _flush()  # now: a worker that is slow to end is ended by a signal
         setup.connection.send_bytes(MESSAGE.pack(task, segment, status, *place))
 
 
@@ -192,13 +194,18 @@ def _part_from_parent(setup: Setup) -> None:
     if setup.forked:
         # The training program's handlers and hooks (checkpoints on SIGUSR1, MPI_Abort on an error) are not for us.
         signal.set_wakeup_fd(-1)
-        for number in signal.valid_signals() - {signal.SIGINT}:
-            if callable(signal.getsignal(number)):
-                signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+        for number in handled() - {signal.SIGINT}:
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
         sys.excepthook, threading.excepthook = sys.__excepthook__, threading.__excepthook__
         # What the parent made is not collected here: it may be bound to MPI or CUDA, and stays shared if not touched.
         gc.freeze()
+    signal.pthread_sigmask(signal.SIG_SETMASK, setup.blocked)  # those that came while this process began are dealt with now
     threading.Thread(target=_end_with, args=(setup.parent,), name="end with parent", daemon=True).start()
+
+
+def handled() -> set[int]:
+    """The signals for which this process has handlers, and that of Ctrl-C."""
+    return {signal.SIGINT} | {number for number in signal.valid_signals() if callable(signal.getsignal(number))}
 
 
 def _end_with(parent: int) -> None:
