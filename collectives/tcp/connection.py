@@ -164,6 +164,18 @@ class Connection:
 
     # Reading ---------------------------------------------------------------------------------------------------------
 
+    def discard(self) -> None:
+        """Take what has come to nobody, before the socket is closed.
+
+        The system resets a connection that is closed with something unread, and with it throws away what it has not yet
+        delivered to the other.
+        """
+        try:
+            while not self.lost and self.socket.recv_into(self._stage):
+                pass
+        except OSError:  # nothing more has come, or nothing can
+            return
+
     def read(self) -> None:
         """Take in what has come."""
         budget = AT_ONCE

@@ -335,6 +335,8 @@ class Engine:
             self.closed = True
             for call in [*self.calls.values(), *self.messages]:
                 self.fail(call, CommunicationError(f"{call.operation}: rank {self.rank} has closed its transport"), tell=False)
+            for connection in self.peers.values():
+                connection.discard()
             self.release()
 
     def release(self) -> None:

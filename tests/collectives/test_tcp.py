@@ -9,8 +9,10 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -360,10 +362,40 @@ def test_rendezvous_without_sense(variables: dict[str, str], message: str) -> No
         rendezvous({"RANK": "0", "WORLD_SIZE": "2"} | variables)
 
 
+def test_who_leaves_right_after_a_long_message_has_sent_all_of_it() -> None:
+    """Also where something has come that it has not read: the system would reset the connection, and throw away the rest."""
+    store = HashStore(60)
+    sent, come, closed = threading.Event(), threading.Event(), threading.Event()
+
+    def sender() -> None:
+        world = TCPTransport.world(store, 0, 2, 60, address="127.0.0.1")
+        world.send(np.ones(300_000, np.uint8), 1, 3).wait(60)
+        sent.set()
+        assert come.wait(60)
+        world.close()
+        closed.set()
+
+    def receiver() -> None:
+        world = TCPTransport.world(store, 1, 2, 60, address="127.0.0.1")
+        array = np.zeros(300_000, np.uint8)
+        work = world.recv(array, 0, 3)
+        while not (world._engine.peers[0].transfers or work.test()):
+            pass
+        assert sent.wait(60)  # into what the system keeps of it for a reader
+        world.send(np.ones(1), 0, 4)
+        come.set()
+        assert closed.wait(60)
+        work.wait(60)
+        assert array.all()
+        world.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        for rank in (pool.submit(sender), pool.submit(receiver)):
+            rank.result()
+
+
 def test_threads_and_addresses_without_a_master() -> None:
     """Ranks may be threads of one process, and meet by a store that has no address."""
-    from concurrent.futures import ThreadPoolExecutor
-
     store = HashStore(60)
 
     def rank(number: int) -> float:
