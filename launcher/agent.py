@@ -31,7 +31,7 @@ QUIET = 0.2  # seconds without output after which the pipe of a rank that has en
 LEAVE = 4.0  # seconds that supervisors get to end their scripts when the channel has closed
 
 # The files of a run directory that say something of a rank. No other name is taken from a channel.
-RECORDS = re.compile(r"rank-\d+\.(start\.json|end\.json|failed|notice)")
+RECORDS = re.compile(r"rank-\d+\.(start\.json|(seen\.)?end\.json|failed|notice)")
 
 
 class Agent:

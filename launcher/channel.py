@@ -6,6 +6,7 @@ A frame is one byte that says what it is, four bytes of length, and so many byte
 import errno
 import json
 import os
+import socket
 import struct
 from typing import Any
 
@@ -21,6 +22,7 @@ OVER = b"O"  # to a node: JSON, how the whole job ended
 # What a pipe or a connection answers when nobody is at its other end any more.
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ECONNABORTED, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 _HEAD = struct.Struct("!cI")
+_LONGEST = 1 << 12  # bytes of a frame from somebody who has not said yet who he is
 
 
 def send(fd: int, kind: bytes, payload: bytes | Any) -> bool:
@@ -35,6 +37,30 @@ def send(fd: int, kind: bytes, payload: bytes | Any) -> bool:
             raise
         return False
     return True
+
+
+def receive(link: socket.socket) -> tuple[bytes, bytes]:
+    """One short frame, and nothing of what follows it.
+
+    Raises
+    ------
+    OSError, ValueError
+        It does not come, or is none.
+    """
+    kind, length = _HEAD.unpack(_exactly(link, _HEAD.size))
+    if length > _LONGEST:
+        raise ValueError(f"a frame of {length} bytes")
+    return kind, _exactly(link, length)
+
+
+def _exactly(link: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        piece = link.recv(size - len(data))
+        if not piece:
+            raise ConnectionError(f"the connection ended {size - len(data)} bytes too early")
+        data += piece
+    return data
 
 
 class Frames:

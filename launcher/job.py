@@ -15,10 +15,10 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from launcher import process
+from launcher import output, process
 from launcher.contract import RUN_DIRECTORY
 from launcher.output import Merged
-from launcher.record import ENDING_SIGNALS, PASSED_ON, RunDirectory
+from launcher.record import ENDING_SIGNALS, PASSED_ON, End, RunDirectory
 from launcher.report import Outcome
 from launcher.supervisors import arrived
 
@@ -26,8 +26,11 @@ TICK = 0.1  # seconds between looks at the run directory
 AFTER_FAILURE = 4.0  # seconds that the other ranks get to end after one has failed
 AFTER_KILL = 1.5  # seconds in which the supervisors record that their scripts got SIGKILL
 AFTER_MPIEXEC = 4.0  # seconds in which the supervisors end their scripts after mpiexec has ended by itself
-LINGER = 3.0  # seconds that mpiexec may stay after all ranks have ended
-GOING = 2.0  # seconds that mpiexec gets to end after it was told to
+LINGER = 3.0  # seconds that mpiexec may stay after all ranks have ended, if nobody who reads slowly holds it up
+SPEAKING = 2.0  # seconds in which it passes on what they wrote last, before it is ended
+GOING = 6.0  # seconds that it gets to end after it was told to: longer than the plain engine gives other hosts
+COPYING = 5.0  # seconds that the lines of --tag may take to their end, likewise
+KILLING = 2.0  # seconds in which processes that got SIGKILL are gone
 
 
 class Job:
@@ -102,6 +105,7 @@ class Job:
         self.forced: list[int] = []
         self.segments: set[str] = set()
         self.told: set[int] = set()  # ranks that have got the ending signal
+        self.sooner: set[int] = set()  # ranks whose scripts had ended when they were to get it
 
     def run(self, wakeup: int) -> Outcome:
         """Starts the ranks and returns when nothing of the job is left.
@@ -112,6 +116,7 @@ class Job:
             The descriptor on which signals to this process arrive (`launcher.supervisors.signals`).
         """
         begun = time.monotonic()
+        self.wakeup = wakeup
         merged = Merged(self.directory.path) if self.tag else None
         blocking = _blocking()
         dies_with_us = process.dying_with_parent(self.end, os.getpid())
@@ -128,32 +133,41 @@ class Job:
         if merged:
             merged.start()
         try:
-            self._watch(wakeup)
+            self._watch()
         finally:
             self._end_all()
             # An mpiexec of MPICH that ends by force leaves these not blocking, and the user's shell has them, too.
             for fd in blocking:
                 os.set_blocking(fd, True)
         if merged:
-            merged.close(timeout=5.0)
+            merged.close(COPYING, self._is_interrupted)
         self._say_notices()
         starts, ends = self.directory.read()
+        # A supervisor that was slow to see its script's end takes it for one that dlaunch had asked for.
+        ends = {rank: end._replace(asked=end.asked and rank not in self.sooner) for rank, end in ends.items()}
         return Outcome(
             self.ranks, starts, ends, self.stopped_by, self.forced, self.status, self.command,
             time.monotonic() - begun, self.manager, self.elsewhere, self.orphaned, self.interrupted,
         )  # fmt: skip
 
-    def _watch(self, wakeup: int) -> None:
+    def _watch(self) -> None:
         """Returns when the ranks have ended, or can be waited for no longer."""
         self.status: int | None = None
         while True:
-            select.select([wakeup], [], [], TICK)
-            for number in arrived(wakeup):
+            select.select([self.wakeup], [], [], TICK)
+            for number in arrived(self.wakeup):
                 self._signalled(number)
             self._say_notices()
             starts, ends = self.directory.read()
             now = time.monotonic()
+            # After the look: what mpiexec's end has led to was written later than it ended. What it was told before, earlier.
+            ended_before = self.status is not None
+            self.status = self.mpiexec.poll()
+            if self.status is not None:
+                starts, ends = self.directory.read()
             failures = [end for end in ends.values() if end.failed]
+            if self.status is not None and not ended_before and self.ending is None:
+                self.orphaned = self._is_orphaned(ends)
             if self.ending is None and not all(end.told for end in failures):
                 self._end_ranks(signal.SIGTERM, AFTER_FAILURE)
             elif self.ending is None and failures:  # MPI is ending the job itself
@@ -161,11 +175,7 @@ class Job:
                 self.deadline = min(self.deadline, now + AFTER_FAILURE)
             if self.ending is not None:
                 self._tell_ranks(self.ending)
-            ended_before = self.status is not None
-            self.status = self.mpiexec.poll()
             if self.status is not None:
-                if not ended_before and self.ending is None and not failures and len(ends) < self.ranks:
-                    self.orphaned = self.status < 0
                 # With 0 all have ended well, also those which could not write it down: the disk may be full, or the
                 # run directory one that their host does not see.
                 if self.status == 0:
@@ -178,10 +188,20 @@ class Job:
                 # Where MPI itself is ending the job, its exit code is the only one that says why.
                 if self.ending is not None:
                     return
-                self.deadline = min(self.deadline, now + LINGER)
+                self.deadline = now + LINGER if output.held_up() else min(self.deadline, now + LINGER)
             if now > self.deadline:
                 self._kill_ranks()
                 return
+
+    def _is_orphaned(self, ends: Mapping[int, End]) -> bool:
+        """Whether it is mpiexec that a signal has ended, and no rank that failed by itself."""
+        if self.status is None or self.status >= 0:
+            return False
+        failures = [end for end in ends.values() if end.failed]
+        if len(ends) == self.ranks and not failures:
+            return False
+        # Without it ranks are told to end, and others may see that before they are told.
+        return all(end.told or end.follows for end in failures)
 
     def _signalled(self, number: int) -> None:
         if number not in PASSED_ON:
@@ -212,10 +232,13 @@ class Job:
 
     def _tell_ranks(self, number: int) -> None:
         """Sends the ending signal to those ranks that have not got it, also to those which have only just started."""
-        starts, ends = self.directory.read()
+        starts, _ = self.directory.read()
         for rank, start in starts.items():
-            if rank not in self.told and rank not in ends and start.kernel == self.kernel:
-                process.signal_process(start.pid, start.ticks, number)
+            if rank not in self.told and start.kernel == self.kernel:
+                if process.has_ended(start.pid, start.ticks):
+                    self.sooner.add(rank)
+                else:
+                    process.signal_process(start.pid, start.ticks, number)
             self.told.add(rank)
 
     def _pass_on(self, number: int) -> None:
@@ -258,6 +281,7 @@ class Job:
             self._note(self.directory.let_go)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.mpiexec.wait(GOING)
+        self._let_it_speak()
         if self.mpiexec.poll() is None:
             self.mpiexec.send_signal(self.end)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -268,12 +292,34 @@ class Job:
         if self.ending is None and self.status == 0:
             return  # what a script that ended well has left running, it left on purpose
         mark = f"{RUN_DIRECTORY}={self.directory.path}"
-        limit = time.monotonic() + GOING
+        limit = time.monotonic() + KILLING
         while (left := process.carrying(mark)) and time.monotonic() < limit:
             for pid in left:
                 process.signal_process(pid, process.start_ticks(pid), signal.SIGKILL)
             time.sleep(TICK / 5)
         process.unlink_segments(self.segments)
+
+    def _let_it_speak(self) -> None:
+        """Waits until mpiexec has passed on what the ranks wrote last, which would be lost with it.
+
+        The supervisors have seen their part of the way empty. Whatever is further down lets the process run that has to take it,
+        so the way is looked at in its direction: from what mpiexec has started on this host to mpiexec.
+        """
+        limit = time.monotonic() + SPEAKING
+        while self.mpiexec.poll() is None and time.monotonic() < limit:
+            way = [*process.children(self.mpiexec.pid), self.mpiexec.pid]
+            if output.held_up():
+                if not self._is_interrupted():
+                    limit = time.monotonic() + SPEAKING
+            elif all(map(process.at_rest, way)):
+                return
+            time.sleep(TICK / 10)
+
+    def _is_interrupted(self) -> bool:
+        """Whether `dlaunch` has got an ending signal by now: then no reader is waited for."""
+        for number in arrived(self.wakeup):
+            self.interrupted |= number in ENDING_SIGNALS
+        return self.interrupted
 
 
 def _blocking() -> list[int]:

@@ -98,8 +98,9 @@ class Nodes:
         link, (peer, *_) = self.listener.accept()
         link.settimeout(5.0)
         try:
-            head = channel.Frames().feed(link.recv(1 << 12))
-            hello = json.loads(head[0][1]) if head and head[0][0] == channel.HELLO else None
+            # No byte more than that: what comes behind it is for the engine.
+            kind, payload = channel.receive(link)
+            hello = json.loads(payload) if kind == channel.HELLO else None
         except (OSError, ValueError):
             hello = None
         if not isinstance(hello, dict) or {"node", "nodes", "ranks"} - hello.keys():

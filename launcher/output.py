@@ -10,7 +10,11 @@ import errno
 import fcntl
 import os
 import select
+import stat
+import sys
+import termios
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 STREAMS = ("stdout", "stderr")
@@ -153,13 +157,23 @@ class Merged:
         for thread in self._threads:
             thread.start()
 
-    def close(self, timeout: float) -> None:
-        """Waits until all that was written has gone out; the ranks must have ended. `timeout` in seconds."""
+    def close(self, timeout: float, given_up: Callable[[], bool] = lambda: False) -> None:
+        """Waits until all that was written has gone out; the ranks must have ended.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds after which what does not end is given up. While somebody reads slowly they do not count.
+        given_up : callable
+            Asked again and again whether a slow reader is not to be waited for.
+        """
         for keeper in self._keepers:
             os.close(keeper)
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(timeout)
+                while thread.is_alive() and held_up() and not given_up():
+                    thread.join(min(timeout, 0.5))
 
 
 def whole_lines(data: bytes, may_go_on: bool) -> tuple[bytes, bytes]:
@@ -194,6 +208,27 @@ def write_all(fd: int, data: bytes) -> None:
             if error.errno not in _NO_AUDIENCE:
                 raise
             return
+
+
+def held_up() -> bool:
+    """Whether stdout or stderr takes nothing more for now, because its reader is slow, such as a pager."""
+    for fd in (1, 2):
+        try:
+            if not select.select([], [fd], [], 0.0)[1]:
+                return True
+        except (OSError, ValueError):  # closed
+            continue
+    return False
+
+
+def unread(fd: int) -> int:
+    """How many bytes of a pipe, by its end for writing, its reader has not taken yet; 0 where it is no pipe."""
+    try:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:  # closed
+        return 0
+    return 0
 
 
 def _copy(source: int, target: int, one_writer: threading.Lock) -> None:

@@ -26,7 +26,7 @@ from launcher.record import ENDING_SIGNALS, End, RunDirectory
 from launcher.supervisors import Supervisors, arrived, signals
 
 TICK = 0.1  # seconds between looks at the signals for other hosts
-GOING = 1.5  # seconds that agents get to end when this process is told to
+GOING = 5.0  # seconds that agents get to end when this process is told to: longer than they give their supervisors
 
 # What belongs to the session that dlaunch was started in, and would mislead programs on another host.
 _SESSION = re.compile(r"(SSH|XDG|DBUS)_|(DISPLAY|HOSTNAME|SHLVL|WINDOWID|PWD|OLDPWD|_)$")
@@ -100,6 +100,7 @@ class Plain:
         self.passed_on = 0
         self.status = 0
         self.asked_to_end = False
+        self.dlaunch = os.getppid()
         self.others: list[Elsewhere] = []
         self.lines = output.LinesOfOthers(self.directory.path, "--tag" in plan["program"])
 
@@ -162,8 +163,8 @@ class Plain:
                 record = json.loads(payload)
                 if RECORDS.fullmatch(record["name"]):
                     self.directory.put(record["name"], record["text"])
-            elif kind == channel.SIGNAL:
-                os.kill(os.getppid(), json.loads(payload))  # somebody there wants dlaunch to end, or pressed Ctrl-C
+            elif kind == channel.SIGNAL and os.getppid() == self.dlaunch:
+                os.kill(self.dlaunch, json.loads(payload))  # somebody there wants dlaunch to end, or pressed Ctrl-C
             elif kind == channel.DONE and json.loads(payload)["attempt"] == self.plan["attempt"]:
                 other.open = False
                 self.status = self.status or json.loads(payload)["status"]
@@ -177,8 +178,8 @@ class Plain:
         how = other.how_lost()
         self.status = self.status or 1
         for rank in range(other.part.first, other.part.first + other.part.ranks):
-            if not self.directory.has_end(rank):
-                self.directory.write(
+            if not self.directory.knows_why(rank):
+                self.directory.write_seen(
                     End(rank, other.part.host, 0, 1, None, now, now - self.started, False, False, [], lost=how)
                 )
 

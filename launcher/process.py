@@ -48,6 +48,38 @@ def start_ticks(pid: int) -> int | None:
         return None
 
 
+def has_ended(pid: int, ticks: int | None) -> bool:
+    """Whether the process that started at `ticks` has ended, also where its parent has not taken notice of that yet."""
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            fields = stat.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return int(fields[19]) != ticks or fields[0] in "ZX"
+
+
+def at_rest(pid: int) -> bool:
+    """Whether all threads of a process wait for something. What has arrived for one of them lets it run from that moment on."""
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/stat") as stat:
+                if stat.read().rpartition(")")[2].split()[0] in "RDTt":
+                    return False
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return True
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process; none where the kernel does not list them."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as listed:
+                found += map(int, listed.read().split())
+    return found
+
+
 def end_of(pid: int) -> int | None:
     """A descriptor that becomes readable when a process ends; None where the kernel has none (before Linux 5.3)."""
     try:

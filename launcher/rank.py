@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 # Run by its path, since `-m launcher.rank` would find a `launcher` of the user's in the current directory.
@@ -29,11 +30,13 @@ HOLD = 30.0  # seconds that a failed rank waits for `dlaunch` to end the job; th
 PATIENCE = 0.3  # seconds in which a script may end by itself after MPI's process manager has ended its guard
 GRACE = 2.0  # seconds from the SIGTERM to the SIGKILL then
 TICK = 0.5  # seconds between looks at the run directory, on hosts that `dlaunch` cannot signal
+FLOW = 1.0  # seconds in which the process manager takes what was written to it
 QUIET = 0.2  # seconds without output after which a dead script's pipe counts as empty, if others still hold it
 
 
 def main() -> int:
     """Runs one rank; returns the script's exit code, or 128 + number for a signal."""
+    parent = os.getppid()  # first of all: who started this process may be killed at any time
     parser = argparse.ArgumentParser(prog="launcher.rank", description=__doc__)
     parser.add_argument("--run-dir", required=True, help="the job's run directory")
     parser.add_argument("--kernel", required=True, help="launcher.process.kernel() of dlaunch")
@@ -58,11 +61,13 @@ def main() -> int:
     guard = os.getpid()
     dies_with_guard = process.dying_with_parent(signal.SIGTERM, guard)
     started = time.time()
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, record.PASSED_ON)  # until both processes listen
     inner = os.fork()
     if inner:
-        return _guard(inner, place.rank, directory, started)
+        return _guard(inner, place.rank, directory, started, parent, unblocked)
     os.setsid()  # the process manager kills the guard's process group
     wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     dies_with_guard()
     status = Supervisor(place, directory, options, guard, wakeup).run()
     sys.stdout.flush()
@@ -106,6 +111,7 @@ class Supervisor:
         self.orphaned: float | None = None  # when the guard was seen dead, in seconds since the epoch
         self.segments: set[str] = set()  # MPI's shared memory that a script, ended by MPI, leaves behind
         self.passed_on = 0  # how many of the run directory's signals the script has got
+        self.earlier = 0  # how many there were before it was started
         self.status: int | None = None  # as waitpid gives it
 
     def run(self) -> int:
@@ -122,6 +128,7 @@ class Supervisor:
                 process.unlink_segments(self.segments)
             self._drain()
             end = self._end()
+        self._let_flow()
         self._record(end)
         if self.shared:
             if (end.failed or self.directory.ending()) and self._hold():
@@ -160,14 +167,16 @@ class Supervisor:
         self.stderr = err_read
         command = [sys.executable, os.path.join(os.path.dirname(__file__), "script.py"), *self.options.target]
         self.started = time.time()
+        self.earlier = len(self.directory.passed_on())
         stdin = self._stdin()
-        self.pid = _spawn(command, environ, stdin, out_write, err_write)
+        self.pid, gate = _spawn(command, environ, stdin, out_write, err_write)
         for fd in {stdin, out_write, err_write} - {0, 1}:
             os.close(fd)
         if self.shared:
             ticks = process.start_ticks(self.pid)
             host = os.uname().nodename
             self._record(record.Start(self.place.rank, host, process.kernel(), self.pid, ticks, self.started))
+        os.close(gate)
 
     def _refused(self, reason: str) -> record.End:
         """The end of a rank whose script was not started."""
@@ -224,8 +233,10 @@ class Supervisor:
                 self._copy(fd)
         if not self.here and self.shared:
             signals = self.directory.passed_on()
-            for number in signals[self.passed_on :]:
-                os.kill(self.pid, number)
+            for place in range(self.passed_on, len(signals)):
+                # Of those from before its start it gets the ones that end the job; SIGUSR1 would end it, too.
+                if place >= self.earlier or signals[place] not in (signal.SIGUSR1, signal.SIGUSR2):
+                    os.kill(self.pid, signals[place])
             self.passed_on = len(signals)
         if self.orphaned is not None:
             since = time.time() - self.orphaned
@@ -278,6 +289,14 @@ class Supervisor:
         for writer in self.writers.values():
             writer.close()
 
+    def _let_flow(self) -> None:
+        """Waits until the process manager has taken what was written to it: it is ended when all ranks have recorded their end."""
+        if self.options.place is not None:  # the plain engine's ranks write to where dlaunch does
+            return
+        limit = time.monotonic() + FLOW
+        while time.monotonic() < limit and any(map(output.unread, (1, 2))):
+            time.sleep(0.005)
+
     def _end_group(self) -> None:
         """Ends what a failed script left behind, such as the workers of a data loader."""
         try:
@@ -329,16 +348,20 @@ class Supervisor:
         return False
 
 
-def _guard(inner: int, rank: int, directory: record.RunDirectory, started: float) -> int:
+def _guard(
+    inner: int, rank: int, directory: record.RunDirectory, started: float, parent: int, unblocked: Iterable[int]
+) -> int:
     """Stays until the supervisor ends, passes signals on to it, and records its end if it could not do so itself.
 
     When the process manager dies that started it, it goes as well; then the supervisor ends the script.
     """
     wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
-    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     # Not by PR_SET_PDEATHSIG, which fires as soon as the thread ends that forked: a process manager may have several.
     parents_end = process.end_of(parent)
     watched = [wakeup] if parents_end is None else [wakeup, parents_end]
+    if os.getppid() != parent:  # it had gone before it could be watched
+        os._exit(1)
     while True:
         pid, status = os.waitpid(inner, os.WNOHANG)
         if pid:
@@ -360,23 +383,31 @@ def _guard(inner: int, rank: int, directory: record.RunDirectory, started: float
     return code if code >= 0 else 128 - code
 
 
-def _spawn(command: list[str], environ: dict[str, str], stdin: int, stdout: int, stderr: int) -> int:
-    """Starts a child that dies with this process; returns its process id.
+def _spawn(command: list[str], environ: dict[str, str], stdin: int, stdout: int, stderr: int) -> tuple[int, int]:
+    """Starts a child that dies with this process; returns its process id, and a descriptor until whose closing it holds still.
 
-    By hand, not by the subprocess module: that would cost each rank another 10 ms, and inherited descriptors (MPICH's
-    PMI_FD) pass on here without being named.
+    So a script that runs is one that `dlaunch` knows of, and can pass signals on to. By hand, not by the subprocess module:
+    that would cost each rank another 10 ms, and inherited descriptors (MPICH's PMI_FD) pass on here without being named.
     """
     dies_with_us = process.dying_with_parent(signal.SIGKILL, os.getpid())
+    waits, gate = os.pipe()
+    # A signal to the child must not come to this process's handlers, which do nothing there.
+    unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, record.PASSED_ON)
     pid = os.fork()
     if pid:
-        return pid
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
+        os.close(waits)
+        return pid, gate
     try:
         signal.set_wakeup_fd(-1)
+        os.close(gate)
         os.setpgid(0, 0)
         for number in (signal.SIGCHLD, *record.PASSED_ON):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         dies_with_us()
+        os.read(waits, 1)
         os.dup2(stdin, 0)
         os.dup2(stdout, 1)
         os.dup2(stderr, 2)

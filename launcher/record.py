@@ -3,6 +3,7 @@
     rank-3.start.json    the rank has a script running: where, which process
     rank-3.failed        when its script failed (seconds since the epoch), its exit code, whether because of another rank
     rank-3.end.json      how it ended
+    rank-3.seen.end.json the same by who saw its supervisor, or its host, go
     rank-3.notice        what the user should hear of it meanwhile: a log that cannot be written
     over                 ranks that have failed need not wait for their end any more
     signals              one number a line: the signals that `dlaunch` has passed on, for supervisors on other hosts
@@ -72,6 +73,13 @@ class RunDirectory:
         kind = "start" if isinstance(entry, Start) else "end"
         self.put(f"rank-{entry.rank}.{kind}.json", json.dumps(entry._asdict()))
 
+    def write_seen(self, end: End) -> None:
+        """Writes the end of a rank as who started it saw it: its supervisor, or its host, is gone.
+
+        It stands beside what that supervisor may yet write, which ends its script when it is left alone.
+        """
+        self.put(f"rank-{end.rank}.seen.end.json", json.dumps(end._asdict()))
+
     def put(self, name: str, text: str) -> None:
         """Writes a file so that a reader sees all of it or nothing."""
         partial = self.path / f"{name}.{os.getpid()}.partial"
@@ -81,6 +89,14 @@ class RunDirectory:
     def has_end(self, rank: int) -> bool:
         """Whether a rank's end is recorded."""
         return (self.path / f"rank-{rank}.end.json").exists()
+
+    def knows_why(self, rank: int) -> bool:
+        """Whether a rank's end is recorded, and it is not one that the rank was only told to come to."""
+        try:
+            end = self.read()[1].get(rank)
+        except FileNotFoundError:  # the directory is gone
+            return False
+        return end is not None and not end.told
 
     def notices(self) -> list[str]:
         """What ranks want the user to hear that has not been returned yet."""
@@ -101,7 +117,11 @@ class RunDirectory:
             if name.endswith(".start.json"):
                 self._starts[fields["rank"]] = Start(**fields)
             else:
-                self._ends[fields["rank"]] = End(**fields)
+                end = End(**fields)
+                known = self._ends.get(end.rank)
+                # A rank that was told to end may have written that before the cause was seen, or after it.
+                if known is None or (known.told and not end.told):
+                    self._ends[end.rank] = end
         return self._starts, self._ends
 
     def failure(self, rank: int) -> tuple[float, int, bool] | None:
@@ -109,7 +129,7 @@ class RunDirectory:
         try:
             time, code, follows = (self.path / f"rank-{rank}.failed").read_text().split()
             return float(time), int(code), follows == "1"
-        except (FileNotFoundError, ValueError):  # the latter if it was killed while it wrote
+        except FileNotFoundError:
             return None
 
     def pass_on(self, number: int) -> None:

@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
         comes after that other, though it may have seen its connection break before anybody had taken note of the death.
         """
         failures = [end for end in self.ends.values() if end.failed]
-        return min(failures, key=lambda end: (end.told, end.asked, end.follows, end.time), default=None)
+        return min(failures, key=lambda end: (end.told, end.asked, end.follows, end.time, end.rank), default=None)
 
     @property
     def failed(self) -> bool:

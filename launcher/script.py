@@ -19,6 +19,7 @@ EXIT_SECONDS = 5.0
 
 # Nothing else refers to this file's module while the script is __main__.
 _kept: list[ModuleType] = []
+_own_pid = os.getpid()
 
 
 def main() -> None:
@@ -103,9 +104,16 @@ def _note_failure(code: int, error: BaseException) -> None:
     """
     os.environ["DISTTORCH_FAILED"] = "1"
     directory, rank = os.environ.get("DISTTORCH_RUN_DIR"), os.environ.get("RANK")
-    if directory and rank and os.path.isdir(directory):
-        with open(os.path.join(directory, f"rank-{rank}.failed"), "x") as file:
+    if not directory or not rank or os.getpid() != _own_pid:  # a process that the script forked is not the rank
+        return
+    path = os.path.join(directory, f"rank-{rank}.failed")
+    partial = f"{path}.{os.getpid()}.partial"
+    try:
+        with open(partial, "w") as file:
             file.write(f"{time.time()} {code} {int(_follows(error))}")
+        os.rename(partial, path)
+    except OSError:  # another host's directory, or a full disk: what the script failed with is what matters
+        return
 
 
 def _follows(error: BaseException | None) -> bool:

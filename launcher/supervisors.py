@@ -86,13 +86,14 @@ class Supervisors:
                 continue
             del self.running[rank]
             self.status = self.status or (code if code >= 0 else 128 - code)
-            if code != 0 and not self.directory.has_end(rank):
+            # One that was killed has left the rest to its script's supervisor, which may have told it to end already.
+            if (code > 0 and not self.directory.has_end(rank)) or (code < 0 and not self.directory.knows_why(rank)):
                 now, host = time.time(), os.uname().nodename
                 exit_code, number = (code, None) if code > 0 else (None, -code)
                 elapsed = now - self.started
                 end = End(rank, host, process.pid, exit_code, number, now, elapsed, False, True, [])
                 try:
-                    self.directory.write(end)
+                    self.directory.write_seen(end)
                 except OSError as error:
                     self.unrecorded = True
                     said = f"dlaunch: the end of rank {rank} cannot be written into {self.directory.path}: {error.strerror}\n"
@@ -118,11 +119,12 @@ def signals(*numbers: int) -> Iterator[int]:
     os.set_blocking(read, False)
     os.set_blocking(write, False)
     before = {}
+    # Before the handlers, which do nothing: a signal that came between would be lost.
+    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     for number in numbers:
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue
         before[number] = signal.signal(number, lambda number, frame: None)
-    wakeup = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     try:
         yield read
     finally:

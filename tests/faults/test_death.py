@@ -84,6 +84,21 @@ def test_the_others_see_it_by_themselves(jobs):
     assert jobs.ended(job, SLACK).code == 128 + signal.SIGKILL
 
 
+def test_who_was_killed_is_named_though_another_is_recorded_first(jobs):
+    """The others see a death by themselves, and may have failed because of it before its supervisor has taken notice."""
+    job = jobs.start("plain", 3, jobs.script(LOOP), environ={"DISTTORCH_FLIGHT_DIR": "flight"})
+    loop = jobs.told("loop", 3)
+    with open(f"/proc/{loop[1]['pid']}/stat") as stat:
+        supervisor = int(stat.read().rpartition(")")[2].split()[1])
+    os.kill(supervisor, signal.SIGSTOP)
+    os.kill(loop[1]["pid"], signal.SIGKILL)
+    jobs.until(lambda: os.path.exists(os.path.join(loop[0]["run"], "signals")), "dlaunch to end the others", SLACK)
+    os.kill(supervisor, signal.SIGCONT)
+    ended = jobs.ended(job, SLACK)
+    assert ended.code == 128 + signal.SIGKILL, ended.err
+    assert re.match(rf"dlaunch: rank 1 \(pid {loop[1]['pid']} .*was killed by SIGKILL", ended.err.splitlines()[-1]), ended.err
+
+
 BEGIN = """
 world = connect()
 world.barrier()

@@ -52,12 +52,12 @@ print(f"{rank} is done", flush=True)
 @pytest.mark.parametrize("way", ["dlaunch", "plain"])
 def test_logs(jobs, small, way):
     """The job goes on, its output goes to the terminal, and it is said once."""
-    job = jobs.start(way, 2, jobs.script(TALKS), "--log-dir", small)
+    job = jobs.start(way, 2, jobs.script(TALKS), "--tag", "--log-dir", small)  # with --tag lines stay whole
     ended = jobs.ended(job, SLACK + 60)
     assert ended.code == 0, ended.err
-    assert {f"{rank} is done" for rank in range(2)} <= {*ended.out.splitlines()}
+    assert {f"[{rank}] {rank} is done" for rank in range(2)} <= {*ended.out.splitlines()}
     for rank in range(2):
-        assert sum(line.startswith(f"{rank} ") and line.endswith("x" * 2000) for line in ended.out.splitlines()) == 40
+        assert sum(line.startswith(f"[{rank}] {rank} ") and line.endswith("x" * 2000) for line in ended.out.splitlines()) == 40
     said = [line for line in ended.err.splitlines() if line.startswith("dlaunch: ")]
     assert len(said) == 1, ended.err
     why = rf"cannot write its log {small}/rank-\d\.(out|err): No space left on device"

@@ -123,13 +123,27 @@ def test_sigusr1_makes_all_ranks_write_their_records(jobs, way):
     script = jobs.script(LATE.format(busy="time.sleep(600)  # sleeps"))
     job = jobs.start(way, 3, script, "--timeout", 300, "--log-dir", "logs")
     jobs.told("here", 3)
-    job.send_signal(signal.SIGUSR1)
     paths = [jobs.directory / "logs" / f"rank-{rank}.flight.json" for rank in range(3)]
+
+    def asked():
+        job.send_signal(signal.SIGUSR1)
+        jobs.until(lambda: all(path.exists() for path in paths), "three flight records", SLACK)
+        records = [json.loads(path.read_text()) for path in paths]
+        for path in paths:
+            path.unlink()
+        return records
+
+    def in_place(records):
+        """Whether rank 1 sleeps and the others wait for it; just after they have told that they are here they need not yet."""
+        sleeps = any(line_of(script, "sleeps") in frame for frame in records[1]["stack"])
+        return sleeps and all(record["entries"][-1]["state"] == "under way" for record in (records[0], records[2]))
+
+    jobs.until(lambda: in_place(asked()), "rank 1 to sleep and the others to wait", SLACK)
+    job.send_signal(signal.SIGUSR1)
     jobs.until(lambda: all(path.exists() for path in paths), "three flight records", SLACK)
     records = [json.loads(path.read_text()) for path in paths]
     assert [record["reason"] for record in records] == ["signal"] * 3
-    assert any(line_of(script, "sleeps") in frame for frame in records[1]["stack"]), records[1]["stack"]
-    assert all(record["entries"][-1]["state"] == "under way" for record in records[2:])
+    assert in_place(records), records
     doctor = diagnosed(jobs)
     assert re.search(rf"^ +1 +{line_of(script, 'sleeps')} in <module>", doctor, re.MULTILINE), doctor
     assert re.search(r"^ +1 +2 +all_reduce sum float32 \(1000,\) +complete", doctor, re.MULTILINE), doctor

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from launcher import process
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 30.0
+TIMEOUT = 120.0  # seconds after which something hangs, on a machine with other work, too
 
 # What a developer's shell or a batch job may have set, and the launcher reads.
 _SCRUBBED = ("OMP_", "OPENBLAS_", "MKL_", "SLURM_", "MASTER_", "DISTTORCH_", "PYTHON", "PMI_", "OMPI_", "RANK", "WORLD_")
@@ -40,9 +40,15 @@ class Session:
         path.write_text(text)
         return path
 
-    def start(self, *arguments: object, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: object, constants: Mapping[str, float] | None = None, **environ: str) -> subprocess.Popen[str]:
+        """Starts `dlaunch`; with other `constants`, such as restart.PAUSE, where a test needs more time for what it does meanwhile."""
+        program = ["-m", "launcher"]
+        if constants:
+            lines = ["import sys", "from launcher import job, restart", "from launcher.__main__ import main"]
+            lines += [f"{name} = {value}" for name, value in constants.items()]
+            program = ["-c", "\n".join([*lines, "sys.exit(main())"])]
         job = subprocess.Popen(
-            [sys.executable, "-m", "launcher", *map(str, arguments)],
+            [sys.executable, *program, *map(str, arguments)],
             cwd=self.directory, env={**self.environ, **environ}, text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
@@ -59,13 +65,18 @@ class Session:
         self.until(lambda: len(list(self.directory.glob(pattern))) == count, f"{count} files {pattern}")
         return sorted((json.loads(path.read_text()) for path in self.directory.glob(pattern)), key=lambda x: x["rank"])
 
+    def ended_soon(self, seconds: float) -> None:
+        """The job, which has just ended, did so within this time after the last of its scripts had told that it had started."""
+        last = max(path.stat().st_mtime for path in self.directory.glob("start*.json"))
+        assert time.time() - last < seconds
+
     def until(self, condition: Callable[[], bool], what: str, timeout: float = TIMEOUT) -> float:
         begun = time.monotonic()
         while not condition():
             assert time.monotonic() - begun < timeout, f"waited {timeout} s for {what}"
-            for job in self.running:
-                if job.poll() not in (None, 0) and job.stderr and not job.stderr.closed:
-                    raise AssertionError(f"the job ended before {what}: {job.communicate()}")
+            over = [job for job in self.running if job.poll() not in (None, 0) and job.stderr and not job.stderr.closed]
+            if over and not condition():
+                raise AssertionError(f"the job ended before {what}: {over[0].communicate()}")
             time.sleep(0.01)
         return time.monotonic() - begun
 
@@ -80,7 +91,7 @@ def session(tmp_path: Path, plain_environ: dict[str, str]) -> Iterator[Session]:
             job.send_signal(signal.SIGINT)
             job.send_signal(signal.SIGINT)
             try:
-                job.communicate(timeout=10)
+                job.communicate(timeout=30)
             except subprocess.TimeoutExpired:
                 job.kill()
                 job.communicate()

@@ -706,7 +706,9 @@ if world.rank == 0:
     except collectives.CollectiveTimeoutError:
         pass
 else:
-    signal.sigtimedwait([], 3.0)
+    record = os.path.join(os.environ["DISTTORCH_FLIGHT_DIR"], "rank-0.flight.json")
+    while not os.path.exists(record):
+        signal.sigtimedwait([], 0.05)
     os.kill(os.getpid(), signal.SIGUSR1)
 """, "behind", "Rank 1 has not sent the message for which rank 0 has waited "),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ from launcher.command_line import UsageError
 from launcher.hosts import Share
 from launcher.launch import Launch
 from launcher.mpi import Engine, Mpi, MpiError
+from tests.launcher.conftest import TIMEOUT
 
 FLAVOURS = {engine.name: engine for engine in mpi.ENGINES}
 TWO = (Share("a", 0, 2), Share("b", 2, 1))
@@ -301,8 +302,8 @@ def test_kill_9_under_srun_leaves_nothing(session, say, tasks, left_of, victim):
     with open(f"/proc/{guard}/stat") as stat:
         srun = int(stat.read().rpartition(")")[2].split()[1])
     os.kill({"script": starts[1]["pid"], "guard": guard, "srun": srun, "dlaunch": job.pid}[victim], signal.SIGKILL)
-    _, err = job.communicate(timeout=15)
+    _, err = job.communicate(timeout=TIMEOUT)
     session.running.clear()
-    session.until(lambda: left_of(starts[0]["run"]) == [], "the end of all processes", 10.0)
+    session.until(lambda: left_of(starts[0]["run"]) == [], "the end of all processes")
     if victim == "srun":
         assert "srun was killed by SIGKILL (signal 9)" in err.splitlines()[-1]

@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-BOUND = 10.0  # seconds from the failure to the end of the last process
+# Seconds from a failure to the end of the last process. What launcher.job waits for comes to 16 if nothing ends when it is told to; the
+# rest is for a machine with other work.
+BOUND = 30.0
 
 MPI = "from mpi4py import MPI\nworld = MPI.COMM_WORLD\nworld.Barrier()\n"
 STUCK_IN_C = "import ctypes\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nctypes.CDLL(None).pause()\nwait_for('never')\n"
@@ -43,16 +44,15 @@ def test_ends(session, say, left_of, one, zero, code, words):
     body = "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nwait_for(f'start.{1 - rank}.json')\n"
     for condition, text in (("if rank == 1:", one), ("else:", zero)):
         body += "\n    ".join([condition, *text.splitlines()]) + "\n"
-    begun = time.monotonic()
     job = session.run("-n", 2, session.script(say + body))
     starts = session.files("start.*.json", 2)
+    session.ended_soon(BOUND)
     assert job.returncode == code, job.stderr
     assert left_of(starts[0]["run"]) == []
     assert not os.path.exists(starts[0]["run"])
     if words is None:
         assert job.stderr == ""
         return
-    assert time.monotonic() - begun < BOUND + 5
     last = job.stderr.splitlines()[-1]
     assert last.startswith(f"dlaunch: rank 1 (pid {starts[1]['pid']} on {os.uname().nodename}) ")
     assert words in last
@@ -76,6 +76,29 @@ def test_the_traceback_of_the_first_rank_is_shown_again_without_our_frames(sessi
     assert lines[-2] == "    ValueError: bad batch"
 
 
+SLOW = """
+import subprocess
+def parent(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rpartition(")")[2].split()[1])
+manager = parent(parent(os.getppid()))  # who has started the guard: hydra's proxy, or Open MPI's mpiexec itself
+pause = f"import os, time; os.kill({manager}, 19); open('slow', 'w').close(); time.sleep(0.4); os.kill({manager}, 18)"
+subprocess.Popen([sys.executable, "-c", pause], start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+wait_for("slow")
+print("last words", flush=True)
+raise ValueError("bad batch")
+"""
+
+
+def test_last_words_are_not_lost_with_an_mpiexec_that_is_slow(session, say):
+    job = session.run("-n", 1, session.script(say + SLOW))
+    assert job.returncode == 1
+    assert job.stdout == "last words\n"
+    lines = job.stderr.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[lines.index("") - 1] == "ValueError: bad batch"
+
+
 def test_a_segmentation_fault_says_in_which_line(session, say):
     job = session.run("-n", 1, session.script(say + "import ctypes\ndef inner():\n    ctypes.string_at(0)\ninner()\n"))
     assert job.returncode == 139
@@ -96,11 +119,10 @@ def test_kill_9_in_the_middle(session, say, left_of, running, victim, mpi):
         [mpiexec] = map(int, children.read().split())
     victims = {"script": starts[1]["pid"], "supervisor": supervisor, "guard": guard, "mpiexec": mpiexec}
     os.kill(victims[victim], signal.SIGKILL)
-    begun = time.monotonic()
     _, err = job.communicate(timeout=BOUND)
-    assert time.monotonic() - begun < BOUND
     assert left_of(starts[0]["run"]) == []
-    assert not any(running(start["pid"]) for start in starts)
+    # A process that was killed has no environment any more a moment before it is dead.
+    session.until(lambda: not any(running(start["pid"]) for start in starts), "the end of all scripts", BOUND)
     last = err.splitlines()[-1]
     if victim == "mpiexec":
         assert job.returncode == 137
@@ -143,7 +165,7 @@ def test_children_of_a_failed_script_do_not_outlive_it(session, say, left_of, ru
     assert session.run("-n", 2, script).returncode == 5
     starts = session.files("start.*.json", 2)
     assert left_of(starts[0]["run"]) == []
-    assert not any(running(pid) for start in starts for pid in start["workers"])
+    session.until(lambda: not any(running(pid) for start in starts for pid in start["workers"]), "the end of all workers")
 
 
 def test_abort_of_mpi(session, say):

@@ -121,7 +121,7 @@ def small_disk(size):
         yield Path(directory)
     finally:
         if not made.returncode:
-            subprocess.run(["umount", directory], check=True)
+            subprocess.run(["umount", "--lazy", directory], check=True)  # what has just ended may hold it for a moment
         shutil.rmtree(directory)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from launcher.mpi import find_mpi
 from tests.hosts import two_hosts
+from tests.launcher.conftest import TIMEOUT
 
 RSH = "ip netns exec {host}"
 
@@ -84,7 +85,7 @@ def places(hosts, counts):
 
 
 def ended(job):
-    out, err = job.communicate(timeout=60)
+    out, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0, err
     return sorted(out.splitlines())
 
@@ -128,7 +129,7 @@ def test_a_rank_fails_on_the_other_host(session, say, hosts, left_of, engine):
         "if rank == 2:\n    raise ValueError('bad batch')\nwait_for('never')\n"
     )
     job = launch(session, hosts[0], "--engine", engine, "-n", 3, "--hosts", f"{hosts[0]}:1,{hosts[1]}:2", script)
-    _, err = job.communicate(timeout=60)
+    _, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 1
     assert re.match(r"dlaunch: rank 2 .*by ValueError: bad batch; the other 2 ranks were ended", err.splitlines()[-1])
     assert left_of(session.files("start.*.json", 3)[0]["run"]) == []
@@ -160,7 +161,7 @@ def test_a_host_that_is_gone(session, say, hosts, engine):
         session, hosts[0], "--engine", engine, "-n", 3, "--min-ranks", 2, "--hosts", f"{hosts[0]}:1,{net}.9:1,{hosts[1]}:1",
         session.script(say + PLACE),
     )  # fmt: skip
-    out, err = job.communicate(timeout=60)
+    out, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0, err
     assert sorted(out.splitlines()) == places(hosts, (1, 1))
     assert f"host {net}.9 cannot be reached" in err and "its slot is left out" in err

@@ -8,10 +8,12 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 
 import pytest
 
 from launcher.output import TaggedWriter, write_all
+from tests.launcher.conftest import TIMEOUT
 
 TAGGED = [
     # pieces as they arrive, the bytes that go out
@@ -121,7 +123,7 @@ def test_output_arrives_while_the_script_runs(session, say, tag):
     assert job.stdout.readline() == f"{prefix}out\n"
     assert job.stderr.readline() == f"{prefix}err\n"
     session.script("", "go")
-    job.communicate(timeout=15)
+    job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0
 
 
@@ -199,8 +201,20 @@ def test_a_reader_that_goes_away_does_not_stop_the_job(session, say):
     job.stdout.close()
     session.script("", "go")
     session.files("end.*.json", 2)
-    assert job.wait(timeout=15) == 0
+    assert job.wait(timeout=TIMEOUT) == 0
     job.stderr.close()
+
+
+@pytest.mark.parametrize("tag", [[], ["--tag"]], ids=["plain", "tag"])
+def test_a_reader_that_is_slow_gets_everything(session, say, tag):
+    """As a pager that shows the first page: whatever the ranks have left in between is not given up while it holds everything up."""
+    script = session.script(say + "print('x' * 60000, flush=True)\nsay('end')\n")
+    job = session.start("-n", 2, *tag, script, constants=dict.fromkeys(("job.LINGER", "job.COPYING", "job.SPEAKING"), 0.2))
+    session.files("end.*.json", 2)
+    time.sleep(1.5)  # a multiple of what may be waited for without a reader
+    out, err = job.communicate(timeout=TIMEOUT)
+    assert (job.returncode, err) == (0, "")
+    assert out.count("x") == 120000
 
 
 def test_a_background_process_of_a_good_script_does_not_hold_dlaunch(session, say):
@@ -210,6 +224,6 @@ def test_a_background_process_of_a_good_script_does_not_hold_dlaunch(session, sa
     )
     job = session.start("-n", 1, script)
     [start] = session.files("start.*.json", 1)
-    assert job.wait(timeout=15) == 0
+    assert job.wait(timeout=TIMEOUT) == 0
     os.kill(start["child"], 9)
     job.communicate()

@@ -13,6 +13,7 @@ import pytest
 from launcher import command_line, restart
 from launcher.mpi import find_mpi
 from launcher.record import End
+from tests.launcher.conftest import TIMEOUT
 
 ATTEMPT = "attempt = int(os.environ['DISTTORCH_ATTEMPT'])\n"
 both = pytest.mark.parametrize("engine", ["mpiexec", "plain"])
@@ -108,21 +109,24 @@ def ended(code, elapsed):
 @pytest.mark.parametrize("when", ["at work", "while a failed start ends", "before the restart"])
 def test_a_job_that_the_user_ends_stays_ended(session, say, engine, number, when):
     script = session.script(
-        say + ATTEMPT + "signal.signal(15, lambda n, f: (say('told'), time.sleep(1.5), sys.exit(0)))\nsay(f'start{attempt}')\n"
+        say + ATTEMPT + "signal.signal(15, lambda n, f: (say('told'), wait_for('go'), sys.exit(0)))\nsay(f'start{attempt}')\n"
         "wait_for(f'start{attempt}.{1 - rank}.json')\n"
         + ("" if when == "at work" else "if rank == 1:\n    sys.exit(3)\n")
         + ("time.sleep(60)\n" if when != "before the restart" else "signal.signal(15, signal.SIG_DFL)\ntime.sleep(60)\n")
     )
-    job = session.start("--oversubscribe", "--engine", engine, "-n", 2, "--max-restarts", 3, script)
+    constants = {"job.AFTER_FAILURE": 60, "restart.PAUSE": 60, "restart.LONGEST_PAUSE": 60}  # time for the signal to come in time
+    job = session.start("--oversubscribe", "--engine", engine, "-n", 2, "--max-restarts", 3, script, constants=constants)
     session.files("start0.*.json", 2)
     if when == "while a failed start ends":
         session.files("told.0.json", 1)
     if when == "before the restart":
+        session.script("", "go")
         for line in job.stderr:
             if "ended with exit code 3" in line:
                 break
     job.send_signal(number)
-    _, err = job.communicate(timeout=20)
+    session.script("", "go")
+    _, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == (3 if when == "while a failed start ends" else 128 + number), err
     assert "restart 1 of" not in err
     if when == "before the restart":
@@ -141,7 +145,7 @@ def test_user_signals_reach_a_restarted_job(session, say, engine):
     job.send_signal(signal.SIGUSR1)
     session.files("seen.*.json", 2)
     session.script("", "go")
-    job.communicate(timeout=15)
+    job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0
 
 
@@ -153,8 +157,10 @@ def test_ranks_killed_at_any_moment_and_the_result_is_right(session, say, left_o
 state = f"sum.{rank}"
 step, total = map(int, open(state).read().split()) if os.path.exists(state) else (0, 0)
 say(f"start-{attempt}", run=os.environ["DISTTORCH_RUN_DIR"])
-while step < 40:
+while step < 40 or attempt == 0:  # the first start is always killed
     time.sleep(0.02)
+    if step == 40:
+        continue
     step, total = step + 1, total + step + 1
     with open(state + ".new", "w") as file:
         file.write(f"{step} {total}")
@@ -167,6 +173,9 @@ print("sum", rank, total)
     job = session.start("--oversubscribe", "--engine", engine, "-n", 3, "--max-restarts", 6, script)
     runs = []
     for attempt in range(4):
+        session.until(lambda n=attempt: job.poll() == 0 or len([*session.directory.glob(f"start-{n}.*.json")]) == 3, "the next start")
+        if job.poll() == 0:
+            break  # what was killed had come to its end before
         starts = session.files(f"start-{attempt}.*.json", 3)
         runs.append(starts[0]["run"])
         time.sleep(moments.uniform(0, 0.25))
@@ -175,7 +184,7 @@ print("sum", rank, total)
             os.kill(victim, signal.SIGKILL)
         except ProcessLookupError:
             break  # it was quicker
-    out, err = job.communicate(timeout=60)
+    out, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0, f"seed {seed}: {err}"
     # A rank that had come to its end before another was killed says it once more.
     assert set(out.splitlines()) == {f"sum {rank} {40 * 41 // 2}" for rank in range(3)}, f"seed {seed}"
@@ -192,7 +201,7 @@ def test_mpiexec_killed_is_a_failure_and_started_again(session, say, left_of):
     with open(f"/proc/{job.pid}/task/{job.pid}/children") as children:
         [mpiexec] = map(int, children.read().split())
     os.kill(mpiexec, signal.SIGKILL)
-    _, err = job.communicate(timeout=30)
+    _, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == 0, err
     assert "killed by SIGKILL" in err or "ended the job with SIGKILL" in err
     assert "restart 1 of 1, with 2 ranks" in err
@@ -255,7 +264,7 @@ def test_a_host_that_goes_in_the_middle(session, say, way, least, code):
         guard = int(stat.read().rpartition(")")[2].split()[1])
     with open(f"/proc/{guard}/stat") as stat:
         os.kill(int(stat.read().rpartition(")")[2].split()[1]), signal.SIGKILL)  # the agent of b
-    _, err = job.communicate(timeout=40)
+    _, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == code, err
     assert re.search(r"dlaunch: rank 2: its host b was lost after .*: .*way ended with signal 9", err)
     assert "host b cannot be reached (no route to b): its 2 slots are left out" in err

@@ -12,7 +12,7 @@ import pytest
 from launcher.mpi import find_mpi
 from tests.slurm import testbed
 
-TIMEOUT = 90.0
+TIMEOUT = 300.0
 PLACE = "print('place', *(os.environ[name] for name in 'RANK WORLD_SIZE MASTER_ADDR'.split()), flush=True)\n"
 SUM = PLACE + "from mpi4py import MPI\nprint('sum', MPI.COMM_WORLD.allreduce(10 ** MPI.COMM_WORLD.rank), flush=True)\n"
 
@@ -31,7 +31,7 @@ def slurm_conf():
         yield line.strip().removeprefix("export SLURM_CONF=")
     finally:
         keeper.stdin.close()
-        keeper.wait(60)
+        keeper.wait(TIMEOUT)
         keeper.stdout.close()
 
 

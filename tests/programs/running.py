@@ -50,7 +50,7 @@ def figures(command, name, folder):
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *command, str(HERE / "scripts" / f"{name}.py"), *data],
-        cwd=folder, env=environ, capture_output=True, text=True, timeout=120, check=False,
+        cwd=folder, env=environ, capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     words = done.stdout.splitlines()[-1].split()

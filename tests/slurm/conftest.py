@@ -16,7 +16,7 @@ from launcher import process
 from tests.slurm import testbed
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT = 90.0
+TIMEOUT = 300.0  # seconds after which something hangs; Slurm itself looks at time limits once a minute
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL"}
 
 # What the shell that runs the tests may have set, and Slurm, an MPI, the launcher or the batch scripts would read.
@@ -43,7 +43,7 @@ def slurm_conf() -> Iterator[str]:
         yield line.strip().removeprefix("export SLURM_CONF=")
     finally:
         keeper.stdin.close()
-        keeper.wait(60)
+        keeper.wait(TIMEOUT)
         keeper.stdout.close()
 
 
@@ -82,9 +82,10 @@ class Job:
         """Waits until the job has written something."""
 
         def found() -> bool:
+            state = self.state  # before the look: what a job that has ended was to write is there
             if re.search(pattern, self.output):
                 return True
-            assert self.state not in ENDED, f"{self.state} before it wrote {pattern}:\n{self.output}"
+            assert state not in ENDED, f"{state} before it wrote {pattern}:\n{self.output}"
             return False
 
         self.until(found, pattern)

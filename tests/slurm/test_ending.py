@@ -26,9 +26,11 @@ for number in (signal.SIGUSR1, signal.SIGTERM):
 checkpoint = Path(f"count.{rank}")
 count = int(checkpoint.read_text()) if checkpoint.exists() else 0
 os.write(1, f"rank {rank} begins at {count}\\n".encode())
-while count < last and not asked:
+while count < last:
     count += 1
     time.sleep(0.05)
+    if asked:
+        break
 checkpoint.write_text(str(count))
 os.write(1, f"rank {rank} ends at {count}, asked by {sorted(set(asked))}\\n".encode())
 """
@@ -41,6 +43,20 @@ worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]
 os.write(1, f"rank {os.environ['RANK']} begins at 0\\n".encode())
 time.sleep(600)
 """
+
+
+def example(cluster):
+    """The example, which does not begin its second epoch before it is asked to stop, as long as there is a file `hold`."""
+    from tests.examples.test_fashion_mnist import held
+
+    (cluster.directory / "hold").touch()
+    return cluster.write("fashion_mnist.py", held(EXAMPLE.read_text(), epoch=2))
+
+
+def goes_on(cluster, job):
+    """Waits until it has been asked, and lets the next attempt run through."""
+    job.says("asked to stop")
+    (cluster.directory / "hold").unlink()
 
 
 def both_begin(job, attempt=1):
@@ -77,10 +93,11 @@ def undisturbed(slurm_conf, tmp_path_factory):
 
 @CLOTHING
 def test_sigusr1_saves_and_requeues_and_the_network_is_the_same(cluster, undisturbed):
-    arguments = (EXAMPLE, *LEARNS, "--checkpoint", "c.safetensors", "--resume")
+    arguments = (example(cluster), *LEARNS, "--checkpoint", "c.safetensors", "--resume")
     job = cluster.submit("preemptible.sbatch", *arguments, options=ON_EACH_NODE)
     job.says("epoch 1: test accuracy")
     cluster.run("scancel", "--batch", "--signal=USR1", job.number)  # what `--signal=B:USR1@120` does
+    goes_on(cluster, job)
     job.is_back(1)
     said = job.ends()
     assert re.search(r"attempt 1 of at most 20, on n\[1-2\]\n", said)
@@ -96,10 +113,11 @@ def test_sigusr1_saves_and_requeues_and_the_network_is_the_same(cluster, undistu
 
 @CLOTHING
 def test_preemption_requeues_and_the_network_is_the_same(cluster, undisturbed):
-    arguments = (EXAMPLE, *LEARNS, "--checkpoint", "c.safetensors", "--resume")
+    arguments = (example(cluster), *LEARNS, "--checkpoint", "c.safetensors", "--resume")
     job = cluster.submit("preemptible.sbatch", *arguments, options=ON_EACH_NODE)
     job.says("epoch 1: test accuracy")
     cluster.run("srun", "--partition=urgent", "--nodes=2", "--exclusive", "true")
+    goes_on(cluster, job)
     job.is_back(1)
     said = job.ends()
     assert "preempted in attempt 1: goes back into the queue\n" in said
@@ -149,7 +167,7 @@ def test_scancel_leaves_no_process(cluster, script, text):
     assert len(job.processes()) > 2
     cluster.run("scancel", job.number)
     job.until(lambda: job.state == "CANCELLED", "the cancellation")
-    job.until(lambda: not job.processes(), f"the end of {job.processes()}", 20)
+    job.until(lambda: not job.processes(), f"the end of {job.processes()}", 60)
     time.sleep(0.2)
     assert job.processes() == []
     assert job.fields()["Restarts"] == "0"

@@ -63,7 +63,7 @@ def accuracy(output):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_says_how_it_is_used(script):
-    ended = subprocess.run(["bash", ROOT / "slurm" / script], capture_output=True, text=True, timeout=10, check=False)
+    ended = subprocess.run(["bash", ROOT / "slurm" / script], capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2
     assert f"slurm/{script} " in ended.stderr
     assert ended.stderr.startswith("usage: sbatch ")

@@ -13,7 +13,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -26,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from launcher import process  # noqa: E402  found where the line above says
+from launcher.meeting import master_port  # noqa: E402
 
 PROGRAMS = {"munged": "munge", "slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client"}
 NODES = ("n1", "n2")
@@ -106,7 +106,7 @@ class Testbed:
         self._start("slurmctld", "slurmctld", "-D", "-c", "-f", str(self.configuration))
         for node in NODES:
             self._start(f"slurmd-{node}", "slurmd", "-D", "-N", node, "-f", str(self.configuration))
-        self._until(self._nodes_are_idle, "both nodes to be idle", 60)
+        self._until(self._nodes_are_idle, "both nodes to be idle", 180)
 
     def _start_munge(self) -> None:
         munge = self.directory / "munge"
@@ -116,7 +116,7 @@ class Testbed:
         # --force: temporary directories are open to others, of which it warns.
         files = [f"--{name}-file={munge}/{name}" for name in ("key", "log", "pid", "seed")]
         self._start("munged", "munged", "--foreground", "--force", f"--socket={munge}/socket", *files)
-        self._until((munge / "socket").exists, "munged's socket", 10)
+        self._until((munge / "socket").exists, "munged's socket", 60)
 
     def _start(self, name: str, *command: str) -> None:
         with open(self.directory / f"{name}.log", "ab") as log:
@@ -195,12 +195,11 @@ def missing() -> str | None:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback interface that are free now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
+    """TCP ports that are free now, and that the system does not give to connections before the daemons listen."""
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(master_port())
+    return sorted(found)
 
 
 def main() -> None:

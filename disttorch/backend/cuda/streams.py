@@ -19,6 +19,7 @@ __all__ = [
 POOL_SIZE = 32
 _made: dict[tuple[int, int], list[Any]] = {}
 _taken: dict[tuple[int, int], int] = {}
+_pools = threading.Lock()
 
 
 def from_pool(device: Any, priority: int) -> tuple[Any, int]:
@@ -32,12 +33,13 @@ def from_pool(device: Any, priority: int) -> tuple[Any, int]:
     """
     index = number(device)
     key = index, priority
-    streams = _made.setdefault(key, [])
-    turn = _taken[key] = _taken.get(key, -1) + 1
-    if turn < POOL_SIZE:
-        with using(index):
-            streams.append(cupy.cuda.Stream(non_blocking=True, priority=priority))
-    return streams[turn % POOL_SIZE], index
+    with _pools:  # what one thread is making is in its place before another takes its turn
+        streams = _made.setdefault(key, [])
+        if len(streams) < POOL_SIZE:
+            with using(index):
+                streams.append(cupy.cuda.Stream(non_blocking=True, priority=priority))
+        turn = _taken[key] = _taken.get(key, -1) + 1
+        return streams[turn % POOL_SIZE], index
 
 
 class ForeignStream(cupy.cuda.Stream):

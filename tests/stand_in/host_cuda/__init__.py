@@ -78,11 +78,15 @@ def _compiled(name: str, text: str, *flags: str) -> Path:
     library = folder / f"{name}-{key}.so"
     if library.exists():
         return library
-    source = folder / f"{name}-{key}.cpp"
-    source.write_text(text)
+    # Files of this thread alone: another one that compiles the same must not write what g++ reads here.
     made = folder / f"{name}-{key}-{os.getpid()}-{threading.get_ident()}.so"
+    source = made.with_suffix(".cpp")
+    source.write_text(text)
     command = ["g++", *FLAGS, *flags, f"-I{HERE}", "-o", str(made), str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    finally:
+        source.unlink()
     if result.returncode:
         raise CompileException(f"{' '.join(command)}\n{result.stderr}", text, name, flags)
     made.replace(library)  # whole or not at all, whoever compiles the same
