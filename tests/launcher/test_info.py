@@ -337,9 +337,16 @@ def test_every_missing_package_has_a_command():
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="core types of other processors have other names")
 @pytest.mark.parametrize("core", ["Nehalem", "Sandybridge"])
-def test_kernels_are_those_that_openblas_was_told(plain_environ, core):
-    found = blas.probe({**plain_environ, "OPENBLAS_CORETYPE": core})
-    assert (found["kernels"], found["name"], found["by"]) == (core, "openblas", "the library itself")
+@pytest.mark.parametrize("by", ["the library itself", "threadpoolctl"])
+def test_kernels_are_those_that_openblas_was_told(tmp_path, plain_environ, core, by):
+    path = plain_environ["PYTHONPATH"]
+    if by == "threadpoolctl":
+        pytest.importorskip("threadpoolctl")
+    else:  # also where it is installed
+        (tmp_path / "threadpoolctl.py").write_text("raise ImportError\n")
+        path = f"{tmp_path}:{path}"
+    found = blas.probe({**plain_environ, "PYTHONPATH": path, "OPENBLAS_CORETYPE": core})
+    assert (found["kernels"], found["name"], found["by"]) == (core, "openblas", by)
     assert Path(found["path"]).is_file()
     assert found["version"].startswith("0.")
 
