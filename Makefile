@@ -23,10 +23,8 @@ export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
 # A rank's own threads: the ranks share the cores.
 RANK_THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-# Tests that start programs and wait for them run one after another (ALONE), the others on all cores, each with one thread; those of
-# tests/cuda, which put a stand-in in CuPy's place, not in the processes of the rest (APART).
-ALONE := $(addprefix tests/,collectives data distributed examples faults gpu launcher slurm)
-APART := $(addprefix tests/,cuda programs)
+# Tests that start programs and wait for them run one after another; the others on all cores, each with one thread.
+ALONE := $(addprefix tests/,collectives cuda data distributed examples faults gpu launcher programs slurm)
 AT_ONCE := $(RANK_THREADS) $(MPICH)/bin/python -m pytest --numprocesses=auto --maxprocesses=8 --dist=worksteal
 
 .PHONY: demo test lint single cuda ranks bench clean
@@ -41,8 +39,7 @@ lint: $(MPICH)/.test
 	$(MPICH)/bin/mypy
 
 single: $(MPICH)/.test $(OPENMPI)/.test
-	$(AT_ONCE) --doctest-modules disttorch collectives launcher tests $(patsubst %,--ignore=%,$(ALONE) $(APART))
-	$(AT_ONCE) $(APART)
+	$(AT_ONCE) --doctest-modules disttorch collectives launcher tests $(ALONE:%=--ignore=%)
 	$(MPICH)/bin/python -m pytest $(ALONE)
 	$(OPENMPI)/bin/python -m pytest tests/collectives tests/data/test_under_mpi.py tests/distributed tests/launcher \
 	  tests/slurm tests/faults
