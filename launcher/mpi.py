@@ -80,9 +80,15 @@ def _no_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str
 
 
 def _open_mpi_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
-    # The name in release 5, and in release 4.
-    names = ("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent")
-    return {} if launch.agent is None else dict.fromkeys(names, launch.agent)
+    # Each by its name in release 5, and in release 4.
+    added: dict[str, str] = {}
+    if launch.agent is not None:
+        added |= dict.fromkeys(("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent"), launch.agent)
+    if launch.one_host and not any(re.fullmatch(r"(PRTE|OMPI)_MCA_(prte|orte)_\w*tmpdir_base", name) for name in environ):
+        # It calls the directory of its files after its process id, and does not start where a killed one with the same id
+        # has left its own (openpmix issue 4022). In the run directory there is no other, and it goes away with the job.
+        added |= dict.fromkeys(("PRTE_MCA_prte_tmpdir_base", "OMPI_MCA_orte_tmpdir_base"), launch.directory)
+    return added
 
 
 def _intel_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:

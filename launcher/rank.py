@@ -29,6 +29,7 @@ WORDS_BYTES = 16384
 HOLD = 30.0  # seconds that a failed rank waits for `dlaunch` to end the job; then MPI's process manager does
 PATIENCE = 0.3  # seconds in which a script may end by itself after MPI's process manager has ended its guard
 GRACE = 2.0  # seconds from the SIGTERM to the SIGKILL then
+LOOKS = (0.5, 60.0)  # seconds until the first look at the script's shared memory, and until each later one at most
 TICK = 0.5  # seconds between looks at the run directory, on hosts that `dlaunch` cannot signal
 FLOW = 1.0  # seconds in which the process manager takes what was written to it
 QUIET = 0.2  # seconds without output after which a dead script's pipe counts as empty, if others still hold it
@@ -109,7 +110,8 @@ class Supervisor:
         self.words: deque[bytes] = deque()
         self.told = False
         self.orphaned: float | None = None  # when the guard was seen dead, in seconds since the epoch
-        self.segments: set[str] = set()  # MPI's shared memory that a script, ended by MPI, leaves behind
+        self.segments: set[str] = set()  # MPI's shared memory, which a script that is killed leaves behind
+        self.first_look = self.next_look = time.monotonic() + LOOKS[0]
         self.passed_on = 0  # how many of the run directory's signals the script has got
         self.earlier = 0  # how many there were before it was started
         self.status: int | None = None  # as waitpid gives it
@@ -223,8 +225,10 @@ class Supervisor:
     def _turn(self) -> None:
         """Waits for the next thing to happen and deals with it."""
         watched = [self.wakeup, *self.writers]
-        quick = self.orphaned is not None
-        ready, _, _ = select.select(watched, [], [], 0.05 if quick else None if self.here and self.shared else TICK)
+        until_look = max(0.0, self.next_look - time.monotonic())
+        pause = 0.05 if self.orphaned is not None else until_look if self.here and self.shared else min(TICK, until_look)
+        ready, _, _ = select.select(watched, [], [], pause)
+        self._look()
         if self.wakeup in ready:
             for number in os.read(self.wakeup, 4096):
                 self._signalled(number)
@@ -251,13 +255,21 @@ class Supervisor:
             self.status = status
             self.ended = time.time()
 
+    def _look(self) -> None:
+        """Remembers, less and less often, what memory the script shares: one that is killed cannot be asked any more."""
+        now = time.monotonic()
+        if now >= self.next_look:
+            self.segments |= process.shared_segments(self.pid)
+            since = now - self.first_look + LOOKS[0]
+            self.next_look = now + min(since, LOOKS[1])
+
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
             return
         if os.getppid() != self.guard:
             if self.orphaned is None:
                 self.orphaned = time.time()
-                self.segments = process.shared_segments(self.pid)
+                self.segments |= process.shared_segments(self.pid)
         elif number not in record.ENDING_SIGNALS:
             os.kill(self.pid, number)  # from the process manager, through the guard
         elif not self.told:  # Slurm's scancel signals the guard and this process, both
@@ -368,6 +380,7 @@ def _guard(
             break
         ready, _, _ = select.select(watched, [], [], TICK if parents_end is None else None)
         if parents_end in ready or os.getppid() != parent:
+            process.remove_session(os.environ.get("PMIX_SERVER_TMPDIR", ""), parent)
             os._exit(1)
         for number in os.read(wakeup, 4096) if wakeup in ready else b"":
             if number != signal.SIGCHLD:

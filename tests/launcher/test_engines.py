@@ -47,14 +47,23 @@ def test_mpiexec_is_spelled(flavour, launch, options):
     assert command == ["/opt/mpiexec", "-n", str(launch.ranks), *options, "rank"]
 
 
-def test_what_mpiexec_finds_in_its_environment():
-    assert FLAVOURS["Open MPI"].environment(BY_NETNS, {}) == {
-        "PRTE_MCA_plm_ssh_agent": "/run/rsh",
-        "OMPI_MCA_plm_rsh_agent": "/run/rsh",
-    }
-    assert FLAVOURS["Open MPI"].environment(BOTH_ELSEWHERE, {}) == {}
-    assert FLAVOURS["Intel MPI"].environment(Launch(1, []), {}) == {"I_MPI_PIN": "0"}
-    assert FLAVOURS["Intel MPI"].environment(Launch(1, []), {"I_MPI_PIN": "1"}) == {}
+HERE = Launch(3, ["rank"], directory="/run")
+ADDED = [
+    # flavour, launch, the user's environment, what mpiexec finds besides
+    ("Open MPI", BY_NETNS, {}, {"PRTE_MCA_plm_ssh_agent": "/run/rsh", "OMPI_MCA_plm_rsh_agent": "/run/rsh"}),
+    ("Open MPI", BOTH_ELSEWHERE, {}, {}),
+    ("Open MPI", HERE, {"TMPDIR": "/x"}, {"PRTE_MCA_prte_tmpdir_base": "/run", "OMPI_MCA_orte_tmpdir_base": "/run"}),
+    ("Open MPI", HERE, {"PRTE_MCA_prte_local_tmpdir_base": "/x"}, {}),  # it refuses both
+    ("Open MPI", HERE, {"OMPI_MCA_orte_tmpdir_base": "/x"}, {}),
+    ("Intel MPI", HERE, {}, {"I_MPI_PIN": "0"}),
+    ("Intel MPI", HERE, {"I_MPI_PIN": "1"}, {}),
+    ("MPICH", HERE, {}, {}),
+]
+
+
+@pytest.mark.parametrize(("flavour", "launch", "environ", "added"), ADDED)
+def test_what_mpiexec_finds_in_its_environment(flavour, launch, environ, added):
+    assert FLAVOURS[flavour].environment(launch, environ) == added
 
 
 def test_the_file_of_hosts(tmp_path):

@@ -3,11 +3,15 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from launcher import process
 
 # Seconds from a failure to the end of the last process. What launcher.job waits for comes to 16 if nothing ends when it is told to; the
 # rest is for a machine with other work.
@@ -188,6 +192,68 @@ def test_the_shared_memory_of_mpi_is_given_back(session, say):
     files = {file for start in session.files("start.*.json", 2) for file in start["files"]}
     assert files
     assert not [file for file in files if os.path.exists(file)]
+
+
+def test_the_shared_memory_of_mpi_is_given_back_where_no_rank_is_left_to_ask(session, say):
+    """All ranks get SIGKILL at once, as where memory runs out."""
+    mapped = "[line.split()[-1] for line in open('/proc/self/maps') if '/dev/shm/' in line]"
+    script = session.script(
+        say + "from mpi4py import MPI\nwindow = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)\n"
+        f"say('start', files={mapped}, pid=os.getpid(), supervisor=os.getppid())\n" + WAITS
+    )
+    job = session.start("-n", 2, script)
+    starts = session.files("start.*.json", 2)
+    files = {file for start in starts for file in start["files"] if os.path.exists(file)}
+    assert files
+
+    def rests():
+        """How often the supervisors have gone to sleep: they wake up for nothing but their looks."""
+        said = [Path(f"/proc/{start['supervisor']}/status").read_text() for start in starts]
+        return [int(re.search(r"^voluntary_ctxt_switches:\s*(\d+)", status, re.MULTILINE)[1]) for status in said]
+
+    before = rests()
+    session.until(lambda: all(now >= then + 2 for now, then in zip(rests(), before, strict=True)), "a look of both supervisors")
+    for start in starts:
+        os.kill(start["pid"], signal.SIGSTOP)  # so that neither takes notice of the other's end
+    for start in starts:
+        os.kill(start["pid"], signal.SIGKILL)
+    job.communicate(timeout=BOUND)
+    assert job.returncode == 128 + signal.SIGKILL
+    assert not [file for file in files if os.path.exists(file)]
+
+
+def test_what_a_killed_daemon_of_open_mpi_leaves_is_removed(tmp_path):
+    """The next daemon with its process id would not start."""
+    session, other = tmp_path / "ompi.4711", tmp_path / "kept"
+    (session / "0").mkdir(parents=True)
+    (session / "pmix.host.tool").touch()
+    other.mkdir()
+    for path, pid in ((str(session), 471), (str(other), 4711), ("", 4711)):
+        process.remove_session(path, pid)
+        assert (session / "pmix.host.tool").exists() and other.exists()
+    process.remove_session(str(session), 4711)
+    assert not session.exists() and other.exists()
+
+
+def test_the_files_of_open_mpi_go_with_the_job(session, say):
+    """They are in the run directory; where dlaunch and mpiexec are killed, the guards are left to remove them."""
+    from launcher.mpi import find_mpi
+
+    if find_mpi("auto", session.environ).engine.name != "Open MPI":
+        pytest.skip("mpi4py loads another MPI")
+    script = session.script(
+        say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'], files=os.environ['PMIX_SERVER_TMPDIR'])\n" + WAITS
+    )
+    job = session.start("-n", 2, script)
+    start = session.files("start.*.json", 2)[0]
+    mpiexec = int(start["files"].rpartition(".")[2])
+    assert os.path.dirname(start["files"]) == start["run"] and os.listdir(start["files"])
+    job.send_signal(signal.SIGSTOP)
+    os.kill(mpiexec, signal.SIGKILL)
+    session.until(lambda: not os.path.exists(start["files"]), "the removal of mpiexec's files", BOUND)
+    job.kill()
+    job.communicate(timeout=BOUND)
+    shutil.rmtree(start["run"])
 
 
 def test_a_failing_rank_runs_its_exit_functions_but_does_not_wait_in_them_for_ever(session, say):

@@ -42,6 +42,7 @@ class Allocation:
         self.session = session
         self.environ = {**session.environ, "SLURM_CONF": slurm_conf}
         self.environ |= {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        self.environ |= testbed.files_of_open_mpi(session.directory)
         self.job = None
 
     def submit(self, *arguments):

@@ -132,6 +132,7 @@ class Cluster:
             "SLURM_CONF": configuration,
             "OMPI_ALLOW_RUN_AS_ROOT": "1",
             "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+            **testbed.files_of_open_mpi(directory),
         }
         self.jobs: list[Job] = []
 

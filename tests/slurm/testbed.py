@@ -194,6 +194,14 @@ def missing() -> str | None:
     return None
 
 
+def files_of_open_mpi(directory: Path) -> dict[str, str]:
+    """The variable that has a job's daemons write into a directory of its own, as where each job has its own /tmp.
+
+    Slurm kills them together with all who could remove their files, and another daemon with the same process id would not start.
+    """
+    return {"PRTE_MCA_prte_tmpdir_base": str(directory)}
+
+
 def free_ports(count: int) -> list[int]:
     """TCP ports that are free now, and that the system does not give to connections before the daemons listen."""
     found: set[int] = set()
