@@ -282,11 +282,13 @@ class Job:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.mpiexec.wait(GOING)
         self._let_it_speak()
+        sessions: dict[int, str] = {}
         if self.mpiexec.poll() is None:
             self.mpiexec.send_signal(self.end)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.mpiexec.wait(GOING)
             if self.mpiexec.poll() is None:
+                sessions[self.mpiexec.pid] = process.session_of(self.mpiexec.pid)
                 self.mpiexec.kill()
                 self.mpiexec.wait()
         if self.ending is None and self.status == 0:
@@ -295,8 +297,11 @@ class Job:
         limit = time.monotonic() + KILLING
         while (left := process.carrying(mark)) and time.monotonic() < limit:
             for pid in left:
+                sessions.setdefault(pid, process.session_of(pid))
                 process.signal_process(pid, process.start_ticks(pid), signal.SIGKILL)
             time.sleep(TICK / 5)
+        for pid, session in sessions.items():
+            process.remove_session(session, pid)
         process.unlink_segments(self.segments)
 
     def _let_it_speak(self) -> None:

@@ -115,12 +115,28 @@ def unlink_segments(paths: Iterable[str]) -> None:
             os.unlink(path)
 
 
+def session_of(pid: int) -> str:
+    """The directory of a daemon of Open MPI's, which holds the node's topology there open; "" for another process."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):  # closed meanwhile
+                directory, file = os.path.split(os.readlink(f"/proc/{pid}/fd/{name}"))
+                if file == "hwloc.sm" and _is_session(directory, pid):
+                    return directory
+    return ""
+
+
 def remove_session(path: str, pid: int) -> None:
     """Removes the files of a daemon of Open MPI's, process `pid`, that was killed: the next one with its id would not start."""
-    if re.fullmatch(rf"[a-z]+\.{pid}", os.path.basename(path)):
+    if _is_session(path, pid):
         import shutil  # 10 ms, as much as all else that a supervisor starts with
 
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_session(path: str, pid: int) -> bool:
+    # After the program, or the MPI that it stands for. Narrow, since all that is in it will be removed.
+    return re.fullmatch(rf"(ompi|prted|prte|prterun)\.{pid}", os.path.basename(path)) is not None
 
 
 def carrying(mark: str) -> list[int]:

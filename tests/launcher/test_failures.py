@@ -222,17 +222,44 @@ def test_the_shared_memory_of_mpi_is_given_back_where_no_rank_is_left_to_ask(ses
     assert not [file for file in files if os.path.exists(file)]
 
 
-def test_what_a_killed_daemon_of_open_mpi_leaves_is_removed(tmp_path):
+SESSIONS = [
+    # directory, its process, whether it is one of Open MPI's daemons, which a killed one has left
+    ("ompi.4711", 4711, True),
+    ("prted.4711", 4711, True),
+    ("ompi.4711", 471, False),
+    ("run.4711", 4711, False),  # of a script that calls its output so
+    ("ompi.4711.old", 4711, False),
+]
+
+
+@pytest.mark.parametrize(("name", "pid", "theirs"), SESSIONS)
+def test_what_a_killed_daemon_of_open_mpi_leaves_is_removed(name, pid, theirs, tmp_path):
     """The next daemon with its process id would not start."""
-    session, other = tmp_path / "ompi.4711", tmp_path / "kept"
-    (session / "0").mkdir(parents=True)
-    (session / "pmix.host.tool").touch()
-    other.mkdir()
-    for path, pid in ((str(session), 471), (str(other), 4711), ("", 4711)):
-        process.remove_session(path, pid)
-        assert (session / "pmix.host.tool").exists() and other.exists()
-    process.remove_session(str(session), 4711)
-    assert not session.exists() and other.exists()
+    directory = tmp_path / name
+    (directory / "0").mkdir(parents=True)
+    (directory / "pmix.host.tool").touch()
+    process.remove_session("", pid)
+    process.remove_session(str(directory), pid)
+    assert directory.exists() is not theirs
+
+
+HOLDS_OPEN = """
+import os, sys, time
+directory = f"{sys.argv[1]}.{os.getpid()}"
+os.mkdir(directory)
+file = open(f"{directory}/{sys.argv[2]}", "w")
+print(flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.parametrize(("name", "file", "theirs"), [("ompi", "hwloc.sm", True), ("ompi", "out", False), ("run", "hwloc.sm", False)])
+def test_the_files_of_a_daemon_of_open_mpi_are_found(name, file, theirs, tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDS_OPEN, name, file], cwd=tmp_path, stdout=subprocess.PIPE) as daemon:
+        daemon.stdout.readline()
+        assert process.session_of(daemon.pid) == (str(tmp_path / f"{name}.{daemon.pid}") if theirs else "")
+        daemon.kill()
+    assert process.session_of(daemon.pid) == ""
 
 
 def test_the_files_of_open_mpi_go_with_the_job(session, say):
