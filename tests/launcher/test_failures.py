@@ -180,13 +180,17 @@ def test_abort_of_mpi(session, say):
     assert re.match(r"dlaunch: rank 1 \(.*(called MPI_Abort|ended with exit code 5)", last)
 
 
+SHARES = """
+from mpi4py import MPI
+window = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)
+mapped = [line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/" in line]
+say("start", files=mapped, pid=os.getpid(), supervisor=os.getppid())
+"""
+
+
 def test_the_shared_memory_of_mpi_is_given_back(session, say):
     """MPI unlinks its segments in MPI_Finalize, to which a job that is ended does not come."""
-    mapped = "[line.split()[-1] for line in open('/proc/self/maps') if '/dev/shm/' in line]"
-    script = session.script(
-        say + "from mpi4py import MPI\nwindow = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)\n"
-        f"say('start', files={mapped})\nwait_for(f'start.{{1 - rank}}.json')\nif rank == 1:\n    sys.exit(3)\n" + WAITS
-    )
+    script = session.script(say + SHARES + "wait_for(f'start.{1 - rank}.json')\nif rank == 1:\n    sys.exit(3)\n" + WAITS)
     job = session.run("-n", 2, script)
     assert job.returncode == 3
     files = {file for start in session.files("start.*.json", 2) for file in start["files"]}
@@ -196,12 +200,7 @@ def test_the_shared_memory_of_mpi_is_given_back(session, say):
 
 def test_the_shared_memory_of_mpi_is_given_back_where_no_rank_is_left_to_ask(session, say):
     """All ranks get SIGKILL at once, as where memory runs out."""
-    mapped = "[line.split()[-1] for line in open('/proc/self/maps') if '/dev/shm/' in line]"
-    script = session.script(
-        say + "from mpi4py import MPI\nwindow = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)\n"
-        f"say('start', files={mapped}, pid=os.getpid(), supervisor=os.getppid())\n" + WAITS
-    )
-    job = session.start("-n", 2, script)
+    job = session.start("-n", 2, session.script(say + SHARES + WAITS))
     starts = session.files("start.*.json", 2)
     files = {file for start in starts for file in start["files"] if os.path.exists(file)}
     assert files
