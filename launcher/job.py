@@ -297,7 +297,8 @@ class Job:
         limit = time.monotonic() + KILLING
         while (left := process.carrying(mark)) and time.monotonic() < limit:
             for pid in left:
-                sessions.setdefault(pid, process.session_of(pid))
+                if pid not in sessions:
+                    sessions[pid] = process.session_of(pid)
                 process.signal_process(pid, process.start_ticks(pid), signal.SIGKILL)
             time.sleep(TICK / 5)
         for pid, session in sessions.items():

@@ -111,7 +111,8 @@ class Supervisor:
         self.told = False
         self.orphaned: float | None = None  # when the guard was seen dead, in seconds since the epoch
         self.segments: set[str] = set()  # MPI's shared memory, which a script that is killed leaves behind
-        self.first_look = self.next_look = time.monotonic() + LOOKS[0]
+        self.until_look = LOOKS[0]
+        self.next_look = time.monotonic() + self.until_look
         self.passed_on = 0  # how many of the run directory's signals the script has got
         self.earlier = 0  # how many there were before it was started
         self.status: int | None = None  # as waitpid gives it
@@ -225,8 +226,11 @@ class Supervisor:
     def _turn(self) -> None:
         """Waits for the next thing to happen and deals with it."""
         watched = [self.wakeup, *self.writers]
-        until_look = max(0.0, self.next_look - time.monotonic())
-        pause = 0.05 if self.orphaned is not None else until_look if self.here and self.shared else min(TICK, until_look)
+        pause = max(0.0, self.next_look - time.monotonic())
+        if self.orphaned is not None:
+            pause = min(pause, 0.05)
+        elif not (self.here and self.shared):
+            pause = min(pause, TICK)
         ready, _, _ = select.select(watched, [], [], pause)
         self._look()
         if self.wakeup in ready:
@@ -260,8 +264,8 @@ class Supervisor:
         now = time.monotonic()
         if now >= self.next_look:
             self.segments |= process.shared_segments(self.pid)
-            since = now - self.first_look + LOOKS[0]
-            self.next_look = now + min(since, LOOKS[1])
+            self.next_look = now + self.until_look
+            self.until_look = min(2 * self.until_look, LOOKS[1])
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:

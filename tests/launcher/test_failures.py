@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher import process
+from tests.launcher.conftest import ROOT
 
 # Seconds from a failure to the end of the last process. What launcher.job waits for comes to 16 if nothing ends when it is told to; the
 # rest is for a machine with other work.
@@ -219,6 +220,19 @@ def test_the_shared_memory_of_mpi_is_given_back_where_no_rank_is_left_to_ask(ses
     job.communicate(timeout=BOUND)
     assert job.returncode == 128 + signal.SIGKILL
     assert not [file for file in files if os.path.exists(file)]
+
+
+def test_a_process_whose_memory_may_not_be_seen_has_no_segments():
+    """The supervisor of a program with capabilities goes on."""
+    program = (
+        "import os, sys\nfrom launcher import process\nif os.getuid() == 0:\n    os.setuid(65534)\n"
+        "try:\n    open('/proc/1/maps').read()\nexcept PermissionError:\n    print(process.shared_segments(1))\n"
+        "else:\n    print('seen')\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    if said.stdout == "seen\n":
+        pytest.skip("this user's own process is the first one of the machine")
+    assert (said.stdout, said.stderr) == ("set()\n", "")
 
 
 SESSIONS = [
