@@ -102,7 +102,7 @@ def signal_process(pid: int, ticks: int | None, number: int) -> bool:
 def shared_segments(pid: int) -> set[str]:
     """The files of MPI libraries in /dev/shm that a process has mapped; they are memory until they are unlinked.
 
-    None where the process has ended, or the kernel does not let this one see: a program with capabilities of its own.
+    Empty where the process has ended, or the kernel does not let this one see: a program with capabilities of its own.
     """
     try:
         with open(f"/proc/{pid}/maps") as maps:
