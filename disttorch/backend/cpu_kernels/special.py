@@ -9,6 +9,7 @@ import numpy as np
 
 from ..kernels import PLAIN
 from ..namespace import Namespace
+from .formulas import BLOCK, REAL, program
 
 #: Functions of one array (gelu_backward: of two) whose formulas take dozens of steps.
 BLOCKED = """
@@ -17,8 +18,8 @@ BLOCKED = """
 """.split()
 __all__ = list(BLOCKED)
 
-#: Elements at a time: 128 KiB of float32, so that a handful of intermediate results stays in the second-level cache.
-BLOCK = 32768
+#: Elements up to which a formula is faster as it is written.
+FEW = 8192
 
 _NUMPY = Namespace("cpu", np)
 
@@ -33,11 +34,17 @@ def elementwise(name: str, arrays: int = 1) -> Callable[..., Any]:
     plain = PLAIN[name]
 
     def blocked(*arguments: Any) -> Any:
-        x, parameters = arguments[arrays - 1], arguments[arrays:]
-        if x.size <= BLOCK:
+        inputs, parameters = arguments[:arrays], arguments[arrays:]
+        x = inputs[-1]
+        if x.size <= FEW:
             return plain(_NUMPY, *arguments)
         out = np.empty(x.shape, x.dtype)
-        flat_out, flat = out.reshape(-1), [_flat(a) for a in arguments[:arrays]]
+        flat_out, flat = out.reshape(-1), [_flat(a) for a in inputs]
+        dtypes = tuple([a.dtype for a in (out, *inputs)])
+        traced = program(plain, dtypes, parameters) if REAL.issuperset(dtypes) else None
+        if traced is not None:
+            traced.run(flat_out, flat)
+            return out
         for start in range(0, x.size, BLOCK):
             block = slice(start, start + BLOCK)
             flat_out[block] = plain(_NUMPY, *(a[block] if a.ndim else a for a in flat), *parameters)

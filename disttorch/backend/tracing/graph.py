@@ -14,9 +14,16 @@ class Untraceable(Exception):
 
 
 class Graph:
-    """Where the nodes of one trace are kept, so that equal expressions are one node."""
+    """Where the nodes of one trace are kept, so that equal expressions are one node.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    dtype : dtype, optional
+        What is computed in, where the formula may ask: then it cannot be traced if it computes in another type on the way.
+    """
+
+    def __init__(self, dtype: Any = None) -> None:
+        self.dtype = dtype
         self._nodes: dict[tuple, Node] = {}
 
     def node(self, operation: str, *operands: Node, value: Any = None, is_bool: bool = False, uniform: bool | None = None) -> Node:
@@ -46,6 +53,12 @@ class Graph:
         except (TypeError, ValueError):
             raise Untraceable(f"a {type(value).__name__} among the numbers") from None
 
+    def cast(self, value: Any, dtype: Any) -> Node:
+        """A value in the only type there is."""
+        if self.dtype is not None and dtype is not None and dtype != self.dtype:
+            raise Untraceable(f"it computes in {dtype}")
+        return self.constant(value)
+
 
 class Node:
     """What an operation gives, with the operators of an array.
@@ -70,13 +83,13 @@ class Node:
         self.value, self.is_bool, self.uniform = value, is_bool, uniform
 
     @property
-    def dtype(self) -> None:
-        """Kernels compute in one type, so it matters to nobody; casts to it do nothing."""
-        return None
+    def dtype(self) -> Any:
+        """What is computed in, the graph's; where that is None it matters to nobody, and casts do nothing."""
+        return self.graph.dtype
 
     def astype(self, dtype: Any, copy: bool = True) -> Node:
-        """The same: the kernel's type is the only one."""
-        return self
+        """The same: the graph's type is the only one."""
+        return self.graph.cast(self, dtype)
 
     def real_number(self) -> Node:
         """Truth as 1 and 0."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
+from ..kernels import PLAIN
 from .graph import Graph, Node, Untraceable, walk
 
 __all__ = ["Trace", "evaluated", "python", "traced"]
@@ -67,10 +69,10 @@ class Symbolic:
         return self.where(a > 0.0, 1.0, self.where(a < 0.0, -1.0, a))  # of 0 it is 0, of NaN NaN
 
     def astype(self, a: Any, dtype: Any) -> Node:
-        return self.graph.constant(a)
+        return self.graph.cast(a, dtype)
 
     def asarray(self, a: Any, dtype: Any = None) -> Node:
-        return self.graph.constant(a)
+        return self.graph.cast(a, dtype)
 
     def zeros_like(self, a: Any) -> Node:
         return self.graph.constant(0.0)
@@ -92,6 +94,8 @@ class Symbolic:
             return lambda *operands: graph.node(operation, *[graph.constant(o).real_number() for o in operands])
         if name in _OPERATORS:
             return lambda *operands: _OPERATORS[name](*map(graph.constant, operands))
+        if name in PLAIN:  # a kernel that is a formula itself
+            return partial(PLAIN[name], self)
         raise Untraceable(f"it calls {name}")
 
 
@@ -137,7 +141,9 @@ def is_literal(node: Node) -> bool:
     return node.operation == "constant" and math.isfinite(node.value)
 
 
-def traced(formula: Callable[..., Sequence[Any]], columns: Sequence[str | None], numbers: Sequence[str], choices: dict[str, Any]) -> Trace:
+def traced(
+    formula: Callable[..., Sequence[Any]], columns: Sequence[str | None], numbers: Sequence[str], choices: dict[str, Any], dtype: Any = None
+) -> Trace:
     """Run a formula on symbols.
 
     Parameters
@@ -150,13 +156,15 @@ def traced(formula: Callable[..., Sequence[Any]], columns: Sequence[str | None],
         The names of arguments that are numbers, unknown until the kernel starts.
     choices : dict
         The arguments that are none, as they are.
+    dtype : dtype, optional
+        What is computed in, where the formula may ask.
 
     Raises
     ------
     Untraceable
         If what it does depends on values.
     """
-    graph = Graph()
+    graph = Graph(dtype)
     elements = [None if c is None else graph.element(c) for c in columns]
     results = formula(Symbolic(graph), *elements, **{n: graph.number(n) for n in numbers}, **choices)
     outputs: list[Node | None] = []
