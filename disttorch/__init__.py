@@ -84,7 +84,7 @@ newaxis = None
 #: Subpackages, imported when they are first used,
 _LATER = frozenset(
     """
-    __config__ amp array_api as_torch backends compiler cpu cuda distributed distributions
+    __config__ accelerator amp array_api as_torch backends compiler cpu cuda distributed distributions
     fft func futures jit linalg masked metrics multiprocessing
     nn optim profiler random serialization signal special transforms utils
     """.split()
@@ -94,6 +94,7 @@ _STANDS_IN = {
     "serialization": "load save",
     "compiler": "compile",
     "func": "vmap",
+    "accelerator": "get_device_module",
     "amp.autocast_mode": """
         autocast clear_autocast_cache get_autocast_cpu_dtype get_autocast_dtype get_autocast_gpu_dtype is_autocast_cache_enabled
         is_autocast_cpu_enabled is_autocast_enabled

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .autograd.variable import Tensor
+from .backend import cuda_is_available, set_default_device
 from .backend.choices import CHOICES
 from .backend.dtypes import PUBLIC_DTYPES, set_default_dtype
 
@@ -43,6 +44,7 @@ class _Set:
 
     deterministic = "default"
     interop_threads = 1
+    type_of_gpus = False
     warn_always = False
 
 
@@ -153,16 +155,24 @@ def is_warn_always_enabled() -> bool:
 def set_default_tensor_type(t: Any, /) -> None:
     """Set the default dtype by a tensor type or its name, such as "torch.DoubleTensor"; as ``torch.set_default_tensor_type``.
 
+    With a type of GPUs' tensors, such as "torch.cuda.FloatTensor", tensors are made there until another type is set.
+
     Raises
     ------
     TypeError
-        If it is no type of floating-point tensors.
+        If it is no type of floating-point tensors, or there is no GPU for it.
     """
-    name = t if isinstance(t, str) else f"{t.__module__}.{t.__name__}"
+    name = t if isinstance(t, str) else getattr(t, "name", repr(t))
     short = name.rpartition(".")[2].removesuffix("Tensor").lower()
     if short not in PUBLIC_DTYPES or not PUBLIC_DTYPES[short].is_floating_point or not name.endswith("Tensor"):
         raise TypeError(f"only floating-point types are supported as the default type, not {name}")
+    on_gpu = ".cuda." in name
+    if on_gpu and not cuda_is_available():
+        raise TypeError(f"type {name} is not available: there is no CUDA device")
     set_default_dtype(PUBLIC_DTYPES[short])
+    if on_gpu or _Set.type_of_gpus:  # what set_default_device said stays, unless a type said so before
+        set_default_device("cuda" if on_gpu else "cpu")
+    _Set.type_of_gpus = on_gpu
 
 
 def typename(obj: Any, /) -> str:

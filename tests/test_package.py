@@ -1,7 +1,9 @@
 """The package's own names: dtypes and their rules, sizes, devices, settings, what scripts ask a GPU for, and what is absent."""
 
+import inspect
 import itertools
 import math
+import operator
 import os
 import pickle
 import subprocess
@@ -65,11 +67,12 @@ def test_limits():
 def test_default_dtype():
     try:
         for name in ("torch.DoubleTensor", "torch.HalfTensor", "torch.FloatTensor"):
+            torch.set_default_tensor_type(getattr(torch, name[6:]))
             torch.set_default_tensor_type(name)
             assert torch.tensor(1.5).type() == torch.typename(torch.tensor(1.5))
             assert torch.tensor(1.5).dtype is torch.get_default_dtype()
             assert torch.get_default_dtype() is {"D": torch.float64, "H": torch.float16, "F": torch.float32}[name[6]]
-        for wrong in ("torch.LongTensor", "torch.Nothing", "float"):
+        for wrong in ("torch.LongTensor", "torch.Nothing", "float", torch.LongTensor):
             with pytest.raises(TypeError, match="only floating-point types"):
                 torch.set_default_tensor_type(wrong)
     finally:
@@ -156,6 +159,36 @@ def test_without_a_gpu():
             needs()
     with pytest.raises(AttributeError, match=r"disttorch\.cuda has no 'graph_pool'"):
         cuda.graph_pool  # noqa: B018
+    accelerator = torch.accelerator
+    assert (accelerator.is_available(), accelerator.current_accelerator(), accelerator.device_count()) == (False, None, 0)
+    with accelerator.device_index(None):
+        pass
+    for needs in (accelerator.synchronize, accelerator.current_device_index, accelerator.memory_allocated, accelerator.empty_cache):
+        with pytest.raises(RuntimeError, match="device 'cuda"):
+            needs()
+    assert torch.get_device_module() is torch.cpu
+    with pytest.raises(TypeError, match="there is no CUDA device"):
+        torch.set_default_tensor_type(cuda.FloatTensor)
+    layer = torch.nn.Linear(2, 1)
+    model = torch.nn.DataParallel(layer, device_ids=[0, 1])
+    assert (model.device_ids, model.module is layer, model(torch.ones(3, 2)).shape) == ([], True, (3, 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["accelerator", "nn.DataParallel", "nn.parallel.data_parallel", "get_device_module", "backends.cuda.sdp_kernel"]
+)
+def test_pytorchs_arguments(name):
+    theirs = pytest.importorskip("torch")
+    mine, other = (operator.attrgetter(name)(package) for package in (torch, theirs))
+    pairs = [(mine, other)] if callable(mine) else [(getattr(mine, n), getattr(other, n)) for n in mine.__all__]
+    for one, two in pairs:
+        if two is not theirs.accelerator.device_index:  # a class that takes its argument in C++
+            assert [*inspect.signature(one).parameters] == [*inspect.signature(two).parameters], one
+
+
+def test_cuda_is_no_way_to_the_cpu():
+    with pytest.raises(RuntimeError, match="must be cuda device"):
+        torch.ones(1).cuda(device="cpu")
 
 
 def test_cupy_has_the_names_that_are_asked_for():
@@ -238,6 +271,11 @@ def test_backends():
     assert torch.backends.cpu.get_cpu_capability() in ("AVX512", "AVX2", "DEFAULT")
     torch.backends.cuda.enable_flash_sdp(False)
     assert not torch.backends.cuda.flash_sdp_enabled()
+    with torch.backends.cuda.sdp_kernel(enable_flash=True, enable_math=False):
+        assert torch.backends.cuda.flash_sdp_enabled()
+        assert not torch.backends.cuda.math_sdp_enabled()
+    assert not torch.backends.cuda.flash_sdp_enabled()
+    assert torch.backends.cuda.math_sdp_enabled()
     assert str(np.__version__) in torch.__config__.show()
     assert "get_num_threads" in torch.__config__.parallel_info()
 

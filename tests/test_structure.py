@@ -25,7 +25,7 @@ STOREYS = [
         "nn", "optim", "utils", "cpu", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
         "distributions",
     },
-    {"serialization", "multiprocessing", "array_api", "transforms"},
+    {"serialization", "multiprocessing", "array_api", "transforms", "accelerator"},
     {"func", "profiler", "futures"},
     {"distributed", "as_torch"},
     {"metrics"},

@@ -37,7 +37,7 @@ class autocast:
     device_type : {"cpu", "cuda"}
         Where the tensors are for which it shall hold.
     dtype : dtype, optional
-        The low precision: bfloat16 (the CPU's default) or float16 (the GPU's).
+        The low precision: bfloat16 or float16. Unless given, what a block around it named, else bfloat16 on the CPU and float16 on a GPU.
     enabled : bool
         False switches it off inside an outer block.
     cache_enabled : bool, optional
@@ -62,7 +62,7 @@ class autocast:
         if device_type not in LOW_PRECISIONS:
             raise RuntimeError(f"User specified an unsupported autocast device_type {device_type!r}; there are {', '.join(LOW_PRECISIONS)}")
         self.device = device_type
-        self.fast_dtype = DEFAULTS[device_type] if dtype is None else as_dtype(dtype)
+        self.fast_dtype = get_autocast_dtype(device_type) if dtype is None else as_dtype(dtype)
         self._cache_enabled = True if cache_enabled is None else bool(cache_enabled)
         self._enabled = bool(enabled)
         if self._enabled and device_type == "cuda" and not cuda_is_available():
@@ -79,13 +79,14 @@ class autocast:
     def __enter__(self) -> autocast:
         outer = mode.get()
         precision = {} if outer is None else dict(outer.precision)
+        named = {**({} if outer is None else outer.named), self.device: self.fast_dtype}
         precision.pop(self.device, None)
         if self._enabled:
             precision[self.device] = self.fast_dtype
         cached: dict | None = (outer.cached if outer is not None and outer.cached is not None else {}) if self._cache_enabled else None
         with _counting:
             blocks.count += 1
-        self._tokens.append(mode.set(Mode(precision, cached)))
+        self._tokens.append(mode.set(Mode(precision, cached, named)))
         return self
 
     def __exit__(self, *exception: Any) -> None:
@@ -122,9 +123,9 @@ def clear_autocast_cache() -> None:
 
 
 def get_autocast_dtype(device_type: str) -> dtype:
-    """The low precision of the innermost block, or the default one; as ``torch.get_autocast_dtype``."""
+    """The low precision of the innermost block, on or off, or the default one; as ``torch.get_autocast_dtype``."""
     now = mode.get()
-    return DEFAULTS[device_type] if now is None else now.precision.get(device_type, DEFAULTS[device_type])
+    return DEFAULTS[device_type] if now is None else now.named.get(device_type, DEFAULTS[device_type])
 
 
 def get_autocast_cpu_dtype() -> dtype:

@@ -75,9 +75,9 @@ class GradScaler:
             self._enabled = False
         if self._enabled:
             if growth_factor <= 1.0:
-                raise ValueError(f"the growth factor must be above 1.0, got {growth_factor}")
+                raise AssertionError(f"the growth factor must be above 1.0, got {growth_factor}")
             if backoff_factor >= 1.0:
-                raise ValueError(f"the backoff factor must be below 1.0, got {backoff_factor}")
+                raise AssertionError(f"the backoff factor must be below 1.0, got {backoff_factor}")
         self._init_scale, self._init_growth_tracker = float(init_scale), 0
         self._growth_factor, self._backoff_factor, self._growth_interval = growth_factor, backoff_factor, growth_interval
         #: arrays without dimensions, made where the first loss or gradient is
@@ -110,10 +110,17 @@ class GradScaler:
             # a copy, since the graph keeps what it multiplies by, and `update` writes in place
             xp = namespace(self._scale)
             return outputs * wrap(self._on(xp.array(self._scale), outputs.device))
-        if isinstance(outputs, abc.Iterable):
+        if isinstance(outputs, abc.Iterable) and not isinstance(outputs, (str, bytes)):  # a letter has letters, too
             scaled = [self.scale(o) for o in outputs]
             return scaled if isinstance(outputs, list) else tuple(scaled)
         raise ValueError(f"outputs must be a Tensor or an iterable of Tensors, got {type(outputs).__name__}")
+
+    def _check_begun(self, name: str) -> None:
+        """Gradients of a loss that was never scaled would be divided all the same, and be lost."""
+        if self._scale is None:
+            raise AssertionError(
+                f"Attempted {name} but no loss was scaled yet: call scaler.scale(loss).backward() in place of loss.backward()"
+            )
 
     def _on(self, array: Any, where: device_type) -> Any:
         """An array on a device."""
@@ -127,11 +134,14 @@ class GradScaler:
         ------
         RuntimeError
             If it was called for this optimizer since the last `update`, or after `step`.
+        AssertionError
+            If no loss was scaled yet.
         ValueError
             If the gradients are float16.
         """
         if not self._enabled:
             return
+        self._check_begun("unscale_")
         state = self._states.setdefault(id(optimizer), _State())
         if state.stage == _UNSCALED:
             raise RuntimeError("unscale_() has already been called on this optimizer since the last update().")
@@ -147,7 +157,6 @@ class GradScaler:
                     raise ValueError("Attempting to unscale FP16 gradients.")
                 alike.setdefault((grad.device, grad._array.dtype), []).append(grad._array)
                 bump_version(grad)
-        self._begin(next(iter(alike))[0] if alike else device_type(self._device))
         xp = namespace(self._scale)
         with xp.on(self._where):
             inverse = xp.asarray(1.0 / xp.asarray(self._scale, dtype=float64.numpy), dtype=float32.numpy)
@@ -173,6 +182,8 @@ class GradScaler:
         ------
         RuntimeError
             If it was called for this optimizer since the last `update`, or with a closure.
+        AssertionError
+            If no loss was scaled yet.
 
         Notes
         -----
@@ -183,6 +194,7 @@ class GradScaler:
             return optimizer.step(*args, **options)
         if "closure" in options or args:
             raise RuntimeError("Closure use is not currently supported if GradScaler is enabled.")
+        self._check_begun("step")
         state = self._states.setdefault(id(optimizer), _State())
         if state.stage == _STEPPED:
             raise RuntimeError("step() has already been called since the last update().")
@@ -216,12 +228,18 @@ class GradScaler:
         ----------
         new_scale : float or Tensor, optional
             Set it to this instead.
+
+        Raises
+        ------
+        AssertionError
+            If no step was taken yet.
         """
         if not self._enabled:
             return
         if new_scale is not None:
             self._set(new_scale)
         else:
+            self._check_begun("update")
             if not any(state.found for state in self._states.values()):
                 raise AssertionError("No inf checks were recorded prior to update.")
             xp = namespace(self._scale)
@@ -315,7 +333,9 @@ class GradScaler:
 
     def __getstate__(self) -> dict[str, Any]:
         if self._enabled and self._states:
-            raise RuntimeError("A GradScaler instance may only be pickled at the beginning of an iteration, or at the end after update().")
+            raise AssertionError(
+                "A GradScaler instance may only be pickled at the beginning of an iteration, or at the end after update()."
+            )
         state = self.__dict__.copy()
         if self._enabled:
             state.update(_init_scale=self.get_scale(), _init_growth_tracker=self._get_growth_tracker())

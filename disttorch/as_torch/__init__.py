@@ -48,7 +48,8 @@ WHERE = "docs/api-coverage.md of disttorch lists what is there"
 def install() -> None:
     """Let ``import torch`` in this process, and in those that multiprocessing starts from it, mean disttorch.
 
-    What is saved from then on is written in PyTorch's format, so that it can be loaded where PyTorch is.
+    What is saved from then on is written in PyTorch's format, so that it can be loaded where PyTorch is, and types are printed as
+    PyTorch's, ``torch.float32``, because scripts compare them.
 
     Raises
     ------
@@ -59,8 +60,10 @@ def install() -> None:
     if loaded is not None and not isinstance(loaded, _Face) and getattr(loaded, "__path__", None) != [os.path.join(PATH, "torch")]:
         raise RuntimeError(f"PyTorch itself is imported already, from {getattr(loaded, '__file__', None)}")
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        from ..backend.choices import CHOICES
         from ..serialization import set_default_format
 
+        CHOICES.package = "torch"
         set_default_format("torch")
         sys.meta_path.insert(0, _Finder())
         sys.path.insert(1, PATH)  # behind the script's folder; multiprocessing passes it on to processes that it starts afresh

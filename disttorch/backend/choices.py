@@ -34,6 +34,8 @@ class Choices:
         Whether all operations must give the same bits every time.
     attention : dict of str to bool
         Which ways of computing attention may be used: "cudnn" and "flash" (in one kernel), "mem_efficient" and "math" (in blocks).
+    package : str
+        The name before that of a dtype, a layout or a size where it is printed: scripts compare ``str(tensor.dtype)``.
     """
 
     def __init__(self) -> None:
@@ -44,6 +46,7 @@ class Choices:
         self.cudnn_deterministic, self.cudnn_tf32 = False, True
         self.deterministic = False
         self.attention = {"flash": True, "mem_efficient": True, "math": True, "cudnn": True}
+        self.package = "disttorch"
 
 
 CHOICES = Choices()

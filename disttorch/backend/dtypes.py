@@ -11,6 +11,8 @@ from typing import Any
 import ml_dtypes
 import numpy
 
+from .choices import CHOICES
+
 __all__ = [
     "COMPLEX_DTYPES",
     "DTYPES",
@@ -60,7 +62,7 @@ class dtype:
         self.is_signed = category >= FLOAT or (category == INTEGER and self.numpy.kind == "i")
 
     def __repr__(self) -> str:
-        return f"disttorch.{self.name}"
+        return f"{CHOICES.package}.{self.name}"
 
     def __reduce__(self) -> tuple:
         return as_dtype, (self.name,)
@@ -142,8 +144,8 @@ def as_dtype(value: Any) -> dtype:
         return value
     if isinstance(value, type) and value in _PYTHON_TYPES:
         return _PYTHON_TYPES[value]
-    if isinstance(value, str) and value.removeprefix("disttorch.") in PUBLIC_DTYPES:
-        return PUBLIC_DTYPES[value.removeprefix("disttorch.")]
+    if isinstance(value, str) and (name := value.removeprefix("disttorch.").removeprefix("torch.")) in PUBLIC_DTYPES:
+        return PUBLIC_DTYPES[name]
     try:
         # newbyteorder: a big-endian file's type is still an int32; the array itself is converted on the way in
         return DTYPES[numpy.dtype(value).newbyteorder("=")]

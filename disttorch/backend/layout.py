@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .choices import CHOICES
+
 __all__ = ["LAYOUTS", "MEMORY_FORMATS", "check_layout", "is_expanded", "is_writeable", "layout", "memory_format"]
 
 
@@ -20,7 +22,7 @@ class _Named:
         self.name = name
 
     def __repr__(self) -> str:
-        return f"disttorch.{self.name}"
+        return f"{CHOICES.package}.{self.name}"
 
     def __reduce__(self) -> str | tuple:
         return _constant, (self.name,)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ..backend import cuda_is_available
@@ -18,6 +20,7 @@ __all__ = [
     "math_sdp_enabled",
     "matmul",
     "mem_efficient_sdp_enabled",
+    "sdp_kernel",
 ]
 
 
@@ -140,3 +143,18 @@ def cudnn_sdp_enabled() -> bool:
 def enable_cudnn_sdp(enabled: bool) -> None:
     """Whether attention may be cuDNN's one kernel; with `enable_flash_sdp` off as well, it is not."""
     CHOICES.attention["cudnn"] = bool(enabled)
+
+
+@contextmanager
+def sdp_kernel(
+    enable_flash: bool = True, enable_math: bool = True, enable_mem_efficient: bool = True, enable_cudnn: bool = True
+) -> Iterator[None]:
+    """In a with-block, the implementations that attention may take; the older form of ``nn.attention.sdpa_kernel``."""
+    before = dict(CHOICES.attention)
+    CHOICES.attention.update(
+        flash=bool(enable_flash), math=bool(enable_math), mem_efficient=bool(enable_mem_efficient), cudnn=bool(enable_cudnn)
+    )
+    try:
+        yield
+    finally:
+        CHOICES.attention.update(before)

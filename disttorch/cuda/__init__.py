@@ -6,6 +6,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from ..backend import cuda_is_available as is_available
+from ..tensor.types import TENSOR_TYPES
 from . import amp, graphs, memory, nvtx, random, streams
 from ._room import room
 from .amp import GradScaler, autocast
@@ -57,6 +58,8 @@ __all__ = [
     "reset_max_memory_cached", "reset_peak_memory_stats", "seed", "seed_all", "set_device", "set_per_process_memory_fraction",
     "set_rng_state", "set_rng_state_all", "set_stream", "stream", "streams", "synchronize",
 ]  # fmt: skip
+
+globals().update({_name.removeprefix("cuda."): _type for _name, _type in TENSOR_TYPES.items() if _name.startswith("cuda.")})
 
 
 def __getattr__(name: str) -> Any:

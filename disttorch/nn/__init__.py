@@ -336,6 +336,8 @@ def __getattr__(name: str) -> Any:
     """What stands on `distributed` is imported when it is first used; other names are said to be absent."""
     if name in ("modules", "parallel"):
         return import_module(f"{__name__}.{name}")
+    if name == "DataParallel":
+        return import_module(f"{__name__}.parallel").DataParallel
     if name == "SyncBatchNorm":
         return import_module("disttorch.distributed.sync_batch_norm").SyncBatchNorm
     raise AttributeError(f"disttorch.nn has no {name!r}: it is not built (yet) or no name of PyTorch's")

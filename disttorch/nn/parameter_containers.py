@@ -23,8 +23,7 @@ def _describe(value: Any) -> str:
         return f"Object of type: {type(value).__name__}"
     kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
     where = f" ({value.device})" if value.is_cuda else ""
-    name = str(value.dtype).replace("disttorch.", "torch.")
-    return f"{kind} containing: [{name} of size {'x'.join(map(str, value.shape))}{where}]"
+    return f"{kind} containing: [torch.{value.dtype.name} of size {'x'.join(map(str, value.shape))}{where}]"
 
 
 class ParameterList(Module):

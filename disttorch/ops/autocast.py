@@ -28,8 +28,8 @@ __all__ = ["Mode", "again", "blocks", "install", "mode"]
 
 _PRODUCTS = set(
     """
-    addbmm addmm baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d einsum linear matmul mm
-    multi_dot multi_head_attention_forward prelu recurrent.layer recurrent.stack scaled_dot_product_attention vecdot
+    addbmm addmm baddbmm bmm chain_matmul conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear matmul mm
+    multi_dot multi_head_attention_forward prelu scaled_dot_product_attention vecdot
     """.split()
 )
 _LOSSES = set(
@@ -40,15 +40,16 @@ _LOSSES = set(
     """.split()
 )
 #: in the low precision on a device of this type; "file.name" where other files have another function of the name
-LOW = {"cpu": _PRODUCTS | {"tensordot"}, "cuda": _PRODUCTS | {"addmv", "addr", "mv"}}
+LOW = {"cpu": _PRODUCTS, "cuda": _PRODUCTS | {"addmv", "addr", "mv", "recurrent.layer", "recurrent.stack"}}
 #: in float32
 FLOAT32 = {
     "cpu": _LOSSES | set(
         """
         adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d cdist cholesky cholesky_ex cholesky_inverse cholesky_solve cond eig eigh
         eigvals eigvalsh fft fft2 fftn fractional_max_pool2d fractional_max_pool3d geqrf grid_sample hfft hfft2 hfftn householder_product
-        ifft ifft2 ifftn ihfft ihfft2 ihfftn inv irfft irfft2 irfftn lstsq lu_solve matrix_rank max_pool3d max_unpool1d max_unpool2d
-        max_unpool3d nanquantile ormqr pinv polar prod qr quantile rfft rfft2 rfftn solve stft svd svdvals trace
+        ifft ifft2 ifftn ihfft ihfft2 ihfftn inv inv_ex irfft irfft2 irfftn lstsq lu_solve matrix_rank max_pool3d max_unpool1d max_unpool2d
+        max_unpool3d nanquantile ormqr pinv polar prod qr quantile rfft rfft2 rfftn solve stft svd svdvals trace triangular_solve
+        view_as_complex
         """.split()
     ),
     "cuda": _LOSSES | set(
@@ -66,15 +67,20 @@ WIDEST = {
         "addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot vdot".split()
     ),
 }
+#: in what they are given: without this entry, the products that they are made of would convert it
+GIVEN = {"cpu": {"addmv", "dot", "mv", "vdot"}, "cuda": set()}
 #: refused on a GPU, where it overflows in float16: PyTorch asks for the variant with logits
 _REFUSED = {"binary_cross_entropy"}
 
 
 class Mode(NamedTuple):
-    """What autocast is set to in this thread: the low precision by type of device, for those where it is on."""
+    """What autocast is set to in this thread: the low precision by type of device, for those where it is on, and for all where a block
+    named one, on or off, which blocks inside of it take for theirs unless they name another.
+    """
 
     precision: dict[str, Any]
     cached: dict[int, tuple[Tensor, Tensor]] | None
+    named: dict[str, Any]
 
 
 class _Blocks:
@@ -107,7 +113,8 @@ def install(modules: Iterable[ModuleType], for_cuda: bool) -> None:
     for_cuda : bool
         Whether there can be tensors on a GPU: on the CPU, the many small functions of the GPU's list stay as they are.
     """
-    listed = set().union(*(table[kind] for table in (LOW, FLOAT32, WIDEST) for kind in ("cpu", "cuda")[: 1 + for_cuda]))
+    listed = set().union(*(table[kind] for table in (LOW, FLOAT32, WIDEST, GIVEN) for kind in ("cpu", "cuda")[: 1 + for_cuda]))
+    listed |= {*BY_ARGUMENTS["cpu"]}
     modules = list(modules)
     replaced: dict[int, tuple[Any, Callable[..., Any]]] = {}
     for module in modules:
@@ -126,7 +133,8 @@ def install(modules: Iterable[ModuleType], for_cuda: bool) -> None:
 
 
 def _casting(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    choices = {kind: table for table in ("LOW", "FLOAT32", "WIDEST") for kind, names in globals()[table].items() if name in names}
+    tables = ("LOW", "FLOAT32", "WIDEST", "GIVEN", "BY_ARGUMENTS")
+    choices = {kind: table for table in tables for kind, names in globals()[table].items() if name in names}
     # Written out with the function's own parameters: passing *args and **options on would take three times as long.
     parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
     known: dict[str, Any] = {"blocks": blocks, "function": function, "in_autocast": partial(_in_autocast, name, choices)}
@@ -170,7 +178,9 @@ def _in_autocast(name: str, choices: dict[str, str], function: Callable[..., Any
         raise RuntimeError(
             f"{name} is unsafe to autocast: use binary_cross_entropy_with_logits or BCEWithLogitsLoss, or an autocast(enabled=False) block"
         )
-    target = precision if choice == "LOW" else float32 if choice == "FLOAT32" or len(_types(values)) > 1 else None
+    target = None
+    if options.get("out") is None:  # a tensor to write to is not converted, and neither is what is computed for it
+        target = _target(name, choice, kind, precision, values)
     if target is not None:
         args = tuple([_converted(a, target, now.cached) for a in args])
         options = {k: _converted(v, target, now.cached) for k, v in options.items()}
@@ -179,6 +189,36 @@ def _in_autocast(name: str, choices: dict[str, str], function: Callable[..., Any
         return function(*args, **options)
     finally:
         mode.reset(token)
+
+
+def _target(name: str, choice: str, kind: str, low: Any, values: tuple) -> Any:
+    """The dtype to convert to; None to leave the values as they are."""
+    if choice == "BY_ARGUMENTS":
+        return BY_ARGUMENTS[kind][name](low, *values)
+    if choice == "WIDEST":
+        return float32 if len(_types(values)) > 1 else None
+    return {"LOW": low, "FLOAT32": float32, "GIVEN": None}[choice]
+
+
+def _recurrent_layer(low: Any, mode: str, x: Tensor, h: Tensor, *others: Any) -> Any:
+    """PyTorch adds up the gates of GRUs and of single LSTM steps as tensors, so their results are of the state's type."""
+    return low if mode.startswith("RNN") else h.dtype
+
+
+def _recurrent_stack(low: Any, mode: str, x: Tensor, h: Tensor, *others: Any) -> Any:
+    return h.dtype if mode == "GRU" else low
+
+
+def _padding(low: Any, input: Tensor, pad: Any, mode: str, value: Any) -> Any:
+    """PyTorch lists reflection_pad1d, reflection_pad2d and replication_pad1d to 3d."""
+    return float32 if mode == "replicate" or (mode == "reflect" and len(pad) <= 4) else None
+
+
+#: a function of the low precision and of the arguments says which dtype it is
+BY_ARGUMENTS: dict[str, dict[str, Callable[..., Any]]] = {
+    "cpu": {"recurrent.layer": _recurrent_layer, "recurrent.stack": _recurrent_stack, "padding.pad": _padding},
+    "cuda": {},
+}
 
 
 def _types(values: Iterable[Any]) -> set[Any]:
@@ -197,7 +237,8 @@ def _types(values: Iterable[Any]) -> set[Any]:
 def _device_type(values: Iterable[Any]) -> str:
     for value in values:
         if isinstance(value, Tensor):
-            return NAMESPACES[value._array.__class__].name
+            name = NAMESPACES[value._array.__class__].name
+            return name if name in LOW else value.device.type  # a batch under vmap is where its samples are
         if value.__class__ in (list, tuple):
             found = _device_type(value)
             if found:

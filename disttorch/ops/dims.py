@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..autograd.variable import Tensor
+from ..backend.choices import CHOICES
 
 __all__ = ["Size", "as_shape", "infer_shape", "normal_dim", "normal_dims"]
 
@@ -28,7 +29,7 @@ class Size(tuple):
         return math.prod(self)
 
     def __repr__(self) -> str:
-        return f"disttorch.Size({list(self)})"
+        return f"{CHOICES.package}.Size({list(self)})"
 
     def __add__(self, other: Any) -> Size:
         return Size(tuple.__add__(self, tuple(other)))

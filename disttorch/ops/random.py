@@ -120,11 +120,15 @@ class Generator:
         ------
         RuntimeError
             If it is not such a state.
+        TypeError
+            If it is no tensor, or not on the CPU.
         """
         a = getattr(new_state, "_array", None)
         count = 14 if self._xp is cpu else 2
         if not isinstance(new_state, Tensor):
             raise TypeError(f"expected a torch.ByteTensor, but got {type(new_state).__name__}")
+        if new_state.device.type != "cpu":
+            raise TypeError(f"set_state: the state is a tensor on the CPU, but this one is on {new_state.device}: give it .cpu()")
         if a is None or a.dtype != dt.uint8.numpy or a.size != count * 8:
             raise RuntimeError(
                 f"set_state: expected the {count * 8} bytes of a get_state() on this kind of device, got {new_state.dtype} of shape "

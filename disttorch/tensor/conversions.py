@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor
+from ..backend import as_device
 from ..backend import dtypes as dt
 from ..ops import conversion, creation, indexing
 from ..ops.linalg import norms
@@ -19,7 +20,15 @@ def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
 
 @method
 def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_format: Any = None) -> Tensor:
-    """The tensor on a GPU, the current one unless given."""
+    """The tensor on a GPU, the current one unless given.
+
+    Raises
+    ------
+    RuntimeError
+        If the device is no GPU.
+    """
+    if device is not None and as_device(device).type != "cuda":
+        raise RuntimeError(f"Invalid device, must be cuda device, but got {device!r}")
     return conversion.to(self, device="cuda" if device is None else device, non_blocking=non_blocking)
 
 

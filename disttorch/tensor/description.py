@@ -18,7 +18,7 @@ add_property("shape", lambda self: Size(self._array.shape), "The size of each di
 add_property("ndim", lambda self: self._array.ndim, "How many dimensions there are.")
 add_property("dtype", lambda self: DTYPES[self._array.dtype], "The type of the elements.")
 add_property("device", lambda self: namespace(self._array).device_of(self._array), "Where the elements are.")
-add_property("is_cuda", lambda self: namespace(self._array).name == "cuda", "Whether they are on a GPU.")
+add_property("is_cuda", lambda self: self.device.type == "cuda", "Whether they are on a GPU.")
 add_property("is_leaf", lambda self: self._node is None or self._node.__class__ is AccumulateGrad, "Whether no recorded operation made it.")
 add_property("real", complex_numbers.real, "The real part, a view.", lambda self, value: complex_numbers.real(self).copy_(value))
 add_property("imag", complex_numbers.imag, "The imaginary part, a view.", lambda self, value: complex_numbers.imag(self).copy_(value))

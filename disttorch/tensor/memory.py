@@ -220,4 +220,4 @@ def is_shared(self: Tensor) -> bool:
 add_property("layout", lambda self: LAYOUTS["strided"], "How the elements are kept: always ``disttorch.strided``.")
 for _name in "is_sparse is_sparse_csr is_quantized is_meta is_nested is_mkldnn is_mps is_xpu".split():
     add_property(_name, lambda self: False, "False: there is no such kind of tensor here.")
-add_property("is_cpu", lambda self: namespace(self._array).name == "cpu", "Whether the elements are in the host's memory.")
+add_property("is_cpu", lambda self: self.device.type == "cpu", "Whether the elements are in the host's memory.")

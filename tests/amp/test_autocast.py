@@ -32,8 +32,10 @@ LOW = {
     "prelu": lambda x: F.prelu(x, torch.ones(1)),
     "attention": lambda x: F.scaled_dot_product_attention(x[None], x[None], x[None]),
     "lstm": lambda x: torch.nn.LSTM(4, 2)(x)[0],
-    "gru cell": lambda x: torch.nn.GRUCell(4, 2)(x),
+    "rnn cell": lambda x: torch.nn.RNNCell(4, 2)(x),
     "einsum": lambda x: torch.einsum("ij,kj->ik", x, x),
+    "tensordot": lambda x: torch.tensordot(x, x, ([1], [1])),
+    "inner": lambda x: torch.inner(x, x),
 }
 HIGH = {
     "cross_entropy": lambda x: F.cross_entropy(x, torch.tensor([0, 1, 2])),
@@ -42,6 +44,10 @@ HIGH = {
     "prod": lambda x: x.prod(),
     "cdist": lambda x: torch.cdist(x, x),
     "binary_cross_entropy_with_logits": lambda x: F.binary_cross_entropy_with_logits(x, x),
+    "reflection_pad1d": lambda x: F.pad(x, (1, 1), "reflect"),
+    "inv_ex": lambda x: torch.linalg.inv_ex(x[:, :3] + 2 * torch.eye(3, dtype=x.dtype))[0],
+    "triangular_solve": lambda x: torch.triangular_solve(x, torch.eye(3, dtype=x.dtype) * 2)[0],
+    "replication_pad3d": lambda x: F.pad(x[None, None], (1, 1, 0, 0, 0, 0), "replicate"),
 }
 SAME = {
     "add": lambda x: x + x,
@@ -50,6 +56,19 @@ SAME = {
     "softmax": lambda x: F.softmax(x, 1),
     "layer_norm": lambda x: F.layer_norm(x, (4,)),
     "relu": F.relu,
+    "group_norm": lambda x: F.group_norm(x[None], 1, torch.ones(3), torch.ones(3)) if x.dtype is not torch.float64 else x,
+    "mv": lambda x: torch.mv(x, x[0]),
+    "addmv": lambda x: torch.addmv(x[:, 0], x, x[0]),
+    "dot": lambda x: torch.dot(x[0], x[1]),
+    "vdot": lambda x: torch.vdot(x[0], x[1]),
+    "inner product of vectors": lambda x: torch.inner(x[0], x[1]),
+    "tensordot over everything": lambda x: torch.tensordot(x, x, 2),
+    "einsum of one": lambda x: torch.einsum("ij->i", x),
+    "einsum without a sum": lambda x: torch.einsum("i,j->ij", x[0], x[1]),
+    "elementwise einsum": lambda x: torch.einsum("ij,j->ij", x, x[0]),
+    "zeros around": lambda x: F.pad(x, (1, 1)),
+    "circular": lambda x: F.pad(x, (1, 1), "circular"),
+    "reflection_pad3d": lambda x: F.pad(x.expand(1, 3, 3, 4), (1, 1, 1, 1, 1, 1), "reflect"),
 }
 
 
@@ -84,19 +103,74 @@ def test_float64_and_integers_are_left(x):
         assert (torch.ones(2, 2, dtype=torch.int64) @ torch.ones(2, 2, dtype=torch.int64)).dtype is torch.int64
 
 
+@pytest.mark.filterwarnings("ignore:torch.triangular_solve")
 def test_what_pytorch_does(x):
     theirs = pytest.importorskip("torch")
     y = theirs.from_numpy(x.numpy())
-    for table, start in ((LOW, FP32), (HIGH, BF16)):
+    for table, start in ((LOW, FP32), (HIGH, BF16), (SAME, FP32), (SAME, BF16)):
         for name, call in table.items():
-            if name in ("conv2d", "module", "l1 module", "lstm", "gru cell"):
+            if name in ("conv2d", "module", "l1 module", "lstm", "rnn cell"):
                 continue  # the modules are ours
             names = {**globals(), "torch": theirs, "F": theirs.nn.functional}
-            function = type(call)(call.__code__, names)
+            function = type(call)(call.__code__, names) if call.__code__.co_name == "<lambda>" else getattr(theirs, name)
             with theirs.autocast("cpu"), torch.autocast("cpu"):
                 want, got = function(y.to(getattr(theirs, start.name))), call(x.to(start))
             assert str(want.dtype)[6:] == got.dtype.name, name
             np.testing.assert_allclose(got.float().numpy(), want.float().numpy(), rtol=0.02, atol=0.02, err_msg=name)
+
+
+@pytest.mark.parametrize("name, steps", [("GRU", True), ("GRUCell", False), ("LSTMCell", False)])
+def test_gates_that_are_added_as_tensors_are_of_the_states_type(name, steps):
+    def states(library, input, state):
+        libraries = library.manual_seed(0), getattr(library.nn, name)(4, 2)
+        x, h = (library.ones(1, 4 if i == 0 else 2, dtype=getattr(library, t)) for i, t in enumerate((input, state)))
+        with library.autocast("cpu"):
+            given = () if input == state and not steps else ((h, h) if name == "LSTMCell" else h,)
+            result = libraries[1](x, *given)
+        return [str(t.dtype).rpartition(".")[2] for t in (result if isinstance(result, tuple) else (result,))]
+
+    for input, state in (("float32", "float32"), ("bfloat16", "float32"), ("bfloat16", "bfloat16"), ("float32", "bfloat16")):
+        got = states(torch, input, state)
+        assert set(got) == {state}
+    theirs = pytest.importorskip("torch")
+    assert states(theirs, "float32", "float32") == states(torch, "float32", "float32")
+
+
+def test_what_is_written_to_a_tensor_is_not_converted(x):
+    out, low = torch.zeros(3, 3), torch.zeros(3, 3, dtype=BF16)
+    with torch.autocast("cpu"):
+        for function in (torch.mm, torch.matmul):
+            assert function(x, x.mT, out=out) is out
+    np.testing.assert_array_equal(out.numpy(), (x @ x.mT).numpy())
+    with torch.autocast("cpu"):
+        assert torch.addmm(low, x.bfloat16(), x.mT.bfloat16(), out=low) is low
+    assert low.abs().sum() > 0
+
+
+def test_within_vmap(x):
+    with torch.autocast("cpu"):
+        assert torch.vmap(lambda a: a @ a.mT)(x.expand(2, 3, 4)).dtype is BF16
+        assert torch.vmap(F.mse_loss)(x.bfloat16(), x.bfloat16()).dtype is FP32
+        gradients = torch.vmap(torch.func.grad(lambda w, a: F.linear(a, w).float().sum()), in_dims=(None, 0))(x[:, :3], x[:, :3])
+    assert (gradients.dtype, gradients.shape) == (FP32, (3, 3, 3))
+
+
+def test_view_as_complex():
+    with torch.autocast("cpu"):
+        assert torch.view_as_complex(torch.ones(3, 2, dtype=BF16)).dtype is torch.complex64
+
+
+def test_a_block_inside_computes_as_the_one_around_it(x):
+    with torch.autocast("cpu", dtype=FP16):
+        with torch.autocast("cpu"):
+            assert (x @ x.mT).dtype is FP16
+        with torch.autocast("cpu", enabled=False):
+            assert torch.get_autocast_dtype("cpu") is FP16
+            with torch.autocast("cpu"):
+                assert (x @ x.mT).dtype is FP16
+        with torch.autocast("cpu", dtype=BF16):
+            assert torch.get_autocast_dtype("cpu") is BF16
+    assert torch.get_autocast_dtype("cpu") is BF16
 
 
 def test_blocks_in_blocks(x):

@@ -13,7 +13,7 @@ needs_compiler = pytest.mark.skipif(host_cuda.available() is not None, reason=st
 
 #: PyTorch's names that are not here, and why
 ABSENT = {
-    "its own kinds of tensors and storages": "*Tensor *Storage",
+    "its own kinds of storages": "*Storage",
     "what its own C++ library is made of": "CudaError DeferredCudaCallError check_error cudaStatus cudart caching_allocator_alloc "
     "caching_allocator_delete caching_allocator_disabled caching_allocator_enable CUDAPluggableAllocator change_current_allocator "
     "current_blas_handle current_solver_handle default_generators get_gencode_flags get_stream_from_external has_half has_magma "
@@ -44,7 +44,7 @@ def test_pytorchs_names():
     absent = " ".join(ABSENT.values()).split()
     missing = [
         name for name in theirs.__all__
-        if not hasattr(disttorch.cuda, name) and name not in absent and not name.endswith(("Tensor", "Storage"))
+        if not hasattr(disttorch.cuda, name) and name not in absent and not name.endswith("Storage")
     ]  # fmt: skip
     assert missing == []
     assert not [name for name in absent if name[0] != "*" and hasattr(disttorch.cuda, name)]
@@ -99,6 +99,75 @@ def test_what_a_device_is(two):
     assert cuda.can_device_access_peer(0, "cuda:1")
     with pytest.raises(AssertionError, match="Invalid device id 5"):
         cuda.can_device_access_peer(0, 5)
+    for ask in (cuda.get_device_properties, cuda.get_device_name, cuda.get_device_capability):
+        with pytest.raises(AssertionError, match="Invalid device id 2: there are 2 devices"):
+            ask(2)
+
+
+def test_types_of_tensors(torch):
+    x = torch.cuda.FloatTensor([1, 2])
+    assert (x.is_cuda, x.dtype) == (True, torch.float32)
+    assert (isinstance(x, torch.cuda.FloatTensor), isinstance(x, torch.FloatTensor)) == (True, False)
+    assert torch.ones(2).type(torch.cuda.HalfTensor).type() == "torch.cuda.HalfTensor"
+    try:
+        for kind, dtype, device in (("cuda.DoubleTensor", torch.float64, "cuda"), ("FloatTensor", torch.float32, "cpu")):
+            torch.set_default_tensor_type(f"torch.{kind}")
+            made = torch.ones(2)
+            assert (made.dtype, made.device.type) == (dtype, device)
+        with torch.device("cuda"):
+            torch.set_default_tensor_type(torch.DoubleTensor)
+            assert torch.ones(1).is_cuda  # a type of the CPU's tensors takes back only what a type of GPUs' has set
+    finally:
+        torch.set_default_tensor_type(torch.FloatTensor)
+
+
+def test_the_accelerator(two):
+    accelerator = two.accelerator
+    found = accelerator.current_accelerator()
+    assert (accelerator.is_available(), found, accelerator.device_count()) == (True, two.device("cuda"), 2)
+    with accelerator.device_index(1):
+        assert accelerator.current_device_index() == 1
+        x = two.ones(128, device=found)
+        assert x.device.index == 1
+        assert accelerator.memory_allocated() == two.cuda.memory_allocated(1) >= 512
+    with accelerator.device_index(None):
+        assert accelerator.current_device_index() == 0
+    stream = two.cuda.Stream()
+    accelerator.set_stream(stream)
+    assert accelerator.current_stream() == stream
+    accelerator.set_stream(two.cuda.default_stream())
+    accelerator.synchronize()
+    accelerator.set_device_index("cuda:1")
+    assert accelerator.current_device_index() == 1
+    accelerator.set_device_index(0)
+    assert accelerator.get_memory_info() == two.cuda.mem_get_info()
+    assert two.get_device_module() is two.get_device_module("cuda:1") is two.cuda
+    assert two.get_device_module(two.device("cpu")) is two.cpu
+
+
+def test_data_parallel(two):
+    nn = two.nn
+    layer = nn.Linear(3, 2)
+    want = layer(two.ones(4, 3)).tolist()
+    with pytest.warns(UserWarning, match="DataParallel computes on cuda:0 alone"):
+        model = nn.DataParallel(layer)
+    with pytest.raises(RuntimeError, match=r"on device cuda:0 \(device_ids\[0\]\) but found one of them on device: cpu"):
+        model(two.ones(4, 3))
+    model.cuda()
+    assert (model.device_ids, model.module is layer, list(model.state_dict())) == ([0, 1], True, ["module.weight", "module.bias"])
+    for x in (two.ones(4, 3), two.ones(4, 3, device="cuda:1")):
+        out = model(x)
+        assert out.device == two.device("cuda:0")
+        np.testing.assert_allclose(out.tolist(), want, rtol=1e-6)
+    out.sum().backward()
+    assert layer.weight.grad.tolist() == [[4.0] * 3] * 2
+    elsewhere = nn.parallel.data_parallel(layer, two.ones(4, 3), device_ids=[0], output_device=1)
+    assert elsewhere.device == two.device("cuda:1")
+
+
+def test_a_state_of_random_numbers_is_on_the_host(torch):
+    with pytest.raises(TypeError, match=r"on cuda:0: give it \.cpu\(\)"):
+        torch.cuda.set_rng_state(torch.cuda.get_rng_state().cuda())
 
 
 # --- streams -----------------------------------------------------------------------------------------------------------

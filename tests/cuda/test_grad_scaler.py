@@ -78,6 +78,7 @@ def test_parameters_on_two_devices():
     with tensors(devices=2) as torch:
         params = [torch.nn.Parameter(torch.ones(3, device=f"cuda:{i}")) for i in range(2)]
         optimizer, scaler = torch.optim.SGD(params, lr=0.5), torch.amp.GradScaler("cuda", init_scale=4.0)
+        scaler.scale(params[0].sum())
         for bad in (False, True):
             for p in params:
                 p.grad = torch.full((3,), 8.0, device=p.device)

@@ -278,6 +278,19 @@ def test_a_graphed_module_is_itself_in_the_other_mode(torch):
     assert calls == [1]
 
 
+@needs_compiler
+def test_a_graphed_module_keeps_what_backward_does_not_need(torch):
+    """The product's memory is free again when dropout has read it, and the backward graph may take it for a gradient that stays."""
+    layer = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.5)).to("cuda")
+    graphed = torch.cuda.make_graphed_callables(layer, (torch.zeros(6, 4, device="cuda", requires_grad=True),))
+    sums = torch.zeros_like(layer[0].bias)
+    for i in range(3):
+        out = graphed(torch.full((6, 4), i + 1.0, device="cuda", requires_grad=True))
+        sums += 2 * (out != 0).sum(0)
+        out.sum().backward()
+        np.testing.assert_array_equal(layer[0].bias.grad.tolist(), sums.tolist())
+
+
 def test_nested_results_of_graphed_functions(torch):
     x = torch.ones(3, device="cuda", requires_grad=True)
     graphed = torch.cuda.make_graphed_callables(lambda a: {"twice": a * 2, "more": [a + 1, a.detach() * 5]}, (x,))
@@ -331,6 +344,21 @@ def test_waiting_is_refused_and_says_where(torch):
     ):
         with pytest.raises(RuntimeError, match=rf"waits for the device.*asked for by {who}, called at .*test_graphs\.py:\d+"):
             captured(torch, wait)
+
+
+def test_a_kernel_of_ours_may_be_used_for_the_first_time_in_a_capture(torch):
+    x = torch.ones(100, device="cuda")
+    graph, y = captured(torch, lambda: torch.nn.functional.silu(x))
+    graph.replay()
+    assert y.sum().item() == pytest.approx(100 / (1 + np.exp(-1)))
+
+
+def test_a_kernel_of_cupys_cannot_be_loaded_in_a_capture(torch):
+    import cupy
+
+    code = 'extern "C" __global__ void nothing(long long n) {}'
+    with pytest.raises(RuntimeError, match=r"cuda\.graph: a kernel is used for the first time.*do once before"):
+        captured(torch, lambda: cupy.RawModule(code=code).get_function("nothing"))
 
 
 def test_a_branch_that_does_not_come_back(torch):

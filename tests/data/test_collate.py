@@ -25,6 +25,12 @@ NUMBERS = [
 ]
 
 
+def test_where_scripts_take_it_from():
+    from disttorch.utils.data._utils.collate import default_collate as found
+
+    assert found is torch.utils.data._utils.collate.default_collate is default_collate
+
+
 @pytest.mark.parametrize(("samples", "dtype"), NUMBERS)
 def test_numbers_and_arrays(samples, dtype):
     batch = default_collate(samples)

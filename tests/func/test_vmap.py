@@ -142,6 +142,13 @@ def test_gradients_of_each_sample_and_of_all(name):
             agree(one.grad, other.grad)
 
 
+def test_where_samples_are():
+    x = disttorch.ones(2, 3)
+    where = []
+    vmap(lambda a: where.append((a.device, a.is_cpu, a.is_cuda)) or a)(x)
+    assert where == [(x.device, x.is_cpu, x.is_cuda)]
+
+
 def test_nested():
     x, y = draw(3, 2), draw(4, 2)
     found = vmap(lambda a: vmap(lambda b: (a * b).sum())(y))(x)

@@ -130,6 +130,19 @@ if __name__ == "__main__":
 """
 
 
+def test_types_are_printed_as_pytorchs(tmp_path):
+    text = """
+import torch
+x = torch.ones(2, 3)
+assert str(x.dtype) == "torch.float32" and getattr(torch, str(x.dtype).removeprefix("torch.")) is x.dtype
+print(x.dtype, x.shape, x.layout, torch.channels_last, [x.size()], f"{x.dtype}", x.half())
+"""
+    out, err = run(tmp_path, text)
+    printed = "torch.float32 torch.Size([2, 3]) torch.strided torch.channels_last [torch.Size([2, 3])] torch.float32 tensor([[1., 1., 1.],"
+    assert (out.splitlines()[0], err) == (printed, "")
+    assert "dtype=torch.float16" in out
+
+
 def test_worker_processes_see_it_too(tmp_path):
     out, _ = run(tmp_path, WORKERS, str(tmp_path))
     values = "[[0.0, 1.0, 4.0], [9.0, 16.0, 25.0]]"

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import streams
 from .driver import RELAXED, open_captures
+from .memory import taken_in_captures
 from .order import Clock, OrderError, Region, Use, join, lock
 from .streams import CUDARuntimeError, Line, Stream, get_current_stream, line_of, name_of, submit
 
@@ -114,7 +115,7 @@ class Graph:
         self.operations = operations
         self.graph, self.graphExec = next(_pointers), next(_pointers)
         _graphs[self.graph] = self
-        self.allocated_in_capture = {owner for each in operations for owner in each.owners}
+        self.owners = {owner for each in operations for owner in each.owners}
 
     def launch(self, stream: Any = None) -> None:
         with lock:
@@ -122,7 +123,8 @@ class Graph:
             uses = []
             for each in self.operations:
                 for (region, low, high, writes), owner in zip(each.uses, each.owners):
-                    if not region.alive or (region.owner and region.owner != owner and region.owner not in self.allocated_in_capture):
+                    known = not region.owner or region.owner == owner or region.owner in self.owners or region.owner in taken_in_captures
+                    if not (region.alive and known):
                         raise OrderError(f"a graph is launched whose {each.name} uses memory that belongs to somebody else now")
                     uses.append((region, low, high, writes))
             line.advance()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from . import devices
-from .driver import unsafe
+from .driver import open_captures, unsafe
 from .order import Region, lock, region_at, regions, state
 from .streams import CUDARuntimeError, current, later, line_of, lines, submit
 
@@ -33,6 +33,8 @@ UNIT = 512
 """All blocks begin at multiples of it, and are multiples of it long."""
 _local = threading.local()
 _owners = itertools.count(1)
+taken_in_captures: set[int] = set()
+"""Owners that got their memory while a graph was captured: it is a graph's, and those that share a pool use it one after the other."""
 held_bytes: dict[int, int] = defaultdict(int)
 """What each device has handed out."""
 
@@ -320,6 +322,8 @@ class MemoryPool:
             memory = PooledMemory(chunk, weakref.ref(self), chunk.mem.size if rounded else 0, stream)
             if memory.region is not None:
                 memory.region.owner = next(_owners)
+                if open_captures:
+                    taken_in_captures.add(memory.region.owner)
             self._used[device] += memory.size
             for hook in told:
                 hook.malloc_postprocess(device_id=device, size=size, mem_size=rounded, mem_ptr=memory.ptr, pmem_id=id(memory))

@@ -2,18 +2,23 @@
 
 Tests are written for the CPU and say nothing of devices. Here the default device is ``cuda``, and what they compare comes back to the
 host on its way: ``Tensor.numpy``, NumPy's conversions and ``from_numpy`` are patched for the run, the product is as it is. Tests that are
-about the CPU are left out: by ``@pytest.mark.cpu_only("why")``, or by the list in `left_out`.
+about the CPU are left out: by ``@pytest.mark.cpu_only("why")``, or by the list in `left_out`. On a GPU (``--device=cuda``) all of it is
+the same, so here nothing is asked of an array that CuPy's have not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, MutableMapping
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pytest
 
 from tests import stand_in
+from tests.gpu.machine import OF_LIBRARIES, import_quietly
 from tests.stand_in.left_out import why_left_out
 
 __all__: list[str] = []
@@ -32,6 +37,11 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") == "cuda":
+        for line in OF_LIBRARIES:
+            config.addinivalue_line("filterwarnings", line)
+        if find_spec("torch") is not None:
+            import_quietly("torch")
     if config.getoption("--device") != "cpu":
         import disttorch
 
@@ -65,20 +75,22 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
         stand_in.state.failures.clear()
 
 
-class _View:
-    """A view of the memory of an array of the device, which keeps it: tests ask which tensors share memory, too."""
+def _seen_from_host(array: Any) -> np.ndarray:
+    """An array in a copy of the memory that it lies on: one copy for each memory, since tests ask which tensors share it, too."""
+    from disttorch.backend import namespace
 
-    def __init__(self, array: Any):
-        self.array = array
+    xp = namespace(array)
+    start, size = xp.storage_of(array)
+    if not array.size:
+        return np.empty(array.shape, array.dtype)
+    mirror = np.empty(size, np.uint8)
+    with suppress(TypeError):  # CuPy's own memory, of other libraries' arrays, cannot be referred to weakly
+        mirror = _mirrors.setdefault(array.data.mem, mirror)
+    mirror[:] = xp.to_host(xp.restride(array, (size,), (1,), start - xp.address_of(array), np.uint8))
+    return np.ndarray(array.shape, array.dtype, mirror, xp.address_of(array) - start, array.strides)
 
-    @property
-    def __array_interface__(self) -> dict[str, Any]:
-        values = self.array._a
-        return {"shape": values.shape, "strides": values.strides, "typestr": f"|V{values.itemsize}", "version": 3,
-                "data": (values.__array_interface__["data"][0], False)}  # fmt: skip
 
-    def values(self) -> np.ndarray:
-        return np.asarray(self).view(self.array.dtype)
+_mirrors: MutableMapping[Any, np.ndarray] = WeakKeyDictionary()
 
 
 def _patch() -> None:
@@ -91,10 +103,10 @@ def _patch() -> None:
     from_numpy = disttorch.from_numpy
 
     def on_host(self: Any) -> Any:
-        if not self.is_cuda:
+        if not hasattr(self._array, "__cuda_array_interface__"):  # as one whose samples vmap hides, which says itself that it cannot
             return self
-        stand_in.synchronize()
-        on_memory = from_numpy(_View(self._array).values())
+        disttorch.cuda.synchronize()
+        on_memory = from_numpy(_seen_from_host(self._array))
         return on_memory.requires_grad_() if self.requires_grad else on_memory
 
     def numpy(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,8 @@ from ..device import as_device
 from . import capturing
 
 __all__ = [
-    "can_access_peer", "enter", "free_and_total", "mark", "number", "pop_range", "properties", "push_range", "set_device", "synchronize",
-    "using",
+    "HandedOn", "can_access_peer", "enter", "free_and_total", "mark", "number", "pop_range", "properties", "push_range", "set_device",
+    "synchronize", "using",
 ]  # fmt: skip
 
 
@@ -71,8 +72,18 @@ class Properties(SimpleNamespace):
 
 
 def properties(where: Any = None) -> Properties:
-    """What the driver says of a device."""
-    return _properties(number(where))
+    """What the driver says of a device.
+
+    Raises
+    ------
+    AssertionError
+        If there is no such device.
+    """
+    index = number(where)
+    count = cupy.cuda.runtime.getDeviceCount()
+    if not 0 <= index < count:
+        raise AssertionError(f"Invalid device id {index}: there are {count} devices")
+    return _properties(index)
 
 
 @functools.cache
@@ -116,6 +127,40 @@ def free_and_total(where: Any = None) -> tuple[int, int]:
     """Bytes that the driver has free on a device, and all."""
     with using(where):
         return cupy.cuda.runtime.memGetInfo()
+
+
+class HandedOn(threading.local):
+    """What one thread at a time may use, and is dear to make: when a thread ends, the next that begins has it.
+
+    Parameters
+    ----------
+    make : callable
+        Makes it for a thread for which there is none.
+    left : list
+        Empty at first: what threads that have ended have left.
+
+    Attributes
+    ----------
+    mine : object
+        The calling thread's.
+    """
+
+    def __init__(self, make: Callable[[], Any], left: list[Any]):
+        try:
+            self.mine = left.pop()
+        except IndexError:
+            self.mine = make()
+        self._end = _End(self.mine, left)
+
+
+class _End:
+    """Goes with its thread."""
+
+    def __init__(self, kept: Any, left: list[Any]):
+        self.kept, self.left = kept, left
+
+    def __del__(self) -> None:
+        self.left.append(self.kept)
 
 
 def push_range(message: str) -> None:

@@ -1,5 +1,6 @@
-"""Data parallelism under PyTorch's name; it lives in `disttorch.distributed`, which stands above this package."""
+"""Data parallelism under PyTorch's names; what uses several GPUs lives in `disttorch.distributed`, which stands above this package."""
 
 from ...distributed.data_parallel import DistributedDataParallel
+from .data_parallel import DataParallel, data_parallel
 
-__all__ = ["DistributedDataParallel"]
+__all__ = ["DataParallel", "DistributedDataParallel", "data_parallel"]

@@ -11,7 +11,7 @@ from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor
 from ...backend import dtypes as dt
 from ..dims import normal_dim, normal_dims
-from ..linear import bmm, matmul, mm, mv
+from ..linear import bmm, dot, matmul, mm, mv
 from ..linear import outer as _outer
 from ..public import with_out
 from ..shape import broadcast_tensors, cat
@@ -231,6 +231,8 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2) -> Tensor:
     kept_a = [d for d in range(a.ndim) if d not in sum_a]
     kept_b = [d for d in range(b.ndim) if d not in sum_b]
     shape = [a.shape[d] for d in kept_a] + [b.shape[d] for d in kept_b]
+    if not shape:  # PyTorch takes the dot product, too; autocast leaves it alone
+        return dot(a.permute(*sum_a).reshape(-1), b.permute(*sum_b).reshape(-1))
     length = prod(a.shape[d] for d in sum_a)
     left = a.permute(*kept_a, *sum_a).reshape(prod(a.shape[d] for d in kept_a), length)
     right = b.permute(*sum_b, *kept_b).reshape(length, prod(b.shape[d] for d in kept_b))

@@ -283,8 +283,12 @@ def group_norm(
     _check_channels("group_norm", input, weight=weight, bias=bias)
     if not input._array.size:
         return input.clone()
-    result = apply(_layer_norm, input.reshape(shape[0], num_groups, -1), None, None, ndim=1, eps=eps).reshape(shape)
-    return _affine(result, weight, bias)
+    wide = input
+    for parameter in (weight, bias):  # of a half type it may have parameters in float32, and is rounded once, at the end
+        if parameter is not None and parameter._array.dtype != wide._array.dtype:
+            wide = wide.to(dtype=dt.promote_types(wide.dtype, parameter.dtype))
+    result = apply(_layer_norm, wide.reshape(shape[0], num_groups, -1), None, None, ndim=1, eps=eps).reshape(shape)
+    return _affine(result, weight, bias).to(dtype=input.dtype)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """Datasets, samplers and the DataLoader, with PyTorch's names (https://docs.pytorch.org/docs/stable/data.html)."""
 
+from . import _utils as _utils
 from . import distributed
 from .collate import default_collate, default_convert
 from .dataloader import DataLoader

@@ -71,7 +71,7 @@ class RandomSampler(Sampler[int]):
     Raises
     ------
     TypeError, ValueError
-        If `replacement` is no bool, or `num_samples` no positive int.
+        If `replacement` is no bool, `num_samples` no positive int, or the dataset empty.
 
     Examples
     --------
@@ -93,8 +93,9 @@ class RandomSampler(Sampler[int]):
         self.replacement = replacement
         self._num_samples = num_samples
         self.generator = generator
-        if not isinstance(self.num_samples, int) or (num_samples is not None and num_samples <= 0):
-            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={num_samples!r}")
+        if not isinstance(self.num_samples, int) or self.num_samples <= 0:
+            why = "" if num_samples is not None else ", for the dataset is empty"
+            raise ValueError(f"num_samples should be a positive integer value, but got num_samples={self.num_samples!r}{why}")
 
     @property
     def num_samples(self) -> int:
