@@ -64,8 +64,9 @@ def transport_for_device(
         return NCCLTransport(base, device)
     if forced == "nccl":
         raise CommunicationError(f"NCCL was asked for, but {reason}")
-    if job is not None:
-        job.notes.append(f"arrays of GPUs go through host memory: {reason}")
+    note = f"arrays of GPUs go through host memory: {reason}"
+    if job is not None and note not in job.notes:  # the first group has said it
+        job.notes.append(note)
     return _staged(base)
 
 

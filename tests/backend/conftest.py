@@ -1,8 +1,7 @@
-"""Every kernel test runs twice: with the plain implementations and with the CPU's own; a third time with CUDA's on the stand-in for a
-GPU, where that is installed (``-p tests.stand_in.plugin --device=stand-in``).
+"""Every kernel test runs twice: with the plain implementations and with the CPU's own; a third time with CUDA's on the device of the run,
+if it has one: a GPU or the stand-in for it (``-p tests.stand_in.plugin --device=stand-in``).
 """
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,6 @@ import pytest
 
 from disttorch.backend import cpu, for_device
 from disttorch.backend.namespace import Namespace
-
-#: the stand-in's module has no file
-STAND_IN = "cupy" in sys.modules and not hasattr(sys.modules["cupy"], "__file__")
 
 
 class OnDevice:
@@ -61,12 +57,19 @@ class OnDevice:
         return value
 
 
-@pytest.fixture(params=["plain", "fast", *(["stand-in"] if STAND_IN else [])])
-def xp(request: pytest.FixtureRequest) -> Any:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """The worlds that `xp` stands for."""
+    if "world" in metafunc.fixturenames:
+        device = metafunc.config.getoption("--device", default="cpu")
+        metafunc.parametrize("world", ["plain", "fast", *([device] if device != "cpu" else [])])
+
+
+@pytest.fixture
+def xp(world: str) -> Any:
     """The namespace under test."""
-    if request.param == "stand-in":
+    if world not in ("plain", "fast"):
         return OnDevice(for_device("cuda")[0])
-    return Namespace("cpu", np) if request.param == "plain" else cpu
+    return Namespace("cpu", np) if world == "plain" else cpu
 
 
 @pytest.fixture

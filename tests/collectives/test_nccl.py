@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -360,6 +361,19 @@ def choose(forced: str, size: int = 2) -> list[str]:
 def test_each_rank_with_a_gpu_uses_nccl() -> None:
     assert choose("auto") == choose("nccl") == ["NCCLTransport"] * 2
     assert choose("tcp") == ["StagedTransport"] * 2
+
+
+def test_why_not_nccl_is_noted_once_for_all_groups() -> None:
+    stand_in.BUS.update({0: "0000:07:00.0", 1: "0000:07:00.0"})
+    jobs = [SimpleNamespace(notes=[]), SimpleNamespace(notes=[])]
+
+    def make(base: TCPTransport) -> Any:
+        for _ in range(2):
+            found = transport_for_device(base, jobs[base.rank])  # type: ignore[arg-type]
+        return found
+
+    on_ranks(2, lambda world: None, make)
+    assert [len(job.notes) for job in jobs] == [1, 1]
 
 
 @pytest.mark.parametrize("case", ["shared", "no NCCL", "no driver", "versions"])

@@ -3,6 +3,7 @@ and what happens where cuDNN has no plan, or is not there. On the stand-in for t
 """
 
 import sys
+import threading
 import warnings
 from importlib import import_module
 
@@ -177,7 +178,7 @@ def test_plans_kept_are_limited(kernels, cupy, monkeypatch):
     for dtype in ("float32", "float16", "float32", "float64", "float32", "float16"):
         convolve(kernels, cupy, dtype)
     assert len(Graph.built) == 4  # float16, which was not used for longest, went when float64 came, and was built again
-    assert len(import_module("disttorch.backend.cuda.cudnn.library").of_thread.plans) == 2
+    assert len(import_module("disttorch.backend.cuda.cudnn.library").of_thread().plans) == 2
 
 
 def test_tf32_by_choice(torch, kernels, cupy):
@@ -275,6 +276,15 @@ def test_each_thread_and_stream(torch, kernels, cupy):
     cupy.cuda.get_current_stream().wait_event(stream.record())
     again = kernels["convolution"](x, w, *CONVOLUTION[2:])
     assert (out == again).all()
+    assert Graph.built == ["conv_fprop"]
+
+
+def test_threads_that_begin_have_what_those_that_have_ended_made(torch, kernels, cupy):
+    x, w = cupy.asarray(numbers(CONVOLUTION[0], "float32")), cupy.asarray(numbers(CONVOLUTION[1], "float32"))
+    for _ in range(4):
+        thread = threading.Thread(target=lambda: kernels["convolution"](x, w, *CONVOLUTION[2:]))
+        thread.start()
+        thread.join()
     assert Graph.built == ["conv_fprop"]
 
 

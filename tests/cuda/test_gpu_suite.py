@@ -1,5 +1,7 @@
 """What tests/gpu runs on a GPU is run here on the stand-in, in part; and its processes outlive an operation that breaks one."""
 
+import ast
+import itertools
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from tests.gpu import inputs
 from tests.gpu.pool import Piece, Pool, passed, pieces
 from tests.stand_in import host_cuda
+from tests.stand_in.arrays import ndarray
 
 ROOT = Path(__file__).resolve().parents[2]
 needs_compiler = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
@@ -40,6 +43,45 @@ def test_operations_modules_and_suites_are_compared_by_other_processes():
     code, text = run_on_stand_in("tests/gpu", "-k", " or ".join(chosen))
     assert code == 0, text[-6000:]
     assert "4 passed" in text and "0 not reached" in text and " 0 tests of other suites" not in text
+
+
+def test_what_the_pool_computes_is_waited_for_last():
+    code, text = run_on_stand_in("tests/gpu", "--collect-only")
+    assert code == 0, text[-3000:]
+    files = [line.partition("::")[0] for line in text.splitlines() if "::" in line]
+    order = [Path(file).name for file, _ in itertools.groupby(files)]
+    assert order[0] == "test_streams.py" and order[-3:] == ["test_modules.py", "test_operations.py", "test_suites.py"]
+
+
+@needs_compiler
+def test_runs_on_a_gpu_are_those_on_the_stand_in():
+    """The stand-in passes for a GPU, and lacks cuDNN: that is said once, and every kernel is tested on the device."""
+    program = "import sys; from tests import stand_in; stand_in.install(); sys.modules['cudnn'] = None; import pytest; "
+    program += "sys.exit(pytest.main(sys.argv[1:]))"
+    chosen = ["tests/gpu/test_amp.py", "tests/backend/test_convolution.py", "tests/optim/test_swa_utils.py"]
+    command = [sys.executable, "-c", program, "-v", "-p", "no:cacheprovider", "-p", "tests.stand_in.plugin", "--device=cuda", *chosen]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=400, check=False)
+    assert ended.returncode == 0, (ended.stdout + ended.stderr)[-6000:]
+    assert ended.stdout.count("computed without cuDNN") == 1 and "1 warning" in ended.stdout
+    assert "[cuda-" in ended.stdout or "-cuda]" in ended.stdout
+
+
+def test_what_pytorch_says_when_it_is_imported_is_no_error(tmp_path):
+    if not inputs.are_here():
+        pytest.skip("PyTorch is not installed, whose sample inputs these are")
+    (tmp_path / "pynvml.py").write_text("import warnings\nwarnings.warn('The pynvml package is deprecated.', FutureWarning)\n")
+    code, text = run_on_stand_in("tests/gpu/test_modules.py", "--collect-only", PYTHONPATH=str(tmp_path))
+    assert code == 0 and "tests collected" in text, text[-3000:]
+
+
+RUN_ON_A_GPU = ["tests/stand_in/plugin.py", "tests/backend/conftest.py"]
+RUN_ON_A_GPU += [str(path.relative_to(ROOT)) for path in (ROOT / "tests" / "gpu").glob("*.py")]
+
+
+@pytest.mark.parametrize("name", RUN_ON_A_GPU)
+def test_nothing_is_asked_of_an_array_that_only_the_stand_ins_have(name):
+    asked = {node.attr for node in ast.walk(ast.parse((ROOT / name).read_text())) if isinstance(node, ast.Attribute)}
+    assert not asked & {slot for slot in ndarray.__slots__ if slot.startswith("_") and not slot.startswith("__")}
 
 
 def test_what_is_not_reached_in_time_is_said():

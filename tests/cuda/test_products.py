@@ -3,6 +3,7 @@ that was asked for. On the stand-in for the device, whose cuBLAS reads raw addre
 """
 
 import itertools
+import threading
 from importlib import import_module
 
 import ml_dtypes
@@ -325,6 +326,23 @@ def test_a_captured_product_is_computed_again(torch):
     x.fill_(2)
     graph.replay()
     assert y.tolist() == [[3 * 3 * 2 * 2 * 2 + 2] * 3] * 3
+
+
+def test_threads_that_begin_have_the_handles_of_those_that_have_ended(products, cupy, monkeypatch):
+    cublas = import_module("disttorch.backend.cuda.cublas")
+    x, used = cupy.ones((2, 2), "f"), []
+
+    def multiply():
+        products.matmul(x, x)
+        used.append(cublas.handle())
+
+    multiply()
+    for _ in range(5):
+        thread = threading.Thread(target=multiply)
+        thread.start()
+        thread.join()
+    ours, *theirs = used
+    assert len(set(map(id, theirs))) == 1 and ours not in theirs
 
 
 def test_errors_name_the_call(products, cupy, monkeypatch):

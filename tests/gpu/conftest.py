@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.gpu.machine import OF_LIBRARIES
+
 BEGUN = time.time()
 SECONDS = float(os.environ.get("DISTTORCH_GPU_SECONDS", "420"))
 #: Suites of other folders that run with the device selected, the most telling first.
@@ -52,6 +54,9 @@ def device_option(config: pytest.Config) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "alone: measures times, so nothing else may use the GPU: before the pool is started")
     config.addinivalue_line("markers", "real: needs a GPU; the stand-in does not have what is tested")
+    if device_option(config) == "cuda":
+        for line in OF_LIBRARIES:
+            config.addinivalue_line("filterwarnings", line)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -67,7 +72,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def order(item: pytest.Item) -> int:
         if item.get_closest_marker("alone"):
             return 0
-        return 2 if "pool" in getattr(item, "fixturenames", ()) else 1
+        return 2 if "outcome" in getattr(item, "fixturenames", ()) else 1  # `pool` is every test's
 
     here_ids = {id(i) for i in here}
     rest = [i for i in items if id(i) not in here_ids]

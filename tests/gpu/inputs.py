@@ -7,6 +7,8 @@ import unittest
 from importlib.util import find_spec
 from types import ModuleType
 
+from tests.gpu.machine import import_quietly
+
 #: in the order in which time is spent on them
 DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64", "int64", "bool")
 
@@ -21,6 +23,7 @@ def are_here() -> bool:
         stub.TestCase = unittest.TestCase  # type: ignore[attr-defined]
         stub.assert_expected_inline = None  # type: ignore[attr-defined]
         sys.modules["expecttest"] = stub
+    import_quietly("torch.testing._internal.common_methods_invocations")
     return True
 
 

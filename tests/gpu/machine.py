@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 import subprocess
-from importlib import metadata
+import warnings
+from importlib import import_module, metadata
+
+#: Warnings that say what the libraries of this machine lack. A run on a GPU shows them; they are no errors, which would come again at
+#: every call.
+OF_LIBRARIES = (
+    "default:convolution and attention on CUDA are computed without cuDNN", "default:cuDNN (refuses|could build none of its engines)",
+)  # fmt: skip
+
+
+def import_quietly(name: str) -> None:
+    """Import a module of another library, whatever it has to say of what else is installed: in a test that would be an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import_module(name)
 
 
 def driver() -> str:

@@ -18,7 +18,7 @@ NOWHERE = ["--site", "http://127.0.0.1:9/"]  # nothing listens on the discard po
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_the_example_learns_on_the_gpu(tmp_path, ranks):
     """Fashion-MNIST where it is installed or was downloaded, else the handwritten digits beside the example."""
-    epochs = 3
+    pytest.importorskip("tqdm", reason="tqdm, whose progress bar the example has, is not installed")
     command = [sys.executable, str(EXAMPLE), "--device", "cuda"]
     if ranks > 1:
         command = [sys.executable, "-m", "launcher", "-n", str(ranks), "--engine", "plain", "--oversubscribe", *command[1:]]

@@ -22,11 +22,11 @@ def mode_of_this_thread() -> int:
 
 
 def unsafe(what: str) -> None:
-    """Said before what may wait or take from the driver: cudaMalloc, cudaFree, cudaHostAlloc, cudaEventQuery.
+    """Said before what may wait or take from the driver: cudaMalloc, cudaFree, cudaHostAlloc, cudaEventQuery, cuModuleLoadData.
 
     Raises
     ------
-    CUDARuntimeError
+    CUDARuntimeError, CUDADriverError
         In a thread that captures in a mode other than relaxed, and in all threads while one captures in global mode, unless the thread
         has set its own mode to relaxed.
     """
@@ -34,10 +34,13 @@ def unsafe(what: str) -> None:
     for capture in open_captures if mode != RELAXED else ():
         own = capture.thread == threading.get_ident() and capture.mode != RELAXED
         if own or (mode == 0 and capture.mode == 0):
-            from .streams import CUDARuntimeError
+            from .streams import CUDADriverError, CUDARuntimeError
 
             capture.broken = what
-            raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})")
+            text = f"operation not permitted when stream is capturing ({what})"
+            if what == "cuModuleLoadData":
+                raise CUDADriverError(900, f"CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED: {text}")
+            raise CUDARuntimeError(900, f"cudaErrorStreamCaptureUnsupported: {text}")
 
 
 class Driver:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import ml_dtypes
@@ -119,6 +121,8 @@ def function(name: str, module: str = "cupy", implementation: Callable[..., Any]
         def run() -> Any:
             return plain(*plain_args, **plain_kwargs)
 
+        if module == "cupy.linalg" and getattr(_linalg, "state", "ignore") == "ignore" and name in UNCHECKED:
+            run = functools.partial(_unchecked, run, plain_args[0])
         if out is not None:
             if type(out) is not ndarray:
                 raise TypeError(f"return arrays must be of ArrayType [{name}]")
@@ -128,6 +132,35 @@ def function(name: str, module: str = "cupy", implementation: Callable[..., Any]
         return compute(name, run, reads, synchronises=synchronising)
 
     return call
+
+
+UNCHECKED = ("cholesky", "inv", "solve")
+"""Factorizations of which CuPy does not say that they failed, unless it is asked to (``cupyx.errstate``)."""
+_linalg = threading.local()
+
+
+@contextmanager
+def errstate(*, linalg: str | None = None) -> Iterator[None]:
+    before = getattr(_linalg, "state", "ignore")
+    _linalg.state = before if linalg is None else linalg
+    try:
+        yield
+    finally:
+        _linalg.state = before
+
+
+def _unchecked(run: Callable[[], Any], a: np.ndarray) -> Any:
+    """What a factorization computes; what it was given, where it fails."""
+    try:
+        return run()
+    except np.linalg.LinAlgError:
+        return np.array(a)
+
+
+def solve(a: Any, b: Any) -> Any:
+    if a.shape[:-1] != b.shape[:-1]:
+        raise ValueError("a must have (..., M, M) shape and b must have (..., M, K) for multidimensional b")
+    return function("solve", "cupy.linalg")(a, b)
 
 
 JOINED_ONE_BY_ONE, SMALL = 8, 2 << 20
@@ -181,6 +214,14 @@ def nonzero(a: Any) -> Any:
     if type(a) is ndarray and not a.ndim:
         raise ValueError("Calling nonzero on 0d arrays is not allowed. Use np.atleast_1d(scalar).nonzero() instead.")
     return function("nonzero")(a)
+
+
+def lexsort(keys: Any) -> Any:
+    if type(keys) is not ndarray:
+        raise AttributeError(f"'{type(keys).__name__}' object has no attribute 'ndim'")
+    if keys.ndim > 2:
+        raise NotImplementedError("Keys with the rank of three or more is not supported in lexsort")
+    return function("lexsort")(keys)
 
 
 def einsum(*operands: Any, **options: Any) -> Any:
@@ -379,7 +420,7 @@ OWN: dict[str, Any] = {
     "take": indexing.take, "where": where, "nonzero": nonzero, "einsum": einsum, "sum": _sum, "prod": _prod, "max": _amax, "amax": _amax,
     "min": _amin, "amin": _amin, "all": _all, "any": _any, "searchsorted": searchsorted, "clip": clip,
     "around": around, "round": around, "round_": around, "isclose": isclose,
-    "take_along_axis": take_along_axis, "broadcast_arrays": broadcast_arrays, "moveaxis": moveaxis,
+    "take_along_axis": take_along_axis, "lexsort": lexsort, "broadcast_arrays": broadcast_arrays, "moveaxis": moveaxis,
     "mean": mean, "rollaxis": rollaxis, "squeeze": squeeze, "nan_to_num": nan_to_num, "count_nonzero": _count,
     "concatenate": joining("concatenate"), "stack": joining("stack"),
 }  # fmt: skip
@@ -396,6 +437,8 @@ def named(name: str, module: str = "cupy") -> Any:
     """
     if module == "cupy" and name in OWN:
         return OWN[name]
+    if (module, name) in (("cupy.linalg", "solve"), ("cupyx", "errstate")):
+        return {"solve": solve, "errstate": errstate}[name]
     if name in NAMES["ufuncs"] and module in ("cupy", "cupyx"):
         return ufunc(name, NAMES["ufuncs"][name], UFUNC_FUNCTIONS.get(name) or getattr(np, name, None))
     if f"{module}.{name}" in NAMES["functions"]:

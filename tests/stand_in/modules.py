@@ -60,6 +60,7 @@ def built() -> dict[str, Module]:
     methods.attach_methods()
     plain = {name: getattr(np, name) for name in TYPES if hasattr(np, name)}
     cuda_runtime = Module("cupy.cuda.runtime", **runtime.contents())
+    driver_module = Module("cupy.cuda.driver", CUDADriverError=streams.CUDADriverError)
     nvtx = Module("cupy.cuda.nvtx", RangePush=_push, RangePop=_pop, Mark=_mark, RangePushC=_push, MarkC=_mark)
     memory_module = Module("cupy.cuda.memory", **{name: getattr(memory, name) for name in memory.__all__ if "inned" not in name})
     memory_module.PythonFunctionAllocator = None
@@ -79,7 +80,7 @@ def built() -> dict[str, Module]:
     compiler = Module("cupy.cuda.compiler", CompileException=CompileException)
     cuda = Module(
         "cupy.cuda", runtime=cuda_runtime, nvtx=nvtx, memory=memory_module, pinned_memory=pinned_module, stream=stream_module,
-        compiler=compiler,
+        compiler=compiler, driver=driver_module,
         graph=graph_module, device=device_module, Device=devices.Device, Stream=streams.Stream, ExternalStream=streams.ExternalStream,
         Event=streams.Event, Graph=graphs.Graph, get_current_stream=streams.get_current_stream, get_elapsed_time=streams.get_elapsed_time,
         get_device_id=devices.current, is_available=lambda: devices.count() > 0,
@@ -100,8 +101,8 @@ def built() -> dict[str, Module]:
     cupy.random = random  # type: ignore[attr-defined]
     cupyx = Module("cupyx", lazy=True, empty_pinned=memory.empty_pinned, zeros_pinned=memory.zeros_pinned)
     made = [
-        cupy, cuda, cuda_runtime, nvtx, memory_module, pinned_module, stream_module, graph_module, device_module, compiler, linalg, fft,
-        random, cupyx,
+        cupy, cuda, cuda_runtime, driver_module, nvtx, memory_module, pinned_module, stream_module, graph_module, device_module, compiler,
+        linalg, fft, random, cupyx,
     ]  # fmt: skip
     from . import nccl
 

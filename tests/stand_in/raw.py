@@ -9,6 +9,7 @@ import numpy as np
 
 from . import devices
 from .arrays import ndarray
+from .driver import unsafe
 from .memory import MemoryPointer
 from .operations import bounds
 from .order import Region, lock, regions
@@ -61,6 +62,7 @@ class RawModule:
 
     def _load(self, name: str) -> Any:
         if self._module is None:
+            unsafe("cuModuleLoadData")
             self._module = _host_module(str(self.code), self.options, name)
         return self._module
 

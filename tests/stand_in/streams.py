@@ -42,6 +42,14 @@ class CUDARuntimeError(RuntimeError):
         super().__init__(text)
 
 
+class CUDADriverError(RuntimeError):
+    """As CuPy's, of what it asks the driver itself: to load and launch kernels."""
+
+    def __init__(self, status: int, text: str = ""):
+        self.status = status
+        super().__init__(text)
+
+
 class Line:
     """What is behind a stream's pointer: its clock and its queue. Several `Stream` objects may stand for one."""
 

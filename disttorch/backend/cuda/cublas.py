@@ -8,7 +8,6 @@ See https://docs.nvidia.com/cuda/cublas/.
 from __future__ import annotations
 
 import ctypes
-import threading
 from ctypes import byref, c_int, c_int64, c_longlong, c_size_t, c_void_p
 from functools import cache
 from typing import Any
@@ -18,6 +17,7 @@ from cuda import pathfinder
 
 from ..choices import CHOICES
 from . import capturing
+from .devices import HandedOn
 
 __all__ = [
     "COMPUTE_32F", "COMPUTE_64F", "COMPUTE_TF32", "CublasError", "Handle", "check", "factors", "handle", "is_exact", "product", "products",
@@ -126,21 +126,18 @@ def is_exact(kind: int) -> bool:
     return (kind == R_16F and not CHOICES.float16_reduction) or (kind == R_16BF and not CHOICES.bfloat16_reduction)
 
 
-class _OfThread(threading.local):
-    def __init__(self) -> None:
-        self.handles: dict[int, Handle] = {}
-
-
-_of_thread = _OfThread()
+#: handles by the number of the device
+_handles = HandedOn(dict, [])
 
 
 def handle() -> Handle:
     """This thread's handle for the current device."""
     device = cupy.cuda.runtime.getDevice()
+    handles: dict[int, Handle] = _handles.mine
     try:
-        return _of_thread.handles[device]
+        return handles[device]
     except KeyError:
-        found = _of_thread.handles[device] = Handle(device)
+        found = handles[device] = Handle(device)
         return found
 
 

@@ -58,18 +58,6 @@ def _widened(function: Any, types: frozenset, narrow: bool = True) -> Any:
     return wide
 
 
-def _of_list(function: Any) -> Any:
-    """The same of a function that takes a list of arrays first."""
-
-    @functools.wraps(function)
-    def wide(arrays: Any, *args: Any, **options: Any) -> Any:
-        if all(a.dtype != BFLOAT16 for a in arrays):
-            return function(arrays, *args, **options)
-        return function([a.astype(FLOAT32) for a in arrays], *args, **options)
-
-    return wide
-
-
 def where(condition: Any, x: Any, y: Any) -> Any:
     """x where a condition holds, else y; of bfloat16, the bits are chosen."""
     if BFLOAT16 not in (getattr(x, "dtype", None), getattr(y, "dtype", None)):
@@ -182,9 +170,8 @@ FUNCTIONS: dict[str, Any] = {
     },
     **{
         name: _widened(getattr(cupy, name), frozenset((BFLOAT16,)), narrow=False)
-        for name in ("argmax", "argmin", "argpartition", "argsort", "isin", "nonzero", "searchsorted")
+        for name in ("argmax", "argmin", "argpartition", "argsort", "isin", "lexsort", "nonzero", "searchsorted")
     },
-    "lexsort": _of_list(cupy.lexsort),
     "remainder": _divided(cupy.remainder, _remainder),
     "floor_divide": _divided(cupy.floor_divide, _floor_quotient),
     "fmod": fmod,

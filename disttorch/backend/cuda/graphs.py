@@ -238,11 +238,16 @@ _MEANINGS = {
 }
 
 
+#: The same number where CuPy asks the driver for a kernel, by a function that can only fail by loading it.
+_LOADING = "a kernel is used for the first time, and cannot be loaded while a CUDA graph is captured: do once before what is captured"
+
+
 def explained(error: BaseException | None, traceback: TracebackType | None = None) -> str:
     """What a driver's error about captures means, and who caused it; empty for any other error."""
     status = getattr(error, "status", None)
-    if not isinstance(error, cupy.cuda.runtime.CUDARuntimeError) or status not in _MEANINGS:
+    by_driver = isinstance(error, cupy.cuda.driver.CUDADriverError)  # as CuPy's launches fail; all else by the runtime's
+    if not (by_driver or isinstance(error, cupy.cuda.runtime.CUDARuntimeError)) or status not in _MEANINGS:
         return ""
     frame = innermost(traceback)
     who = f"; it was asked for by {asking(frame)}" if frame is not None else ""
-    return f"{_MEANINGS[status]}{who} ({error})"
+    return f"{_LOADING if by_driver and status == 900 else _MEANINGS[status]}{who} ({error})"

@@ -17,6 +17,7 @@ from .fused import FUSED_KERNELS
 from .kernels import CUDA_KERNELS
 from .kernels.random import Philox
 from .kernels.scatter import accumulate_at
+from .linalg import LINALG
 from .products import CUDA_PRODUCTS
 
 __all__ = ["CUDA", "cuda", "device_count"]
@@ -32,6 +33,7 @@ class CUDA(Namespace):
         self.__dict__.update(CUDNN_KERNELS)
         self.__dict__.update(CUDA_PRODUCTS)
         self.__dict__.update(FUSED_KERNELS)
+        self.linalg = LINALG
         self.from_dlpack = transfers.from_dlpack
 
     def array(self, data: Any, dtype: Any = None) -> Any:

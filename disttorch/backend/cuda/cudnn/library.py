@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections import OrderedDict
 from contextlib import suppress
@@ -16,6 +15,7 @@ from cuda import pathfinder
 
 from ...choices import CHOICES
 from .. import capturing
+from ..devices import HandedOn
 
 __all__ = ["OfThread", "cudnn", "handle", "of_thread", "usable", "version"]
 
@@ -76,7 +76,7 @@ def version() -> int | None:
     return None if found is None else found.backend_version()
 
 
-class OfThread(threading.local):
+class OfThread:
     """A thread's handles, and its plans: neither may be used by two threads at a time.
 
     Attributes
@@ -92,7 +92,13 @@ class OfThread(threading.local):
         self.plans: OrderedDict[Any, Any] = OrderedDict()
 
 
-of_thread = OfThread()
+_of_threads = HandedOn(OfThread, [])
+
+
+def of_thread() -> OfThread:
+    """The calling thread's."""
+    found: OfThread = _of_threads.mine
+    return found
 
 
 def handle(device: int) -> Any:
@@ -100,10 +106,11 @@ def handle(device: int) -> Any:
     module = cudnn()
     assert module is not None
     stream = cupy.cuda.get_current_stream().ptr
-    found = of_thread.handles.get(device)
+    handles = of_thread().handles
+    found = handles.get(device)
     if found is None:
         with capturing.may_call_the_driver():
-            found = of_thread.handles[device] = [module.create_handle(), None]
+            found = handles[device] = [module.create_handle(), None]
     if found[1] != stream:
         module.set_stream(handle=found[0], stream=stream)
         found[1] = stream

@@ -79,7 +79,7 @@ def run(key: Hashable, build: Callable[[Any, Any], Any], arrays: dict[int, Any],
     benchmark = CHOICES.cudnn_benchmark and capturing.here() is None
     key = (device, exact, deterministic, CHOICES.cudnn_benchmark, key)
     pointers = {number: array.data.ptr for number, array in arrays.items()}
-    plans = library.of_thread.plans
+    plans = library.of_thread().plans
     if key in plans:
         plans.move_to_end(key)
         plan = plans[key]

@@ -12,7 +12,6 @@ import numpy as np
 
 from ...tracing import Graph, Node, traced, walk
 from ...tracing.symbols import Symbolic, evaluated
-from .. import capturing
 from ..kernels.arrays import ELEMENT
 from ..kernels.compilation import OPTIONS, SOURCES, compiled
 from .sources import CHUNK, THREADS, kernel_source, numbers_source, rows_of_a_launch, width
@@ -163,8 +162,7 @@ class Plan:
         key = name, cupy.cuda.runtime.getDevice()
         found = self._kernels.get(key)
         if found is None:
-            with capturing.may_call_the_driver():  # to load it
-                found = self._kernels[key] = compiled("a traced formula", self.text_of(name), name, OPTIONS)
+            found = self._kernels[key] = compiled("a traced formula", self.text_of(name), name, OPTIONS)
         return found
 
     def text_of(self, name: str) -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import cupy
 
+from .. import capturing
+
 __all__ = ["ELEMENTS", "OPTIONS", "VARIANTS", "compiled", "declare", "function", "launch", "options", "text_of"]
 
 SOURCES = Path(__file__).parent / "sources"
@@ -76,7 +78,8 @@ def compiled(source: str, text: str, name: str, options: tuple[str, ...]) -> Any
         If it cannot be compiled.
     """
     try:
-        return cupy.RawModule(code=text, options=options, backend="nvrtc").get_function(name)
+        with capturing.may_call_the_driver():  # to load it
+            return cupy.RawModule(code=text, options=options, backend="nvrtc").get_function(name)
     except cupy.cuda.compiler.CompileException as error:
         raise RuntimeError(
             f"the CUDA kernel {name} of {source} cannot be compiled with {' '.join(options)} for device "
