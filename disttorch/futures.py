@@ -8,7 +8,9 @@ callbacks that call collectives themselves do so in the same order on every rank
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import GenericAlias
 from typing import Any, ClassVar
 
@@ -164,8 +166,31 @@ class Future:
         with self._changed:
             if not self._done:
                 self._callbacks.append(callback)
+                noted = _noted.get()
+                if noted is not None and self._advance is not None:
+                    noted.append(self)
                 return
         callback(self)
+
+    def _done_within(self, seconds: float) -> bool:
+        """Whether somebody else completes it in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._done, seconds)
+
+
+_noted: ContextVar[list[Future] | None] = ContextVar("noted", default=None)
+
+
+@contextmanager
+def noting_callbacks(noted: list[Future]) -> Iterator[None]:
+    """In the with-block futures of what is under way are noted when they are given callbacks: for whoever waits for something that
+    these callbacks do, because they run only where somebody waits for such a future.
+    """
+    token = _noted.set(noted)
+    try:
+        yield
+    finally:
+        _noted.reset(token)
 
 
 def collect_all(futures: Sequence[Future]) -> Future:

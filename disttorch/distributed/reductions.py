@@ -15,7 +15,7 @@ import collectives
 
 from ..autograd.variable import Tensor
 from ..backend import namespace
-from ..futures import Future
+from ..futures import Future, noting_callbacks
 from .beside import Side
 from .buckets import Bucket, GradBucket
 from .communication_times import CommunicationTimes, DeviceClock, HostClock
@@ -62,6 +62,7 @@ class Reductions:
         self._oldest = 0  # the first bucket that is not known to be reduced
         self._flag_work: collectives.Work | None = None
         self._also: list[Future] = []
+        self._called_back: list[Future] = []  # futures to which hooks have given callbacks in this pass
         self._clock = HostClock() if device is None else DeviceClock()
         self._side = None if device is None else Side(device)
 
@@ -87,6 +88,7 @@ class Reductions:
     def begin(self) -> None:
         """A backward pass begins: none of its buckets is reduced."""
         self.next = self._oldest = 0
+        self._called_back.clear()
         self._clock.begin()
         for b in self._layout.buckets:
             b.begin()
@@ -119,7 +121,7 @@ class Reductions:
                 pending = [steps for steps in pending if not steps.done()]
             for b in buckets:
                 if b.future is not None:
-                    self._take(b, b.future.wait())
+                    self._take(b, self._value(b.future))
                     self._clock.ended(b.index)
                 else:
                     assert b.work is not None
@@ -160,11 +162,33 @@ class Reductions:
                 if isinstance(earlier.future, Steps):
                     earlier.future.step()
             is_last = all(later.is_delayed for later in buckets[bucket.index + 1 :])
-            bucket.future = self.hook(self.hook_state, GradBucket(bucket, is_last))
+            with noting_callbacks(self._called_back):
+                bucket.future = self.hook(self.hook_state, GradBucket(bucket, is_last))
         if not isinstance(bucket.future, Future):
             raise TypeError(
                 f"a communication hook must return a Future that holds a Tensor, not {type(bucket.future).__name__}: {self.hook_name}"
             )
+
+    def _value(self, future: Future) -> Any:
+        """What a hook's future holds. One that a callback completes, of whatever the hook has begun, cannot wait for that itself: here
+        all that has callbacks is waited for, in the order in which it began, which is the same on all ranks.
+
+        Raises
+        ------
+        TimeoutError
+            If nobody completes it.
+        """
+        if future._advance is None and not future._done:
+            with noting_callbacks(self._called_back):
+                while self._called_back and not future._done:
+                    self._called_back.pop(0).wait()
+            timeout = self._communicator.timeout
+            if not future._done_within(timeout):
+                raise TimeoutError(
+                    f"the Future of a communication hook is not complete after {timeout:g} s (the group's timeout), and nothing is under "
+                    f"way that would complete it; the hook, or a callback of its own, must call set_result: {self.hook_name}"
+                )
+        return future.wait()
 
     def _beside(self) -> AbstractContextManager[None]:
         """Where hooks compute: on a GPU, on a stream that backward does not wait for."""

@@ -11,7 +11,7 @@ from ..nn.module import Module
 from ..nn.normalization import _BatchNorm
 from ..ops import creation
 from ..ops.nn.arguments import check_floating
-from ..ops.nn.normalization import move_running
+from ..ops.nn.normalization import check_channels, move_running
 from .collective import all_reduce
 from .movement import all_gather_single
 from .process_group import get_world_size, is_initialized
@@ -61,10 +61,12 @@ class SyncBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """Normalize each channel of (N, C, *spatial)."""
         alone = not is_initialized() or get_world_size(self.process_group) < 2
-        if alone or not (self.training or self.running_mean is None):
+        if alone or not self.training:
             return super().forward(input)
         self._check_dims(input)
         check_floating("SyncBatchNorm", input)
+        state = {"running_mean": self.running_mean, "running_var": self.running_var, "weight": self.weight, "bias": self.bias}
+        check_channels("SyncBatchNorm", input, **state)
         mean, var, count = _joined_statistics(input, self.process_group)
         xp = namespace(var)
         # on a GPU the number stays there: to look at it the host would have to wait
@@ -136,6 +138,7 @@ class _Normalize(Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.statistics = mean, rstd, count, group
+        ctx.has_bias = bias is not None
         a = x._array
         arrays = (None if t is None else t._array for t in (weight, bias))
         return wrap(namespace(a).batch_norm(a, *arrays, mean, rstd))
@@ -159,5 +162,5 @@ class _Normalize(Function):
         scale = rstd if weight is None else rstd * weight._array
         gx = (g - all_gb - h * all_gw) * scale.reshape(per_channel)
         like = saved._array.dtype if weight is None else weight._array.dtype
-        own = (wrap(xp.asarray(v, dtype=d)) for v, d in ((gx, saved._array.dtype), (gw, like), (gb, like)))
-        return (*own, None, None, None, None)
+        own = ((gx, saved._array.dtype, True), (gw, like, weight is not None), (gb, like, ctx.has_bias))
+        return (*(wrap(xp.asarray(v, dtype=d)) if there else None for v, d, there in own), None, None, None, None)

@@ -181,3 +181,33 @@ def test_distributed_as_pytorch(n, ranks, drop):
         assert (len(ours), ours.num_samples, ours.total_size) == (
             len(expected), expected.num_samples, expected.total_size
         )  # fmt: skip
+
+
+def test_derived_samplers_set_their_numbers():
+    """As those do that take no sample twice, or that draw an epoch of another length."""
+
+    class Unrepeated(DistributedSampler):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.total_size = len(self.dataset)
+            self.num_samples = len(range(self.rank, self.total_size, self.num_replicas))
+
+        def __iter__(self):
+            return iter(range(self.rank, self.total_size, self.num_replicas))
+
+    parts = [Unrepeated(range(5), 2, rank) for rank in (0, 1)]
+    assert [list(p) for p in parts] == [[0, 2, 4], [1, 3]]
+    assert [len(p) for p in parts] == [3, 2]
+
+    longer = DistributedSampler(range(3), 2, 1, shuffle=False)
+    longer.num_samples, longer.total_size = 4, 8
+    assert list(longer) == [1, 0, 2, 1]
+
+
+@pytest.mark.parametrize(("drop", "now"), [(False, 7), (True, 3)])
+def test_a_dataset_of_another_length_is_not_dealt_out_in_part(drop, now):
+    """Samples would be left out, or be none."""
+    sampler = DistributedSampler(list(range(5)), 2, 0, shuffle=False, drop_last=drop)
+    sampler.dataset = list(range(now))
+    with pytest.raises(AssertionError, match=f"{now} samples now.*new sampler"):
+        list(sampler)

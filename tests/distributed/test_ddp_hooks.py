@@ -1,6 +1,7 @@
 """Communication hooks: what they are called with, what is made of their results, and the hooks that come along."""
 
 import pickle
+import threading
 
 import numpy as np
 import pytest
@@ -80,9 +81,32 @@ def test_what_a_hook_sees():
     assert [p.grad.tolist() for p in model.module.parts] == [g.tolist() for g in own]  # the hook leaves each rank its own
 
 
+def completed_by_a_callback(bucket, collectives):
+    """Nothing but callbacks leads from the collectives, here of zeros, to the future."""
+    result, mine = Future(), bucket.buffer().clone()
+
+    def start(left):
+        work = dist.all_reduce(disttorch.zeros(bucket.buffer().shape, dtype=f64), async_op=True)
+        work.get_future().add_done_callback(
+            lambda f: start(left - 1) if left > 1 else result.set_result(f.value()[0] + 2 * mine)
+        )
+
+    start(collectives)
+    return result
+
+
+def completed_by_a_thread(bucket):
+    result = Future()
+    threading.Timer(0.05, lambda: result.set_result(bucket.buffer() * 2)).start()
+    return result
+
+
 RESULTS = [
     ("the bucket itself, changed", lambda b: done(b.buffer().mul_(2))),
     ("another tensor", lambda b: done(b.buffer() * 2)),
+    ("completed by a callback", lambda b: completed_by_a_callback(b, 1)),
+    ("completed by a callback of what a callback began", lambda b: completed_by_a_callback(b, 2)),
+    ("completed by a thread", lambda b: completed_by_a_thread(b)),
     ("a chain of callbacks", lambda b: done(b.buffer()).then(lambda f: f.value() * 4).then(lambda f: f.value() / 2)),
     ("views of it changed", lambda b: [g.mul_(2) for g in b.gradients()] and done(b.buffer())),
 ]
@@ -165,6 +189,15 @@ def test_bad_results_of_hooks(make, message):
     model = DistributedDataParallel(Given(SHAPES))
     model.register_comm_hook(None, lambda state, bucket: make(bucket))
     with pytest.raises(TypeError, match=message):
+        model(gradients_of(0, 0, SHAPES)).backward()
+    dist.barrier()
+
+
+def test_a_future_that_nobody_completes(monkeypatch):
+    model = DistributedDataParallel(Given(SHAPES))
+    monkeypatch.setattr(model.process_group.lane, "timeout", 0.2)
+    model.register_comm_hook(None, lambda state, bucket: Future())
+    with pytest.raises(TimeoutError, match=r"not complete after 0.2 s.*must call set_result: .*<lambda>"):
         model(gradients_of(0, 0, SHAPES)).backward()
     dist.barrier()
 
@@ -433,6 +466,10 @@ def test_models_are_averaged_from_time_to_time():
         assert layer.weight.tolist() == [[expected] * 2] * 2
         assert layer.unused.item() == rank  # has no gradient
     assert averager.step == 4
+    optimizer.zero_grad()
+    averager.average_parameters(optimizer.param_groups)  # not in this step
+    with pytest.raises(ValueError, match=r"no parameter has a gradient.*zero_grad\(\)"):
+        averager.average_parameters(optimizer.param_groups)
     with pytest.raises(ValueError, match="``period`` must be a positive"):
         PeriodicModelAverager(0)
     with pytest.raises(ValueError, match="``warmup_steps`` must be a non-negative"):

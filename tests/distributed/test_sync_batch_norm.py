@@ -33,29 +33,32 @@ def by_formula(x, g, weight, bias, eps):
     return out, gx * (rstd * weight).reshape(column), (g * h).sum(axes), g.sum(axes), mean, var * count / (count - 1)
 
 
+@pytest.mark.parametrize("has", [{}, {"bias": False}, {"affine": False}], ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("rest", [(5,), (5, 3), (5, 3, 4), (5, 2, 3, 2)], ids=len)
 @pytest.mark.parametrize("uneven", [False, True])
-def test_is_the_normalization_of_the_joined_batch(dtype, rest, uneven):
+def test_is_the_normalization_of_the_joined_batch(dtype, rest, uneven, has):
     ranks = dist.get_world_size()
     counts = [r * 2 if uneven and ranks > 1 else 3 for r in range(ranks)]  # rank 0 may have nothing
     x, g = joined((sum(counts), *rest), dtype), joined((sum(counts), *rest), dtype, 1)
-    weight, bias = np.linspace(0.5, 2, rest[0]), np.linspace(-1, 1, rest[0])
-    layer = nn.SyncBatchNorm(rest[0], momentum=0.3, eps=1e-3).to(getattr(disttorch, dtype))
-    with disttorch.no_grad():
-        layer.weight.copy_(disttorch.tensor(weight))
-        layer.bias.copy_(disttorch.tensor(bias))
+    layer = nn.SyncBatchNorm(rest[0], momentum=0.3, eps=1e-3, **has).to(getattr(disttorch, dtype))
+    weight, bias = np.ones(rest[0]), np.zeros(rest[0])
+    for parameter, values, to in ((layer.weight, weight, (0.5, 2)), (layer.bias, bias, (-1, 1))):
+        if parameter is not None:
+            values[...] = np.linspace(*to, rest[0])
+            parameter.data.copy_(disttorch.tensor(values))
     own = disttorch.tensor(part(x, counts), requires_grad=True)
     result = layer(own)
     result.backward(disttorch.tensor(part(g, counts)))
-    for gradient in (layer.weight.grad, layer.bias.grad):
-        dist.all_reduce(gradient)
+    for parameter in layer.parameters():
+        dist.all_reduce(parameter.grad)
     out, gx, gw, gb, mean, var = by_formula(x, g, weight, bias, 1e-3)
     close = {"rtol": 1e-3, "atol": 1e-4} if dtype == "float32" else {"rtol": 1e-10, "atol": 1e-10}
     np.testing.assert_allclose(result.detach().numpy(), part(out, counts), **close)
     np.testing.assert_allclose(own.grad.numpy(), part(gx, counts), **close)
-    np.testing.assert_allclose(layer.weight.grad.numpy(), gw, **close)
-    np.testing.assert_allclose(layer.bias.grad.numpy(), gb, **close)
+    for parameter, expected in ((layer.weight, gw), (layer.bias, gb)):
+        if parameter is not None:
+            np.testing.assert_allclose(parameter.grad.numpy(), expected, **close)
     np.testing.assert_allclose(layer.running_mean.numpy(), 0.3 * mean, **close)
     np.testing.assert_allclose(layer.running_var.numpy(), 0.7 + 0.3 * var, **close)
     assert layer.num_batches_tracked.item() == 1
@@ -69,10 +72,12 @@ def test_half_types_keep_their_dtype():
     assert result.dtype == x.grad.dtype == disttorch.float16
 
 
-def test_evaluation_asks_no_one():
-    layer = nn.SyncBatchNorm(2).eval()
+@pytest.mark.parametrize(("tracks", "expected"), [(True, [1, 3]), (False, [-1, 1])])
+def test_evaluation_asks_no_one(tracks, expected):
+    layer = nn.SyncBatchNorm(1, track_running_stats=tracks).eval()
     if dist.get_rank() == 0:  # the others are not needed
-        np.testing.assert_allclose(layer(disttorch.ones(1, 2)).detach().numpy(), 1 / np.sqrt(1 + 1e-5), rtol=1e-6)
+        out = layer(disttorch.tensor([[1.0], [3.0]])).detach().numpy().ravel()
+        np.testing.assert_allclose(out, np.array(expected) / np.sqrt(1 + 1e-5), rtol=1e-6)
 
 
 def test_conversion_keeps_parameters_and_state():
@@ -87,6 +92,11 @@ def test_conversion_keeps_parameters_and_state():
     assert net[1][0].momentum is None
 
 
-def test_vectors_are_refused():
-    with pytest.raises(ValueError, match="at least 2D"):
-        nn.SyncBatchNorm(3)(disttorch.ones(3))
+@pytest.mark.parametrize("shape, options, error, message", [
+    ((3,), {}, ValueError, "at least 2D"),
+    ((4, 2), {}, RuntimeError, r"running_mean should contain 2 elements.*\[4, 2\], not be of size \[3\]"),
+    ((4, 2), {"track_running_stats": False}, RuntimeError, "weight should contain 2 elements"),
+])  # fmt: skip
+def test_inputs_that_are_refused(shape, options, error, message):
+    with pytest.raises(error, match=message):
+        nn.SyncBatchNorm(3, **options)(disttorch.ones(shape))

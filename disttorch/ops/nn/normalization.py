@@ -83,7 +83,8 @@ _rms_norm = Operation(
 )
 
 
-def _check_channels(name: str, input: Tensor, **per_channel: Tensor | None) -> None:
+def check_channels(name: str, input: Tensor, **per_channel: Tensor | None) -> None:
+    """Refuse parameters and statistics that are not one value for each channel of the input."""
     channels = input._array.shape[1]
     for what, tensor in per_channel.items():
         if tensor is not None and tensor._array.shape != (channels,):
@@ -135,7 +136,7 @@ def batch_norm(
         return input.clone()
     if len(shape) < 2:
         raise RuntimeError(f"batch_norm: expected an input (N, C, *spatial), but got size {list(shape)}")
-    _check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_channels("batch_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("batch_norm: expected running_mean and running_var to be defined when training=False")
@@ -280,7 +281,7 @@ def group_norm(
             f"Expected number of channels in input to be divisible by num_groups, but got input of shape {list(shape)} and "
             f"num_groups={num_groups}"
         )
-    _check_channels("group_norm", input, weight=weight, bias=bias)
+    check_channels("group_norm", input, weight=weight, bias=bias)
     if not input._array.size:
         return input.clone()
     wide = input
@@ -328,7 +329,7 @@ def instance_norm(
     shape = input._array.shape
     if len(shape) < 3 or prod(shape[2:]) == 1:
         raise ValueError(f"Expected more than 1 spatial element when training, got input size {list(shape)}")
-    _check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
     xp = namespace(input._array)
     flat = input.reshape(1, shape[0] * shape[1], *shape[2:])
     mean, var = xp.batch_norm_stats(flat._array)

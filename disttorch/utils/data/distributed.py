@@ -31,6 +31,13 @@ class DistributedSampler(Sampler[int]):
     drop_last : bool
         Leave out samples, rather than take some again, where n does not divide the length.
 
+    Attributes
+    ----------
+    num_samples : int
+        How many indices each rank gets.
+    total_size : int
+        How many indices all ranks get together.
+
     Raises
     ------
     RuntimeError
@@ -69,20 +76,18 @@ class DistributedSampler(Sampler[int]):
         self.drop_last = drop_last
         self.shuffle = shuffle
         self.seed = seed
-
-    @property
-    def num_samples(self) -> int:
-        """How many indices each rank gets."""
-        n = len(self.dataset)
-        return n // self.num_replicas if self.drop_last else -(-n // self.num_replicas)
-
-    @property
-    def total_size(self) -> int:
-        """How many indices all ranks get together."""
-        return self.num_samples * self.num_replicas
+        n = len(dataset)
+        # attributes, as in PyTorch: samplers derived from this one set them
+        self.num_samples = n // num_replicas if drop_last else -(-n // num_replicas)
+        self.total_size = self.num_samples * num_replicas
 
     def __iter__(self) -> Iterator[int]:
         n, each = len(self.dataset), self.num_samples
+        if self.total_size > n if self.drop_last else self.total_size < n:
+            raise AssertionError(
+                f"DistributedSampler: the dataset has {n} samples now, which are not dealt out as total_size={self.total_size} with "
+                f"drop_last={self.drop_last}; make a new sampler when the length of the dataset has changed"
+            )
         # rank, rank + num_replicas, ...: counted on beyond n for the padding, which begins again at the first index
         mine = (cpu.arange(each) * self.num_replicas + self.rank) % max(n, 1)
         if self.shuffle:

@@ -78,9 +78,20 @@ class PeriodicModelAverager(ModelAverager):
         ----------
         params : iterable of Tensor, or of dict
             Parameters, or an optimizer's ``param_groups``. Those without a gradient stay as they are; all ranks give the same.
+
+        Raises
+        ------
+        ValueError
+            If it is time to, and none has a gradient.
         """
         if self.step >= self.warmup_steps and (self.step - self.warmup_steps) % self.period == 0:
-            average_parameters(_tensors(params), self.process_group)
+            chosen = list(_tensors(params))
+            if not chosen:
+                raise ValueError(
+                    "PeriodicModelAverager: no parameter has a gradient, so none would be averaged; average between optimizer.step() and "
+                    "zero_grad()"
+                )
+            average_parameters(chosen, self.process_group)
         self.step += 1
 
 
