@@ -19,6 +19,8 @@ __all__ = [
     "check_parts",
     "check_rank",
     "check_rows",
+    "check_seconds",
+    "check_shape",
     "check_tag",
 ]
 
@@ -129,6 +131,25 @@ def check_integer(name: str, role: str, value: object) -> None:
     """`value` is an integer, of Python's or NumPy's, and no truth value."""
     if not _is_integer(value):
         raise TypeError(f"{name}: {role} must be an integer, got {value!r}")
+
+
+def check_seconds(source: str, value: object) -> float:
+    """`value` is a time that something may take; returns it."""
+    if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        raise TypeError(f"{source} must be a positive number of seconds, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{source} must be a positive number of seconds, got {value!r}")
+    return float(value)
+
+
+def check_shape(name: str, shape: int | Sequence[int]) -> tuple[int, ...]:
+    """`shape` is a number of elements, or one for each dimension; returns the latter."""
+    dims = tuple(shape) if isinstance(shape, (Sequence, np.ndarray)) and not isinstance(shape, str) else (shape,)
+    for length in dims:
+        check_integer(name, "each length of shape", length)
+        if length < 0:
+            raise ValueError(f"{name}: lengths must not be negative, got the shape {dims}")
+    return dims
 
 
 def _is_integer(value: object) -> bool:

@@ -108,6 +108,10 @@ class Pages:
         self.names: Sequence[int] = range(self.size)
         """What the ranks are called in messages: their numbers in the group that users see."""
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.blocks, self.others, self.mine = [], [], memoryview(b"")
+
     def arrive(self, card: Card, place: int = 0) -> int:
         """Say what is called next; returns its number. `place`: where in shared memory its array is, 0 for elsewhere."""
         n = self.count

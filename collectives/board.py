@@ -10,6 +10,7 @@ import os
 import struct
 import time
 import zlib
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -60,7 +61,7 @@ class RankState:
     failure : str
         What it failed with.
     groups : dict
-        The number of the last operation of each group.
+        The number of the last operation of each group that its board follows.
     """
 
     rank: int
@@ -130,6 +131,8 @@ class Board:
         self._words = blocks[rank].words()
         self._all_words = {r: block.words() for r, block in blocks.items()}
         self._slots: dict[str, int] = {}
+        self._used = 0
+        self._given_back: deque[int] = deque()
         self._calls = 0
         self._text = b""
         _HEAD.pack_into(self._mine, 0, os.getpid(), _ticks(os.getpid()) or 0, RUNNING, 0, 0.0, 0, 0)
@@ -145,11 +148,24 @@ class Board:
 
     def slot(self, group: str) -> int:
         """The place of a group's sequence number on this rank's page, as an index of words; the last one is everybody's."""
-        slot = self._slots.setdefault(group, len(self._slots))
-        if slot >= GROUPS:
-            return _GROUPS_AT + 2 * GROUPS + 1
-        self._words[_GROUPS_AT + 2 * slot] = group_number(group)
+        slot = self._slots.get(group)
+        if slot is None:
+            if self._used < GROUPS:  # what a closed group has come to is read as long as there is place
+                slot, self._used = self._used, self._used + 1
+            elif self._given_back:
+                slot = self._given_back.popleft()
+            else:
+                return _GROUPS_AT + 2 * GROUPS + 1
+            self._slots[group] = slot
+            self._words[_GROUPS_AT + 2 * slot + 1] = 0
+            self._words[_GROUPS_AT + 2 * slot] = group_number(group)
         return _GROUPS_AT + 2 * slot + 1
+
+    def give_back(self, group: str) -> None:
+        """A group was closed: its place may be another one's."""
+        slot = self._slots.pop(group, None)
+        if slot is not None:
+            self._given_back.append(slot)
 
     def call(self, slot: int, seq: int, nbytes: int, text: bytes, now: float) -> None:
         """Write down what is about to be called. `seq` 0: a message between two ranks."""

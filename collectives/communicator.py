@@ -24,6 +24,8 @@ from .arguments import (
     check_parts,
     check_rank,
     check_rows,
+    check_seconds,
+    check_shape,
     check_tag,
 )  # fmt: skip
 from .devices import device_transport, divided
@@ -645,6 +647,7 @@ class Communicator(Group):
                 check_integer("split", name, value)
         if color is not None and color < 0:
             raise ValueError(f"split: color must not be negative (None to belong to no group), got {color}")
+        seconds = self.timeout if timeout is None else check_seconds("split: timeout", timeout)
         note = self._call("split")
         self._splits += 1
         colors = np.empty((self.size, 2), np.int64)
@@ -661,7 +664,7 @@ class Communicator(Group):
 
         ranks = [self.ranks[r] for r in members]
         chosen = best_transport(part, self.job, ranks)
-        made = Communicator(chosen, self.job, name, ranks, self.timeout if timeout is None else timeout)
+        made = Communicator(chosen, self.job, name, ranks, seconds)
         divide(made)
         return made
 
@@ -716,7 +719,9 @@ class Communicator(Group):
         """
         self._check_open("allocate")
         dtype = np.dtype(dtype)
-        dims = (shape,) if isinstance(shape, int) else tuple(shape)
+        if dtype.hasobject:
+            raise TypeError(f"allocate: the dtype {dtype} is of Python objects, which cannot be shared")
+        dims = check_shape("allocate", shape)
         count = int(np.prod(dims, dtype=np.int64))
         note = self._call("allocate")
         if count and self.size > 1:
@@ -739,6 +744,9 @@ class Communicator(Group):
             for transport in (*self._device_transports.values(), self._transport):
                 transport.close()
         self._closed = True
+        self.job.recorder.groups.pop(self.name, None)
+        if self._board is not None:
+            self._board.give_back(self.name)
         if self.name == "world":
             self.job.leave()
             forget(self.job)

@@ -53,6 +53,11 @@ class Exchange:
         self.read_by_all = 0
         self.awaited = (ARRIVED, 0)
 
+    def close(self) -> None:
+        """Let go of the memory."""
+        self.data = []
+        self.pages.close()
+
     def all_here(self, n: int) -> Steps:
         """Wait until all ranks have come to operation `n`, and see that they called the same."""
         yield from self.until(ARRIVED, n + 1)

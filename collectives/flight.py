@@ -128,6 +128,7 @@ class FlightRecorder:
         self.directory = Path(directory)
         self.calls: deque[Note] = deque(maxlen=CAPACITY)
         self.groups: dict[str, dict[str, Any]] = {}
+        """What is told of the groups that are open, by their names."""
         self.noted: Callable[[], int] = lambda: 0
         """How many calls there have been, where somebody counts them."""
         self.has_written = False
@@ -151,6 +152,7 @@ class FlightRecorder:
         caught : bool
             Whether it has come all the way up, so that its traceback says where the program was.
         """
+        calls = tuple(self.calls)
         record = {
             "format": FORMAT,
             "rank": self.rank,
@@ -162,10 +164,10 @@ class FlightRecorder:
             "reason": reason,
             "error": None if error is None else f"{type(error).__name__}: {error}",
             "program": sys.argv,
-            "groups": self.groups,
+            "groups": {note[GROUP].name: note[GROUP].about() for note in calls} | self.groups,
             "stack": _stack(error if caught else None),
-            "dropped": max(0, self.noted() - len(self.calls)),
-            "entries": [Call(note).as_dict() for note in tuple(self.calls)],
+            "dropped": max(0, self.noted() - len(calls)),
+            "entries": [Call(note).as_dict() for note in calls],
         }
         path = self._path
         partial = path.with_suffix(f".{os.getpid()}.partial")

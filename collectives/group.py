@@ -75,7 +75,7 @@ class Group:
         """What the board was told last, and of what; the same is told again most often."""
         self._plans: dict[Any, tuple[Reduction, Reduction]] = {}
         self._comparing = job.settings.debug == "mismatch" and self.size > 1
-        job.recorder.groups[name] = {"ranks": self.ranks, "transport": transport.name}
+        job.recorder.groups[name] = self.about()
         if hasattr(transport, "watch"):
             # Not the method itself, which would keep the group alive.
             group = weakref.ref(self)
@@ -90,6 +90,10 @@ class Group:
                     raise
 
             transport.watch = watch
+
+    def about(self) -> dict[str, Any]:
+        """What a flight record tells of the group."""
+        return {"ranks": self.ranks, "transport": self._transport.name}
 
     # A call ----------------------------------------------------------------------------------------------------------
 
@@ -193,7 +197,7 @@ class Group:
 
     def _board_text(self, note: Note) -> bytes:
         call = Call(note)
-        key = call.operation, call.reduction, call.dtype
+        key = call.operation, call.reduction and call.reduction.name, call.dtype
         text = self._texts.get(key)
         if text is None:
             words = call.operation
@@ -252,7 +256,7 @@ class Group:
     def _lost(self, call: Call, waited: float, state: RankState) -> None:
         """Raise for a rank that is gone, unless it has come to this call before it went, and left in good order."""
         if state.life == "has left":
-            came = call.seq and state.groups is not None and state.groups.get(group_number(self.name), 0) >= call.seq
+            came = call.seq and state.groups is not None and state.groups.get(group_number(self.name), call.seq) >= call.seq
             if came or waited < GRACE_FOR_MESSAGES:
                 return
         raise CommunicationError(
@@ -269,7 +273,7 @@ class Group:
             state
             for state in states.values()
             if state.life in ("cannot be reached", "does not answer", "is gone", "has ended", "is stopped")
-            or (call.seq and state.groups is not None and state.groups.get(number, 0) < call.seq)
+            or (call.seq and state.groups is not None and state.groups.get(number, call.seq) < call.seq)
         ]
         said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {self.timeout:g} s). "
         if call.seq == 0:

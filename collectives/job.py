@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from . import mpi_world
+from .arguments import check_seconds
 from .board import PAGE, Board, RankState
 from .errors import CommunicationError
 from .flight import FlightRecorder
@@ -71,13 +72,12 @@ class Settings:
                 timeout = float(text)
             except ValueError:
                 raise ValueError(f"{source}={text!r} is no number of seconds") from None
-        if not timeout > 0:
-            raise ValueError(f"{source} must be a positive number of seconds, got {timeout!r}")
+        timeout = check_seconds(source, timeout)
         if debug is None:
             debug = environ.get("DISTTORCH_DEBUG") or None
         if debug not in (None, "off", "mismatch"):
             raise ValueError(f"there is no debug mode {debug!r}; it is 'mismatch', or None")
-        return cls(float(timeout), None if debug == "off" else debug)
+        return cls(timeout, None if debug == "off" else debug)
 
 
 class Job:

@@ -165,8 +165,9 @@ class SharedTransport(Transport):
         self.base.abort(code)
 
     def close(self) -> None:
+        # The record of the last calls keeps the group for long; the memory, and a file descriptor of each block, need not stay.
         self._small.clear()
-        self._exchange.data = []
+        self._exchange.close()
         self._allocations.clear()
         self.base.close()
 

@@ -110,6 +110,18 @@ class Store(ABC):
         if keys:
             self._wait(list(keys), self._timeout if timeout is None else seconds(timeout))
 
+    def barrier(self, key: str, world_size: int, timeout: Seconds | None = None) -> None:
+        """Return when `world_size` callers have come to the barrier of this name, which serves once.
+
+        Raises
+        ------
+        StoreTimeoutError
+            If they do not come within `timeout`, or the store's if it is not given.
+        """
+        if self.add(f"{key}/come", 1) >= world_size:
+            self.set(f"{key}/all", b"")
+        self.wait([f"{key}/all"], timeout)
+
     @abstractmethod
     def check(self, keys: Sequence[str]) -> bool:
         """Whether all `keys` are there; does not wait."""

@@ -26,10 +26,12 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-__all__ = ["CODES", "HEADER", "OPERATIONS", "SEND", "Kind", "pack"]
+__all__ = ["CODES", "HEADER", "LARGEST_TAG", "OPERATIONS", "SEND", "Kind", "pack"]
 
 HEADER = struct.Struct("<BBxxIIIQqQ")
 """kind, code, slot, transfer, arguments, group, number, length."""
+
+LARGEST_TAG = 2**63 - 1
 
 OPERATIONS = (
     "barrier", "all_reduce", "reduce", "reduce_scatter", "broadcast", "all_gather", "gather", "scatter", "all_to_all", "split",

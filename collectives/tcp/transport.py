@@ -14,6 +14,7 @@ from ..work import Work
 from . import algorithms
 from .calls import Call, Group, Steps
 from .engine import Engine
+from .frames import LARGEST_TAG
 from .mesh import meet
 
 __all__ = ["TCPTransport"]
@@ -133,11 +134,13 @@ class TCPTransport(Transport):
         )  # fmt: skip
 
     def send(self, array: Array, destination: int, tag: int) -> Work:
+        _check_tag("send", tag)
         call = Call(self._engine, self._group, "send", tag)
         self._engine.start(call, algorithms.send(call, _bytes(array), destination))
         return self._work(call, array)
 
     def recv(self, array: Array, source: int | None, tag: int) -> Work:
+        _check_tag("recv", tag)
         call = Call(self._engine, self._group, "recv", tag)
         self._engine.start(call, algorithms.receive(call, _bytes(array), source))
 
@@ -206,6 +209,11 @@ class TCPTransport(Transport):
         if call.finished and call.error is None:
             return Work(call.operation)
         return Work(call.operation, lambda: self._engine.poll(call), keep=keep)
+
+
+def _check_tag(operation: str, tag: int) -> None:
+    if tag > LARGEST_TAG:
+        raise ValueError(f"{operation}: tag is {tag}, but over TCP 0 to {LARGEST_TAG} are allowed")
 
 
 def _bytes(array: Array) -> np.ndarray:

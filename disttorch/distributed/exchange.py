@@ -148,7 +148,8 @@ def all_to_all_single(
     Parameters
     ----------
     output, input : Tensor
-        What is received, overwritten, and what is sent; the same but for the first dimension.
+        What is received, overwritten, and what is sent; the same but for the first dimension. Without sizes of one number of
+        elements.
     output_split_sizes, input_split_sizes : list of int, optional
         How many rows come from and go to each rank; equally many unless given. Given on all ranks or on none.
     group, async_op
@@ -165,22 +166,22 @@ def all_to_all_single(
     if joint is None:
         return None
     communicator = communicator_for("all_to_all_single", joint, input, output)
-    if output.shape[1:] != input.shape[1:] or not output.ndim or not input.ndim:
+    uneven = bool(output_split_sizes or input_split_sizes)
+    alike = output.shape[1:] == input.shape[1:] if uneven else output._array.size == input._array.size
+    if not alike or not output.ndim or not input.ndim:
         raise ValueError(
             f"all_to_all_single: output of shape {list(output.shape)} and input of shape {list(input.shape)} must be the same but for "
-            "the first dimension"
+            "the first dimension" + ("" if uneven else ", and without sizes have as many elements")
         )
     sizes = [
         _split_sizes(argument, t, given, joint.size())
         for argument, t, given in (("output", output, output_split_sizes), ("input", input, input_split_sizes))
     ]
-    if output_split_sizes or input_split_sizes:
+    if uneven:
         out, finish = written(output, output._array.shape)
         work = communicator.all_to_all(out, input._array, out_counts=sizes[0], counts=sizes[1], async_op=True)
     else:
-        if output.shape != input.shape:
-            raise ValueError(f"all_to_all_single: output of shape {list(output.shape)} must have the shape of input, {list(input.shape)}")
-        rows = (joint.size(), sizes[0][0], *input._array.shape[1:])
+        rows = (joint.size(), input._array.size // joint.size())
         out, finish = written(output, rows)
         work = communicator.all_to_all(out, input._array.reshape(rows), async_op=True)
     return begin(joint, work, async_op, [output], finish)

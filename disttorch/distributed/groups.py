@@ -66,7 +66,7 @@ class ProcessGroup:
         self.group_name = communicator.name
         self.group_desc = description
         self.store: Any = None
-        """The store in which the ranks met, where they met in one that a program named."""
+        """The store in which the ranks met, where the program gave one."""
         self.barriers = 0
         """How many times `monitored_barrier` has been called here."""
         self.coalescing: list[Any] | None = None

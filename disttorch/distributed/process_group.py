@@ -111,9 +111,11 @@ def init_process_group(
         raise AssertionError(f"init_process_group: with a store, rank and world_size must be given; got {rank} and {world_size}")
     url = init_method or "env://"
     by_hand = told and world_size > 1 and collectives.environment().launcher == "none" and transport in ("auto", "tcp")
+    # Of a URL's store there is no more need when the ranks have met. While one keeps it, another may begin anew in it.
+    meeting = store
     if store is None and (by_hand or not url.startswith("env://")):
-        store, rank, world_size = next(rendezvous(url, rank, world_size, timeout=timeout or default_pg_timeout))
-    place: dict[str, Any] = {} if store is None else {"store": _own_part(store), "rank": rank, "size": world_size}
+        meeting, rank, world_size = next(rendezvous(url, rank, world_size, timeout=timeout or default_pg_timeout))
+    place: dict[str, Any] = {} if meeting is None else {"store": _own_part(meeting), "rank": rank, "size": world_size}
     debug = "mismatch" if get_debug_level() is DebugLevel.DETAIL else None
     communicator = collectives.connect(transport, timeout=seconds, debug=debug, **place)
     world = ProcessGroup(communicator, list(range(communicator.size)), config)

@@ -66,15 +66,25 @@ class ReduceOp(str):
         return ReduceOp, (str.__str__(self), self.factor)
 
     @property
+    def name(self) -> str:
+        """Its name: ``"SUM"``."""
+        return self.upper()
+
+    @property
+    def value(self) -> int:
+        """Its number."""
+        return _MEMBERS.index(self.name)
+
+    @property
     def op(self) -> ReduceOp:
         """The reduction without its factor."""
-        return getattr(ReduceOp, self.upper())
+        return getattr(ReduceOp, self.name)
 
     def __str__(self) -> str:
-        return f"RedOpType.{self.upper()}"
+        return f"RedOpType.{self.name}"
 
     def __repr__(self) -> str:
-        return f"<RedOpType.{self.upper()}: {_MEMBERS.index(self.upper())}>"
+        return f"<RedOpType.{self.name}: {self.value}>"
 
 
 ReduceOp.RedOpType = ReduceOp

@@ -20,9 +20,9 @@ import numpy as np
 import pytest
 
 from collectives import Communicator
-from collectives.board import Board, process_life
+from collectives.board import Board, RankState, group_number, process_life
 from collectives.connect import world_over
-from collectives.flight import CAPACITY, FlightRecorder
+from collectives.flight import CAPACITY, Call, FlightRecorder
 from collectives.job import Settings
 from collectives.local import LocalTransport
 from collectives.lookout import SECRET_BYTES, Lookout, addresses_here, ask
@@ -211,6 +211,56 @@ def test_more_groups_than_the_board_follows() -> None:
     for number in range(200):
         board.call(board.slot(f"world/{number}"), 1, 0, b"barrier", time.time())
     assert len(board.read(0).groups) == 128  # type: ignore[arg-type]
+
+
+def test_places_of_closed_groups_are_given_to_others() -> None:
+    board = board_of(0)
+    kept = board.slot("world")
+    board.call(kept, 5, 0, b"barrier", time.time())
+    for number in range(500):
+        name = f"world/{number}"
+        board.call(board.slot(name), number + 1, 0, b"barrier", time.time())
+        assert board.read(0).groups[group_number(name)] == number + 1  # type: ignore[index]
+        board.give_back(name)
+    # The last ones closed are told of as long as there is place.
+    groups = board.read(0).groups
+    assert groups is not None and len(groups) == 128
+    assert groups[group_number("world")] == 5 and groups[group_number("world/400")] == 401
+    board.slot("world/new")
+    assert board.read(0).groups[group_number("world/new")] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("followed", "said"),
+    [
+        ({}, "All other ranks may have come"),
+        ({group_number("world"): 1}, "All other ranks may have come"),
+        ({group_number("world"): 0}, "Rank 1 of this group has not come"),
+    ],
+    ids=["not followed", "has come", "has not come"],
+)
+def test_a_rank_is_missing_only_if_the_board_follows_the_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, followed: dict[int, int], said: str
+) -> None:
+    world = alone(tmp_path)
+    world.barrier()
+    world.ranks = [0, 1]
+    world.job.hosts.append("n1")
+    monkeypatch.setattr(world.job, "states", lambda ranks: {1: RankState(1, 42, "runs", groups=followed)})
+    assert said in str(world._timed_out(Call(world.job.recorder.calls[-1]), 2.0))
+
+
+def test_a_record_tells_of_groups_that_are_open_or_among_the_last_calls(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    for _ in range(5):
+        silent, called = world.split(0), world.split(0)
+        assert silent is not None and called is not None
+        called.barrier()
+        silent.close()
+        called.close()
+    world.split(0)
+    assert list(record_of(world)["groups"]) == ["world", *(f"world/{n}" for n in (2, 4, 6, 8, 10, 11))]
+    assert len(world.job.recorder.groups) == 2
 
 
 def test_whether_a_process_runs_is_stopped_or_has_ended() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -146,6 +147,30 @@ def test_memory_is_freed_with_its_last_user(world: Communicator) -> None:
     assert mapped() == before
 
 
+def test_a_closed_group_keeps_no_memory_and_no_open_file(world: Communicator) -> None:
+    """Though the record of the last calls knows it still."""
+
+    def held() -> tuple[int, int]:
+        gc.collect()
+        with open("/proc/self/maps") as maps:
+            return sum("memfd:collectives" in line for line in maps), len(os.listdir("/proc/self/fd"))
+
+    def once() -> None:
+        group = world.split(0, world.rank)
+        assert group is not None
+        group.all_reduce(np.ones(10))
+        group.all_reduce(np.ones(100_000))
+        group.close()
+
+    once()
+    before = held()
+    for _ in range(5):
+        once()
+    mapped, files = held()
+    assert mapped <= before[0] and files <= before[1]
+    world.barrier()
+
+
 # Comparing calls -----------------------------------------------------------------------------------------------------
 
 ZEROS = np.zeros(4, np.float32)
@@ -200,4 +225,7 @@ def test_settings_come_from_arguments_then_from_the_environment() -> None:
                          ({"DISTTORCH_DEBUG": "all"}, "no debug mode 'all'")):  # fmt: skip
         with pytest.raises(ValueError, match=message):
             Settings.of(bad)
+    for wrong in ("5", True, [5]):
+        with pytest.raises(TypeError, match="timeout must be a positive number of seconds"):
+            connect("local", timeout=wrong)  # type: ignore[arg-type]
     assert connect("local").timeout > 0

@@ -88,6 +88,12 @@ def test_a_message_of_another_length_is_an_error() -> None:
         world.recv(np.zeros(2), 0)
 
 
+@pytest.mark.parametrize("shape", [6, np.int64(6), (2, 3), [2, np.int32(3)], np.array([2, 3]), (), 0])
+def test_lengths_of_memory_are_integers_of_python_or_numpy(shape: Any) -> None:
+    array = alone().allocate(shape, np.float64)
+    assert array.shape == np.empty(shape).shape and array.dtype == np.float64
+
+
 def test_split_and_close() -> None:
     world = alone()
     assert world.split(None) is None
@@ -153,6 +159,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "color": (lambda: ALONE.split(-1), ValueError, "split: color must not be negative .* got -1"),
     "color no integer": (lambda: ALONE.split("a"), TypeError, "split: color must be an integer, got 'a'"),
     "key": (lambda: ALONE.split(0, None), TypeError, "split: key must be an integer, got None"),
+    "a group's timeout": (lambda: ALONE.split(0, timeout=-1), ValueError, "split: timeout must be a positive number of seconds, got -1"),
+    "timeout no number": (lambda: ALONE.subgroup([0], timeout="5"), TypeError, "split: timeout must be .* got '5'"),
+    "length negative": (lambda: ALONE.allocate((2, -1)), ValueError, r"allocate: lengths must not be negative, got the shape \(2, -1\)"),
+    "length no integer": (lambda: ALONE.allocate(2.5), TypeError, "allocate: each length of shape must be an integer, got 2.5"),
+    "memory of objects": (lambda: ALONE.allocate(3, object), TypeError, "allocate: the dtype object is of Python objects"),
     "no pickle": (lambda: ALONE.all_gather_object(threading.Lock()), CommunicationError, "object of rank 0 cannot be pickled: "),
     "no pickle from the root": (lambda: ALONE.broadcast_object(lambda: 0), CommunicationError, "broadcast_object: .* rank 0"),
 }  # fmt: skip

@@ -171,6 +171,22 @@ def test_who_waits_is_woken_by_every_way_of_setting(store: Store) -> None:
             assert waiting[way].result(timeout=LONG) == (b"1" if way == "add" else b"v")
 
 
+def test_a_barrier_waits_for_all(store: Store) -> None:
+    come: list[int] = []
+
+    def one(number: int) -> int:
+        time.sleep(0.05 * number)
+        come.append(number)
+        store.barrier("together", 3, timedelta(seconds=30))
+        return len(come)
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(one, range(3))) == [3] * 3
+    store.barrier("alone", 1)
+    with pytest.raises(StoreTimeoutError):
+        store.barrier("nobody else", 2, timedelta(milliseconds=20))
+
+
 def test_threads_count_correctly(store: Store) -> None:
     with ThreadPoolExecutor(8) as pool:
         totals = list(pool.map(lambda _: store.add("n", 1), range(200)))

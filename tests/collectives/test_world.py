@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import collectives.objects
-from collectives import CommunicationError, Communicator, connect, from_mpi, mpi_world
+from collectives import CommunicationError, Communicator, connect, from_mpi, mpi_world, scaled_sum
 
 pytestmark = pytest.mark.mpi
 
@@ -134,6 +134,20 @@ def test_tags_beyond_mpi_s(mpi: Communicator) -> None:
     world = mpi
     with pytest.raises(ValueError, match="send: tag is 2147483648, but this MPI library allows 0 to"):
         world.send(np.zeros(1), world.rank, tag=2**31, async_op=True)
+
+
+def test_tags_beyond_any_transport_s(world: Communicator) -> None:
+    for call in (world.send, world.recv):
+        with pytest.raises(ValueError, match=f"{call.__name__}: tag is 9223372036854775808, but .* 0 to "):
+            call(np.zeros(1), world.rank, 2**63, async_op=True)
+
+
+def test_factors_that_are_never_the_same_are_not_remembered(world: Communicator) -> None:
+    world.all_reduce(np.ones(2), scaled_sum(0.5))
+    before = len(world._texts), len(world._plans)
+    for factor in range(10):
+        world.all_reduce(np.ones(2), scaled_sum(factor))
+    assert (len(world._texts), len(world._plans)) == before
 
 
 @pytest.mark.parametrize("round_length", [5, 16 * 2**20])

@@ -146,6 +146,16 @@ def test_all_to_all_single(given):
     check(call, joined, (rows, 2))
 
 
+def test_all_to_all_single_of_another_form():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    parts = [disttorch.arange(4.0).reshape(2, 2) + 10 * r for r in range(size)]
+    x = disttorch.cat([part + 100 * rank for part in parts]).requires_grad_()
+    found = F.all_to_all_single(disttorch.empty(size, 4), x)
+    assert found.tolist() == [(disttorch.arange(4.0) + 10 * rank + 100 * s).tolist() for s in range(size)]
+    (found * (rank + 1)).sum().backward()
+    assert x.grad.tolist() == [[r + 1.0] * 2 for r in range(size) for _ in range(2)]
+
+
 # --- _functional_collectives --------------------------------------------------------------------------------------------
 
 FUNCTIONAL = {
@@ -231,6 +241,7 @@ BAD = [
     (lambda: F.all_reduce([1.0]), TypeError, "of type Tensor"),
     (lambda: F.scatter([disttorch.ones(1)] * 99), ValueError, "tensors has 99 tensors, but the group has"),
     (lambda: F.all_reduce(disttorch.ones(1), group=dist.GroupMember.NON_GROUP_MEMBER), ValueError, "no member of the group"),
+    (lambda: F.all_to_all_single(disttorch.ones(4), disttorch.ones(4, 2)), ValueError, "must have as many elements as input"),
     (lambda: funcol.all_reduce(disttorch.ones(1), "sum", "nobody"), ValueError, "no process group of the name 'nobody'"),
     (lambda: funcol.all_to_all_single(disttorch.ones(1), [1], None, None), AssertionError, "specified together"),
     (lambda: funcol.permute_tensor(disttorch.ones(1), [5], None), ValueError, "no permutation"),

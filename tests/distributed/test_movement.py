@@ -136,6 +136,14 @@ def test_all_to_all_single_of_equal_parts(dtype):
     np.testing.assert_array_equal(np.array(out.tolist()).real, expected)
 
 
+def test_all_to_all_single_of_another_form():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    out = disttorch.empty(size, 4)
+    dist.all_to_all_single(out, disttorch.arange(4.0 * size).reshape(2 * size, 2) + 100 * rank)
+    expected = np.arange(4.0) + 4 * rank + 100 * np.arange(size)[:, None]
+    np.testing.assert_array_equal(out.numpy(), expected)
+
+
 @pytest.mark.parametrize("async_op", [False, True])
 def test_all_to_all_single_of_given_parts(async_op):
     """Rank s sends rank r (s + 2 r) % 4 rows."""
@@ -202,6 +210,8 @@ BAD = [
     (lambda: dist.reduce_scatter_single(disttorch.ones(99), disttorch.ones(3)), ValueError, r"shape \[3\] must have"),
     (lambda: dist.all_to_all([], []), ValueError, "input_tensor_list has 0 tensors"),
     (lambda: dist.all_to_all_single(disttorch.ones(4, 2), disttorch.ones(4, 3)), ValueError, "the same but for the first dimension"),
+    (lambda: dist.all_to_all_single(disttorch.ones(8, 1), disttorch.ones(4, 2), [8], [4]), ValueError, "but for the first dimension$"),
+    (lambda: dist.all_to_all_single(disttorch.ones(()), disttorch.ones(())), ValueError, "and without sizes have as many elements"),
     (lambda: dist.all_to_all_single(disttorch.ones(4), disttorch.ones(4), [9], [4]), ValueError, r"output_split_sizes \[9\]"),
     (lambda: dist.gather(disttorch.ones(1), 3, group_dst=dist.get_rank()), TypeError, "gather_list"),
     (lambda: dist.gather(disttorch.ones(1), group_dst=dist.get_rank()), ValueError, "must be specified on destination rank"),

@@ -98,6 +98,17 @@ dist.destroy_process_group()
         assert out == "well\n"
 
 
+@pytest.mark.parametrize("way", ["tcp", "file", "all in the environment"])
+def test_groups_meet_at_one_place_one_after_another(way, port, tmp_path):
+    """Whichever rank is the first to leave and to come again."""
+    start = STARTS[way].format(port=port, file=tmp_path / "meeting")
+    again = "dist.barrier()\ndist.destroy_process_group()\n"
+    for out, errors, code in run(PROGRAM.format(start=(start + "\n" + again) * 15 + start, after=""), 2):
+        assert code == 0, errors
+        assert out == "well\n"
+    assert not list(tmp_path.iterdir())
+
+
 def test_calls_are_compared_with_detailed_debugging(port, tmp_path):
     program = """
 import sys

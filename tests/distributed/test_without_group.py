@@ -90,6 +90,7 @@ def test_reductions_by_name():
     op = dist.ReduceOp
     assert [str(o) for o in (op.SUM, op.AVG, op.PREMUL_SUM)] == ["RedOpType.SUM", "RedOpType.AVG", "RedOpType.PREMUL_SUM"]
     assert repr(op.BXOR) == "<RedOpType.BXOR: 7>"
+    assert (op.BXOR.name, op.BXOR.value, op.PREMUL_SUM(0.5).name) == ("BXOR", 7, "PREMUL_SUM")
     assert op(op.SUM) == op.SUM == op.RedOpType.SUM == dist.reduce_op.SUM
     assert isinstance(op.SUM, op)
     assert dist._make_nccl_premul_sum(2.0).factor == op.PREMUL_SUM(2.0).factor == 2.0

@@ -172,7 +172,12 @@ def all_to_all_single(
     check_tensor("all_to_all_single", "input", input)
     _member("all_to_all_single", group)
     if not (output_split_sizes or input_split_sizes):
-        return differentiable.all_to_all(input, None, None, group)
+        if output.numel() != input.numel():
+            raise ValueError(
+                f"all_to_all_single: without sizes output of shape {list(output.shape)} must have as many elements as input of shape "
+                f"{list(input.shape)}"
+            )
+        return differentiable.all_to_all(input, None, None, group).reshape(output.shape)
     ranks = get_world_size(group)
     sizes = [
         list(given) if given else [t.shape[0] // ranks] * ranks
