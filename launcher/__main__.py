@@ -2,10 +2,11 @@
 
 import os
 import shlex
+import signal
 import sys
 from collections.abc import Sequence
 
-from launcher import checks, command_line, contract, gpus, logs, nodes
+from launcher import checks, command_line, console, contract, gpus, logs, nodes
 from launcher.command_line import Request, UsageError
 from launcher.engines import choose
 from launcher.gpus import GpuError
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         was started.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    console.open_what_is_closed()
     if arguments[:1] == ["info"]:
         from launcher import info
 
@@ -61,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(f"--log-dir {request.log_dir}: {error.strerror}")
         return 2
+    except KeyboardInterrupt:  # to find the MPI may take long; from here on the runner deals with signals
+        say("stopped by SIGINT before the start")
+        return 128 + signal.SIGINT
     return runner.run()
 
 

@@ -78,8 +78,8 @@ class Agent:
             plan["first"], plan["ranks"], plan["world_size"],
         )  # fmt: skip
         # With --tag whole lines come from the supervisors, and whole lines are sent on.
-        self.lines = "--tag" in program
-        self.rest: dict[int, bytes] = {}
+        self.tag = "--tag" in program
+        self.lines: dict[int, output.Lines] = {}
 
     def run(self, wakeup: int, signalled: Callable[[int], bool]) -> bool:
         """Starts the ranks and serves them until all have ended.
@@ -133,12 +133,13 @@ class Agent:
 
     def _copy(self, stream: Stream) -> None:
         data = os.read(stream.fd, 1 << 16)
+        lines = self.lines.setdefault(stream.fd, output.Lines(may_go_on=False))
         if not data:
             self.supervisors.streams.remove(stream)
             os.close(stream.fd)
-            data, self.rest[stream.fd] = self.rest.get(stream.fd, b""), b""
-        elif self.lines:
-            data, self.rest[stream.fd] = output.whole_lines(self.rest.get(stream.fd, b"") + data, may_go_on=False)
+            data = lines.rest()
+        elif self.tag:
+            data = lines.feed(data)
         if data:
             channel.send(self.sink, channel.OUT if stream.number == 1 else channel.ERR, data)
 

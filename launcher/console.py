@@ -6,11 +6,23 @@ import sys
 from launcher.output import write_all
 
 
+def open_what_is_closed() -> None:
+    """Gives /dev/null to those of stdin, stdout and stderr that are closed, as where a daemon starts this process.
+
+    Their numbers would else go to the next files and pipes that are opened, and what is written there to stdout or stderr.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.set_inheritable(fd, True)
+
+
 def show(text: str) -> None:
     """Prints to stdout; that nobody reads on is no error."""
     try:
-        print(text)
-        sys.stdout.flush()
+        print(text, flush=True)
     except BrokenPipeError:
         # The interpreter flushes stdout once more when it ends, and would complain then.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

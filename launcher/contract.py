@@ -17,6 +17,7 @@ OMP_NUM_THREADS       threads a rank: the cores it may use // the ranks that sha
 OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
 MKL_NUM_THREADS       the same for MKL
 PYTHONFAULTHANDLER    1, so that a segmentation fault says in which Python line
+UCX_DEBUG_SIGNO       0, so that SIGHUP ends a rank: UCX, which carries MPI's messages, would else take it for itself
 DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher, which ends the job when a rank fails
 DISTTORCH_FAILED      1, once the rank's script has failed: exit functions must not wait for other ranks
 DISTTORCH_RUN_DIR     the private directory of one start of the job; every process of it carries the variable
@@ -33,7 +34,7 @@ MASTER_ADDR:MASTER_PORT, where rank 0 listens.
 
 RANK to MASTER_PORT mean what they mean under torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html,
 "Environment Variables"). What the user has set wins over every default: the thread counts one by one (an
-OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, MASTER_ADDR and MASTER_PORT.
+OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, UCX_DEBUG_SIGNO, MASTER_ADDR and MASTER_PORT.
 Options and ``--env`` are said for this job, so they win over the environment. One variable is taken away unless
 ``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor (`launcher/processor.py`).
 
@@ -163,8 +164,9 @@ def job_variables(
         variables["MASTER_ADDR"] = address
     if not environ.get("MASTER_PORT"):
         variables["MASTER_PORT"] = str(port)
-    if not environ.get("PYTHONFAULTHANDLER"):
-        variables["PYTHONFAULTHANDLER"] = "1"
+    for name, value in (("PYTHONFAULTHANDLER", "1"), ("UCX_DEBUG_SIGNO", "0")):
+        if not environ.get(name):
+            variables[name] = value
     return variables
 
 

@@ -9,6 +9,7 @@ all of these to its own stdout and stderr, line by line.
 import errno
 import fcntl
 import os
+import re
 import select
 import stat
 import sys
@@ -40,18 +41,17 @@ class TaggedWriter:
         self._prefix = b"[%d] " % rank
         self._fd = fd
         self._lock = lock
-        self._rest = b""
+        self._lines = Lines(may_go_on=True)
 
     def write(self, data: bytes) -> None:
         """Takes the next bytes; whole lines go out, the rest waits for its end."""
-        lines, self._rest = whole_lines(self._rest + data, may_go_on=True)
+        lines = self._lines.feed(data)
         self._send(b"".join(self._prefix + line for line in lines.splitlines(keepends=True)))
 
     def close(self) -> None:
         """Sends what is left as a line of its own."""
-        if self._rest:
-            self._send(self._prefix + self._rest.rstrip(b"\r") + b"\n")
-        self._rest = b""
+        if rest := self._lines.rest():
+            self._send(self._prefix + rest.rstrip(b"\r") + b"\n")
 
     def _send(self, data: bytes) -> None:
         if not data:
@@ -192,6 +192,30 @@ def whole_lines(data: bytes, may_go_on: bool) -> tuple[bytes, bytes]:
     return data[:end], data[end:]
 
 
+class Lines:
+    """Takes bytes as they come and gives whole lines, as `whole_lines` finds them."""
+
+    def __init__(self, may_go_on: bool):
+        self._may_go_on = may_go_on
+        self._pieces: list[bytes] = []
+
+    def feed(self, data: bytes) -> bytes:
+        """The lines that are complete now."""
+        self._pieces.append(data)
+        # The pieces of a line of many megabytes are not joined and looked through at each of them.
+        if not re.search(rb"[\r\n]", data) and not (len(self._pieces) > 1 and self._pieces[-2].endswith(b"\r")):
+            return b""
+        lines, rest = whole_lines(self.rest(), self._may_go_on)
+        self._pieces = [rest] if rest else []
+        return lines
+
+    def rest(self) -> bytes:
+        """What has not come to its end, which is given once."""
+        rest = b"".join(self._pieces)
+        self._pieces = []
+        return rest
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Writes all bytes; where nobody reads any more, or the disk is full, they are dropped, and the ranks go on.
 
@@ -232,12 +256,11 @@ def unread(fd: int) -> int:
 
 
 def _copy(source: int, target: int, one_writer: threading.Lock) -> None:
-    rest = b""
+    lines = Lines(may_go_on=False)
     while data := os.read(source, 1 << 16):
-        lines, rest = whole_lines(rest + data, may_go_on=False)
         with one_writer:
-            write_all(target, lines)
-    if rest:
+            write_all(target, lines.feed(data))
+    if rest := lines.rest():
         with one_writer:
             write_all(target, rest + b"\n")
     os.close(source)

@@ -12,12 +12,14 @@
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from typing import NamedTuple
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PASSED_ON = (*ENDING_SIGNALS, signal.SIGUSR1, signal.SIGUSR2)
+ABORTED = re.compile(r"application called MPI_Abort\(.*, (-?\d+)\)")  # by MPICH and its kin
 
 
 class Start(NamedTuple):
@@ -54,9 +56,21 @@ class End(NamedTuple):
         return self.code != 0
 
     @property
+    def aborted(self) -> int | None:
+        """The exit code with which it called MPI_Abort, where MPI says so on stderr.
+
+        MPICH's process manager kills what it has started, which is not the script; that goes on to its exit functions, of which
+        MPI_Finalize fails then, with a code of its own, as it does in ranks that MPI_Finalize frees from waiting for this one.
+        """
+        for line in self.words:
+            if match := ABORTED.search(line):
+                return int(match[1]) & 0xFF
+        return None
+
+    @property
     def status(self) -> int:
         """Its exit code as a shell gives it: 128 + number for a signal."""
-        return self.code if self.code is not None else 128 + (self.signal or 0)
+        return self.aborted or (self.code if self.code is not None else 128 + (self.signal or 0))
 
 
 class RunDirectory:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from launcher.record import End, Start
+from launcher.record import ABORTED, End, Start
 
 TRACEBACK_LINES = 12
 
@@ -37,10 +37,15 @@ class Outcome(NamedTuple):
         """The rank that failed first, by the clocks of the hosts.
 
         Ranks that were asked to end, by MPI or by dlaunch, come last. One that says itself that it failed because of another
-        comes after that other, though it may have seen its connection break before anybody had taken note of the death.
+        comes after that other, though it may have seen its connection break before anybody had taken note of the death. One that
+        called MPI_Abort comes first: MPI asks all for their end then, this one too.
         """
         failures = [end for end in self.ends.values() if end.failed]
-        return min(failures, key=lambda end: (end.told, end.asked, end.follows, end.time, end.rank), default=None)
+        return min(
+            failures,
+            key=lambda end: (not end.aborted, end.told, end.asked, end.follows, end.time, end.rank),
+            default=None,
+        )
 
     @property
     def failed(self) -> bool:
@@ -61,7 +66,7 @@ def exit_code(outcome: Outcome) -> int:
     failure = outcome.first_failure
     if outcome.orphaned and outcome.mpiexec_status is not None:
         return 128 - outcome.mpiexec_status
-    if failure is not None and not (failure.told and outcome.mpiexec_status):
+    if failure is not None and (failure.aborted or not (failure.told and outcome.mpiexec_status)):
         return failure.status
     if _finished(outcome):
         return 0
@@ -85,6 +90,12 @@ def lines(outcome: Outcome) -> list[str]:
             f"{outcome.elapsed:.1f} s, so all {_ranks(outcome.world_size)} were ended"
         ]
     failure = outcome.first_failure
+    if failure is not None and failure.aborted:
+        return [
+            *_words(failure),
+            f"dlaunch: rank {failure.rank} (pid {failure.pid} on {failure.host}) called MPI_Abort after {failure.elapsed:.1f} s, "
+            f"which ended the job with exit code {failure.aborted}"
+        ]
     if failure is not None and not (failure.told and outcome.mpiexec_status):
         return [*_words(failure), f"dlaunch: {describe(failure)}{_others(failure, outcome)}{_advice(failure)}"]
     if _finished(outcome):
@@ -96,13 +107,6 @@ def lines(outcome: Outcome) -> list[str]:
     if not outcome.starts:
         what = f"{outcome.manager} ended with {how} before any rank had started; its own message is above. The command was:"
         return [f"dlaunch: {what}", "  " + " ".join(outcome.command)]
-    aborting = [end for end in outcome.ends.values() if any("MPI_Abort" in line for line in end.words)]
-    if aborting:
-        end = min(aborting, key=lambda end: end.time)
-        return [
-            f"dlaunch: rank {end.rank} (pid {end.pid} on {end.host}) called MPI_Abort after {end.elapsed:.1f} s, "
-            f"which ended the job with {how}"
-        ]
     if failure is not None:
         return [
             f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: {outcome.manager}'s own message is above. "
@@ -139,10 +143,13 @@ def describe(end: End) -> str:
 
 
 def _traceback(end: End) -> list[str]:
-    """The last Python traceback on the rank's stderr with all that follows it; empty where there is none."""
-    for index in range(len(end.words) - 1, -1, -1):
-        if re.search(r"Traceback \(most recent call last\):$|^Fatal Python error: ", end.words[index].rstrip()):
-            return end.words[index:]
+    """The last Python traceback on the rank's stderr with all that follows it by the rank itself; empty where there is none."""
+    words = end.words
+    if end.aborted:  # what MPI says from there on is of no use
+        words = words[: next(index for index, line in enumerate(words) if ABORTED.search(line))]
+    for index in range(len(words) - 1, -1, -1):
+        if re.search(r"Traceback \(most recent call last\):$|^Fatal Python error: ", words[index].rstrip()):
+            return words[index:]
     return []
 
 
@@ -159,9 +166,9 @@ def _exception(end: End) -> str | None:
 def _words(end: End) -> list[str]:
     """The rank's last words, where they say more than its exit does."""
     traceback = _traceback(end)
-    if traceback and (end.signal is not None or end.code == 1):
+    if traceback and (end.signal is not None or end.code == 1 or end.aborted):
         what, shown = "its traceback ends with", traceback
-    elif end.words and end.code is not None:
+    elif end.words and end.code is not None and not end.aborted:
         what, shown = "its last words on stderr are", end.words[-3:]
     else:
         return []

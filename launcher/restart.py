@@ -158,7 +158,11 @@ class Runner:
     def _start(self, shares: Sequence[Share], attempt: int) -> Outcome:
         elsewhere = any(not is_here(share.host) for share in shares) and self.engine.name != "the plain engine"
         parent = None if self.engine.name == "the plain engine" else run_directory_parent(self.environ, elsewhere)
-        directory = tempfile.mkdtemp(prefix="dlaunch-", dir=parent)
+        try:
+            directory = tempfile.mkdtemp(prefix="dlaunch-", dir=parent)
+        except OSError as error:
+            where = f" in {parent}" if parent else ""
+            raise Stop(self.code, f"the job's run directory cannot be made{where}: {error.strerror}") from None
         try:
             links = {}
             if self.nodes is not None:

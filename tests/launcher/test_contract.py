@@ -61,6 +61,7 @@ SET_BY_USER = [
     ([], {OMP: "7,2", MKL: "3"}, {OMP: "7,2", BLAS: "7", MKL: "3"}),
     ([], {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}, {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}),
     ([], {"PYTHONFAULTHANDLER": "0"}, {"PYTHONFAULTHANDLER": "0"}),
+    ([], {"UCX_DEBUG_SIGNO": "12"}, {"UCX_DEBUG_SIGNO": "12"}),
     ([], {"OPENBLAS_CORETYPE": "SkylakeX"}, {"OPENBLAS_CORETYPE": "SkylakeX"}),
     (["--env", "A=b=c", "--env", "EMPTY=", "--env", f"{MKL}=9"], {}, {"A": "b=c", "EMPTY": "", MKL: "9"}),
     (["--timeout", "90", "--debug", "mismatch"], {}, {"DISTTORCH_TIMEOUT": "90", "DISTTORCH_DEBUG": "mismatch"}),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from launcher import process
-from tests.launcher.conftest import ROOT
+from tests.launcher.conftest import ROOT, TIMEOUT
 
 # Seconds from a failure to the end of the last process. What launcher.job waits for comes to 16 if nothing ends when it is told to; the
 # rest is for a machine with other work.
@@ -173,12 +173,15 @@ def test_children_of_a_failed_script_do_not_outlive_it(session, say, left_of, ru
     session.until(lambda: not any(running(pid) for start in starts for pid in start["workers"]), "the end of all workers")
 
 
-def test_abort_of_mpi(session, say):
-    script = session.script(say + MPI + "if rank == 1:\n    world.Abort(5)\n" + WAITS)
-    job = session.run("-n", 2, script)
-    assert job.returncode == 5
-    last = job.stderr.splitlines()[-1].lstrip("\0")  # Open MPI's message ends with one
+@pytest.mark.parametrize("meanwhile", [WAITS, "world.Barrier()\n"], ids=["computes", "waits for it"])
+def test_abort_of_mpi(session, say, meanwhile):
+    """Whoever is killed by MPICH's process manager is not the script, whose MPI_Finalize fails with a code of its own."""
+    aborts = "if rank == 1:\n    try:\n        {}['lr']\n    except KeyError:\n        traceback.print_exc()\n        world.Abort(5)\n"
+    job = session.run("-n", 2, session.script(say + "import traceback\n" + MPI + aborts + meanwhile))
+    assert job.returncode == 5, job.stderr
+    *_, before, last = (line.lstrip("\0") for line in job.stderr.splitlines())  # Open MPI's message ends with one
     assert re.match(r"dlaunch: rank 1 \(.*(called MPI_Abort|ended with exit code 5)", last)
+    assert before == "    KeyError: 'lr'"
 
 
 SHARES = """
@@ -337,6 +340,17 @@ def test_mpiexec_that_does_not_start_is_told_apart(session, monkeypatch):
     assert lines[:2] == ["there are no slots", ""]
     assert "mpiexec ended with exit code 1 before any rank had started" in lines[2]
     assert lines[3].startswith(f"  {fake} -n 2 ")
+
+
+def test_without_a_place_for_the_run_directory_nothing_starts(session):
+    limited = ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", sys.executable, "-m", "launcher", "-n", "2", str(session.script("print(1)"))]
+    job = subprocess.run(
+        limited, cwd=session.directory, env=session.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT,
+        check=False,
+    )  # fmt: skip
+    assert job.returncode == 2
+    assert job.stderr.startswith("dlaunch: the job's run directory cannot be made: No usable temporary directory found"), job.stderr
+    assert job.stderr.count("\n") == 1
 
 
 def test_modules_run_as_python_does(session):

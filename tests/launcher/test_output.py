@@ -12,7 +12,8 @@ import time
 
 import pytest
 
-from launcher.output import TaggedWriter, write_all
+from launcher.output import Lines, TaggedWriter, write_all
+from launcher.rank import HOLD
 from tests.launcher.conftest import TIMEOUT
 
 TAGGED = [
@@ -23,6 +24,7 @@ TAGGED = [
     ([b"1%\r2%\r", b"3%\n"], b"[7] 1%\r[7] 2%\r[7] 3%\n"),
     ([b"\r1%", b"\r2%"], b"[7] \r[7] 1%\r[7] 2%\n"),
     ([b"dos\r\nline\r", b"\nend"], b"[7] dos\r\n[7] line\r\n[7] end\n"),
+    ([b"a", b"b", b"c\r", b"d", b"\r", b"\ne\r", b"f"], b"[7] abc\r[7] d\r\n[7] e\r[7] f\n"),
     ([b"\xff\xfe\n"], b"[7] \xff\xfe\n"),
     ([], b""),
 ]
@@ -38,6 +40,15 @@ def test_tagged_bytes(pieces, expected):
     os.close(write)
     with open(read, "rb") as file:
         assert file.read() == expected
+
+
+def test_a_line_of_many_megabytes_is_not_looked_through_at_each_of_its_pieces():
+    lines = Lines(may_go_on=True)
+    begun = time.process_time()
+    for _ in range(4000):
+        assert lines.feed(bytes(10_000)) == b""
+    assert len(lines.feed(b"\n")) == 40_000_001
+    assert time.process_time() - begun < 3  # 20 ms; copying all of it each time would take 30 s
 
 
 def test_tagged_lines_are_whole_and_in_order(session, say):
@@ -215,6 +226,34 @@ def test_a_reader_that_is_slow_gets_everything(session, say, tag):
     out, err = job.communicate(timeout=TIMEOUT)
     assert (job.returncode, err) == (0, "")
     assert out.count("x") == 120000
+
+
+@pytest.mark.parametrize("engine", ["auto", "plain"])
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_what_is_closed_is_as_dev_null(session, say, closed, engine):
+    """As where a daemon starts dlaunch: the number must not go to one of its pipes, or of mpiexec's."""
+    speaks = "print('x', flush=True)\nsys.stderr.write('y\\n')\nsay('end', read=sys.stdin.read())\n"
+    script = session.script(say + speaks + "wait_for(f'end.{1 - rank}.json')\nsys.exit(3)\n")
+    ranks = [sys.executable, "-m", "launcher", "-n", "2", "--engine", engine, str(script)]
+    begun = time.monotonic()
+    job = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *ranks],
+        cwd=session.directory, env=session.environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert job.returncode == 3, job.stderr
+    assert time.monotonic() - begun < HOLD  # that long a supervisor waits for a dlaunch that does not hear of it
+    assert [end["read"] for end in session.files("end.*.json", 2)] == ["", ""]
+    assert job.stdout.replace("\n", "") == ("" if "1" in closed else "xx")
+    assert ("" if "2" in closed else "yy") == "".join(re.findall(r"^y+$", job.stderr, re.MULTILINE))
+    assert job.stderr == "" or "ended with exit code 3" in job.stderr.splitlines()[-1]
+
+
+def test_a_report_goes_nowhere_where_stdout_is_closed(session):
+    job = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "launcher", "info"],
+        cwd=session.directory, env=session.environ, capture_output=True, text=True, timeout=TIMEOUT, check=False,
+    )  # fmt: skip
+    assert (job.returncode, job.stdout, job.stderr) == (0, "", "")
 
 
 def test_a_background_process_of_a_good_script_does_not_hold_dlaunch(session, say):

@@ -52,14 +52,19 @@ def test_scripts_that_handle_it_finish_their_work(session, say, left_of, number,
     assert left_of(run) == []
 
 
-@pytest.mark.parametrize(("number", "code"), ENDING)
-def test_scripts_that_do_not_handle_it_end(session, say, left_of, number, code):
-    job = session.start("-n", 2, session.script(say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nwait_for('never')\n"))
+@pytest.mark.parametrize(
+    ("number", "code", "mpi"),
+    # UCX, which is in both MPIs, has a handler of its own for SIGHUP.
+    [(*ending, mpi) for ending in ENDING for mpi in ("", "from mpi4py import MPI\n")],
+)
+def test_scripts_that_do_not_handle_it_end(session, say, left_of, number, code, mpi):
+    job = session.start("-n", 2, session.script(say + mpi + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nwait_for('never')\n"))
     run = session.files("start.*.json", 2)[0]["run"]
     job.send_signal(number)
     _, err = job.communicate(timeout=TIMEOUT)
     assert job.returncode == code
     assert err.count("KeyboardInterrupt") == (2 if number == signal.SIGINT else 0)
+    assert "all 2 ranks have ended" in err
     assert left_of(run) == []
 
 
@@ -124,6 +129,19 @@ def test_ctrl_c_before_the_scripts_have_started(session, say, left_of):
     job.communicate(timeout=TIMEOUT)
     assert job.returncode in (130, -signal.SIGINT)  # the latter before there was anything to end
     assert not [pid for pid in _children(os.getpid()) if pid != job.pid and _mentions(pid, str(session.directory))]
+
+
+def test_ctrl_c_while_the_mpi_is_looked_for(session):
+    """On a file system that is slow this takes long."""
+    package = session.directory / "mpi4py"
+    package.mkdir()
+    (package / "__init__.py").write_text("import pathlib, time\npathlib.Path('looks').touch()\ntime.sleep(100)\n")
+    path = f"{session.directory}{os.pathsep}{session.environ['PYTHONPATH']}"
+    job = session.start("-n", 2, session.script("print(1)"), PYTHONPATH=path)
+    session.until((session.directory / "looks").exists, "the look for the MPI")
+    job.send_signal(signal.SIGINT)
+    assert job.communicate(timeout=TIMEOUT) == ("", "dlaunch: stopped by SIGINT before the start\n")
+    assert job.returncode == 130
 
 
 def test_a_terminals_ctrl_c_arrives_once(session, say):
