@@ -8,11 +8,12 @@ OSError, and the ranks do without shared memory.
 
 from __future__ import annotations
 
-import contextlib
+import ctypes
 import mmap
 import os
 import socket
 import sys
+import weakref
 from typing import NamedTuple
 
 import numpy as np
@@ -33,7 +34,10 @@ class Handle(NamedTuple):
 
 
 class Shared:
-    """A block of shared memory; it stays mapped as long as arrays over it are in use.
+    """A block of shared memory; it stays mapped as long as arrays or words over it are in use.
+
+    Python's own `mmap` keeps a file descriptor for each mapping. Here none is kept, since a rank maps a block of each rank of its node
+    for each group, and many systems allow 1024 files.
 
     Attributes
     ----------
@@ -43,17 +47,23 @@ class Shared:
 
     def __init__(self, fd: int, nbytes: int):
         self._fd: int | None = fd
-        self._map = mmap.mmap(fd, nbytes, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+        address = _libc.mmap(None, nbytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address == _FAILED:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        memory = (ctypes.c_ubyte * nbytes).from_address(address)
+        # Not at the end of the process, when threads may still be at work on it: the system takes it then.
+        weakref.finalize(memory, _libc.munmap, address, nbytes).atexit = False
         if hasattr(mmap, "MADV_HUGEPAGE") and nbytes >= HUGE:
-            # Larger pages mean fewer of them to look up in a long sum. Systems give them on advice only if shmem_enabled says so.
-            with contextlib.suppress(OSError):  # this one has none
-                self._map.madvise(mmap.MADV_HUGEPAGE)
-        self.bytes = np.frombuffer(self._map, np.uint8)
+            # Larger pages mean fewer of them to look up in a long sum. Systems give them on advice only if shmem_enabled says so;
+            # that this one has none is no error.
+            _libc.madvise(address, nbytes, mmap.MADV_HUGEPAGE)
+        self._memory = memoryview(memory).cast("B")
+        self.bytes = np.frombuffer(self._memory, np.uint8)
 
     def handle(self) -> Handle:
         """What others open it with, until `sealed`."""
         assert self._fd is not None
-        return Handle(os.getpid(), self._fd, len(self._map))
+        return Handle(os.getpid(), self._fd, len(self._memory))
 
     def sealed(self) -> None:
         """All who should have it have opened it: give the file descriptor back."""
@@ -63,11 +73,19 @@ class Shared:
 
     def words(self) -> memoryview:
         """The block as 64-bit integers. Reading or writing one of them is a single access to memory."""
-        return memoryview(self._map).cast("q")
+        return self._memory.cast("q")
 
-    def raw(self) -> mmap.mmap:
-        """The mapping itself."""
-        return self._map
+    def raw(self) -> memoryview:
+        """The block as bytes."""
+        return self._memory
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_longlong]
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_FAILED = ctypes.c_void_p(-1).value
 
 
 def create_shared(nbytes: int, name: str = "collectives") -> Shared:

@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ __all__ = ["TCPStore", "listen", "only_here"]
 _GRACE = 5.0
 """Seconds that an answer may take beyond the time that the server was asked to wait."""
 _LONGEST_ATTEMPT = 10.0
+_SILENT = 15.0
+"""Seconds after which it is said that the master has not been reached yet."""
 _WORKERS = "init/"
 """The key that counts the ranks that have come."""
 
@@ -219,7 +222,7 @@ class TCPStore(Store):
     def _connect(self, deadline: float) -> socket.socket:
         """A connection to the server, tried again and again until the deadline."""
         began = time.monotonic()
-        pause = 0.01
+        pause, warned = 0.01, False
         while True:
             try:
                 return self._attempt(min(deadline, time.monotonic() + _LONGEST_ATTEMPT))
@@ -229,6 +232,15 @@ class TCPStore(Store):
                         f"TCPStore: no store at {self.address} in {time.monotonic() - began:.1f} s ({_reason(error)}); is rank 0, "
                         "which holds it, running, and can this machine reach it?"
                     ) from error
+                waited = time.monotonic() - began
+                if waited > _SILENT and not warned:
+                    warned = True
+                    warnings.warn(
+                        f"TCPStore: no store at {self.address} in {waited:.0f} s ({_reason(error)}); this process goes on trying for "
+                        f"{deadline - time.monotonic():.0f} s. Rank 0 holds it: is it running, and can this machine reach it?",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
             time.sleep(pause)
             pause = min(2 * pause, 0.5)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from datetime import timedelta
+from numbers import Integral
+from types import NoneType
 from typing import Any
 
 import collectives
-from collectives.store import PrefixStore
+from collectives.store import PrefixStore, Store
 
 from ..backend.device import device as Device
 from .backend import Backend, BackendConfig, transport_of
@@ -86,6 +88,8 @@ def init_process_group(
 
     Raises
     ------
+    TypeError
+        If an argument is of another type.
     ValueError
         If it was called already, the backend is none of ours, or the rank or the world's size is another one.
     collectives.LaunchError
@@ -103,6 +107,13 @@ def init_process_group(
         raise ValueError("trying to initialize the default process group twice!")
     if store is not None and init_method is not None:
         raise AssertionError("Cannot specify both init_method and store.")
+    for name, value, kinds in (
+        ("init_method", init_method, (str, NoneType)), ("store", store, (Store, NoneType)),
+        ("rank", rank, Integral), ("world_size", world_size, Integral),
+    ):  # fmt: skip
+        if not isinstance(value, kinds):
+            kind = kinds[0] if isinstance(kinds, tuple) else int
+            raise TypeError(f"init_process_group: {name} must be of type {kind.__name__}, got {value!r}")
     seconds = seconds_of("init_process_group", timeout)
     config = _config(backend, device_id)
     transport = transport_of(config)

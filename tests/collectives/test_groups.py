@@ -134,9 +134,10 @@ def test_memory_is_freed_with_its_last_user(world: Communicator) -> None:
             return sum("memfd:collectives" in line for line in maps)
 
     gc.collect()  # nor does what an earlier test left disturb
-    before = mapped()
+    before, files = mapped(), len(os.listdir("/proc/self/fd"))
     array = world.allocate(100_000)
     assert mapped() == before + world.size
+    assert len(os.listdir("/proc/self/fd")) == files  # a node has many ranks, and a process few files
     part = array[10:20]
     del array
     part[:] = world.rank

@@ -464,6 +464,15 @@ def test_nobody_answers() -> None:
             TCPStore("127.0.0.1", port, timeout=0.2)
 
 
+def test_who_waits_for_the_master_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("collectives.store.tcp._SILENT", 0.1)
+    with taken_port() as (_, port):
+        said = rf"no store at 127\.0\.0\.1:{port} in 0 s \(Connection refused\); this process goes on trying for [01] s"
+        with pytest.warns(RuntimeWarning, match=said) as warned, pytest.raises(StoreTimeoutError):
+            TCPStore("127.0.0.1", port, timeout=1.0)
+    assert len(warned) == 1
+
+
 def test_somebody_else_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
 

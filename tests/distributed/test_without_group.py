@@ -26,6 +26,9 @@ CASES = [
     ("dist.init_process_group(init_method='smoke://')", "RuntimeError: No rendezvous handler for smoke://"),
     ("dist.init_process_group(world_size=4)", "world_size=4 was given, but this process was started as world_size 1"),
     ("dist.init_process_group(rank=1, world_size=2)", "environment variable MASTER_ADDR expected, but not set"),
+    ("dist.init_process_group(init_method=5)", "TypeError: init_process_group: init_method must be of type str, got 5"),
+    ("dist.init_process_group(rank='0', world_size=1)", "TypeError: init_process_group: rank must be of type int, got '0'"),
+    ("dist.init_process_group(store=3, rank=0, world_size=1)", "TypeError: init_process_group: store must be of type Store, got 3"),
     ("dist.init_process_group(store=dist.HashStore())", "AssertionError: init_process_group: with a store, rank and world_size must"),
     ("dist.init_process_group(store=dist.HashStore(), init_method='env://')", "AssertionError: Cannot specify both init_method and store"),
 ]
