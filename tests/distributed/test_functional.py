@@ -242,6 +242,10 @@ BAD = [
     (lambda: F.scatter([disttorch.ones(1)] * 99), ValueError, "tensors has 99 tensors, but the group has"),
     (lambda: F.all_reduce(disttorch.ones(1), group=dist.GroupMember.NON_GROUP_MEMBER), ValueError, "no member of the group"),
     (lambda: F.all_to_all_single(disttorch.ones(4), disttorch.ones(4, 2)), ValueError, "must have as many elements as input"),
+    (
+        lambda: F.reduce_scatter(disttorch.ones(3), [disttorch.ones(2)] * dist.get_world_size()), ValueError,
+        r"input_list\[0\] of shape \[2\] must have the shape of output, \[3\]",
+    ),
     (lambda: funcol.all_reduce(disttorch.ones(1), "sum", "nobody"), ValueError, "no process group of the name 'nobody'"),
     (lambda: funcol.all_to_all_single(disttorch.ones(1), [1], None, None), AssertionError, "specified together"),
     (lambda: funcol.permute_tensor(disttorch.ones(1), [5], None), ValueError, "no permutation"),

@@ -127,10 +127,15 @@ def reduce_scatter(output: Tensor, input_list: Sequence[Tensor], op: Any = Reduc
     Raises
     ------
     ValueError
-        If there is not one tensor for each rank.
+        If there is not one tensor for each rank, or one is not of the shape of `output`.
     """
     check_tensor("reduce_scatter", "output", output)
     given = _one_for_each("reduce_scatter", "input_list", input_list, group)
+    for r, tensor in enumerate(given):
+        if tensor.shape != output.shape:
+            raise ValueError(
+                f"reduce_scatter: input_list[{r}] of shape {list(tensor.shape)} must have the shape of output, {list(output.shape)}"
+            )
     return differentiable.reduce_scatter(joining.stack(given), op, group)
 
 
