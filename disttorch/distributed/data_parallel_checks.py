@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, get_origin
 
 from ..autograd.variable import Tensor
+from ..backend.layout import is_expanded
 from ..futures import Future
 from ..nn.module import Module
 from ..nn.parameter import UninitializedParameter
@@ -89,6 +90,12 @@ def check_module(module: Module, ignored: set[str], wrapper: type) -> None:
             raise RuntimeError(
                 f"Modules with uninitialized parameters can't be used with `DistributedDataParallel` ({name} is one). Run a dummy forward "
                 "pass to correctly initialize the modules"
+            )
+    for name, t in (*parameters, *((n, b) for n, b in module.named_buffers() if n not in ignored)):
+        if is_expanded(t._array):
+            raise RuntimeError(
+                f"DistributedDataParallel: {name} of shape {list(t.shape)} is an expanded tensor, of which some places in memory are several "
+                "elements; rank 0's cannot be written to it. Give the model a clone() of it"
             )
     if not any(p.requires_grad for _, p in parameters):
         raise RuntimeError(

@@ -51,6 +51,16 @@ def delayed(names, awaited=None):
     )
 
 
+def expanded(name):
+    module, tensor = nn.Module(), disttorch.ones(1).expand(2)
+    module.parameter = nn.Parameter(disttorch.ones(1))
+    if name == "weight":
+        module.weight = nn.Parameter(tensor)
+    else:
+        module.register_buffer(name, tensor)
+    return DistributedDataParallel(module)
+
+
 REFUSED = [
     (lambda: DistributedDataParallel(nn.ReLU()), RuntimeError, "doesn't have any parameter that requires a gradient"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1).requires_grad_(False)), RuntimeError, "doesn't have any parameter"),
@@ -58,6 +68,8 @@ REFUSED = [
     (lambda: DistributedDataParallel(nn.Linear(1, 1), output_device=1), ValueError, "output_device 1"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), device_ids=[0, 1]), ValueError, "None or contain a single element"),
     (lambda: DistributedDataParallel(nn.LazyLinear(2)), RuntimeError, r"uninitialized parameters .*weight is one"),
+    (lambda: expanded("weight"), RuntimeError, r"weight of shape \[2\] is an expanded tensor"),
+    (lambda: expanded("mask"), RuntimeError, r"mask of shape \[2\] is an expanded tensor"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb=0), ValueError, "sizes greater than 0"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb_list=[]), ValueError, "sizes greater than 0"),
     (lambda: DistributedDataParallel(nn.Linear(1, 1), bucket_cap_mb=1, bucket_cap_mb_list=[1]), ValueError, "not both"),
