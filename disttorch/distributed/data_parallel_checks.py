@@ -94,7 +94,7 @@ def check_module(module: Module, ignored: set[str], wrapper: type) -> None:
     for name, t in (*parameters, *((n, b) for n, b in module.named_buffers() if n not in ignored)):
         if is_expanded(t._array):
             raise RuntimeError(
-                f"DistributedDataParallel: {name} of shape {list(t.shape)} is an expanded tensor, of which some places in memory are several "
+                f"DistributedDataParallel: {name} of shape {list(t.shape)} is an expanded tensor, of which places in memory are several "
                 "elements; rank 0's cannot be written to it. Give the model a clone() of it"
             )
     if not any(p.requires_grad for _, p in parameters):
