@@ -54,10 +54,8 @@ class RankState:
         The last one, in words; empty before the first.
     seq : int
         Its number in its group.
-    since : float
-        When, in seconds since the epoch by its own clock.
     ago : float
-        Seconds ago.
+        How long ago it was called, in seconds.
     failure : str
         What it failed with.
     groups : dict

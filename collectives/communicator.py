@@ -249,7 +249,7 @@ class Communicator(Group):
     def broadcast(self, array: Array, root: int = 0, *, async_op: bool = False) -> Work:
         """Overwrite every rank's `array` with that of `root`, which may be read-only there.
 
-        MPI-4.1, section 6.4; PyTorch: ``torch.distributed.broadcast``.
+        Errors as in `reduce`. MPI-4.1, section 6.4; PyTorch: ``torch.distributed.broadcast``.
 
         Examples
         --------
@@ -293,7 +293,7 @@ class Communicator(Group):
 
         Notes
         -----
-        MPI-4.1, sections 6.7 and 6.8; PyTorch: ``torch.distributed.all_gather_into_tensor``.
+        MPI-4.1, section 6.7; PyTorch: ``torch.distributed.all_gather_into_tensor``.
 
         Examples
         --------
@@ -480,6 +480,15 @@ class Communicator(Group):
         May return before the array is received. To this rank itself only with `async_op`. MPI-4.1, sections 3.2 and
         3.7; PyTorch: ``torch.distributed.send``, ``isend``.
 
+        Raises
+        ------
+        TypeError
+            If `array` is no array, or `destination` or `tag` no integer.
+        ValueError
+            If there is no such rank, `tag` is negative, or this rank would wait for itself.
+        CommunicationError
+            If the message cannot be sent: the other rank is gone, or does not receive (`CollectiveTimeoutError`).
+
         Examples
         --------
         >>> from collectives import connect
@@ -501,7 +510,7 @@ class Communicator(Group):
 
         The message must have exactly the array's number of bytes, otherwise the Work fails with a CommunicationError.
         Afterwards the Work's attribute `source` is the sender. MPI-4.1, sections 3.2 and 3.7; PyTorch:
-        ``torch.distributed.recv``, ``irecv``. An example stands at `send`.
+        ``torch.distributed.recv``, ``irecv``. Errors as in `send`, where an example stands.
         """
         if source is not None:
             check_rank(self, "recv", "source", source)
@@ -631,6 +640,15 @@ class Communicator(Group):
         Communicator or None
             The new group, None where `color` is None.
 
+        Raises
+        ------
+        TypeError
+            If `color` or `key` is no integer, or `timeout` no number.
+        ValueError
+            If `color` is negative, or `timeout` not positive.
+        CommunicationError
+            As in `all_reduce`.
+
         Notes
         -----
         MPI-4.1, section 7.4.2 (MPI_Comm_split); PyTorch: ``torch.distributed.new_group``.
@@ -710,6 +728,15 @@ class Communicator(Group):
         The ranks call in the same order with the same shape and dtype. In shared memory, a reduction is fastest when
         every rank gives an array at the same place of the same allocation: all of it, or the same part. Anything else
         works as with any array. Transports without such memory give an ordinary array.
+
+        Raises
+        ------
+        TypeError
+            If a length is no integer, or the dtype is of Python objects.
+        ValueError
+            If a length is negative.
+        CommunicationError
+            As in `all_reduce`, or if the system has no memory for it.
 
         Examples
         --------

@@ -44,7 +44,7 @@ def connect(
           MPI (or TCP) between the nodes. DISTTORCH_TRANSPORT, if set, takes the place of ``"auto"``.
         - ``"local"``: a world of this process alone.
         - ``"mpi"``, ``"tcp"``: these alone, without shared memory.
-        - ``"shared"``, ``"hierarchical"``: these, or an error that says why not.
+        - ``"shared"``, ``"hierarchical"``: these, or an error that says why not; in a world of one, as ``"local"``.
         - ``"nccl"``: as ``"auto"``, and arrays of a GPU by NCCL, or an error that says why not.
     environ : mapping, optional
         Environment variables; `os.environ` if not given.
@@ -55,12 +55,16 @@ def connect(
     store : collectives.store.Store, optional
         Where ranks without MPI meet.
     rank, size : int, optional
-        This process's place where ranks meet through a store; else RANK and WORLD_SIZE.
+        This process's place, where a `store` is given, which needs both. Otherwise what started the process says it.
 
     Raises
     ------
+    TypeError
+        If the timeout is no number.
     ValueError
-        If there is no such transport or debug mode, or the timeout is none.
+        If there is no such transport or debug mode, the timeout is not positive, or `store` comes without `rank` and `size`.
+    CommunicationError
+        If the ranks do not meet, or cannot use the transport that was asked for.
     LaunchError
         If the environment and MPI disagree about the ranks: most often the program was started by the launcher of
         another MPI than the library that it loads, so that every process would be alone in its world.

@@ -1,8 +1,8 @@
 """The flight recorder: the last calls of this rank, kept in memory and written out when something goes wrong.
 
 What noting a call costs, `benchmarks/collectives.py` prints. What is written is one JSON file a rank (`rank-3.flight.json`,
-beside and renamed), when a call fails or times out, when the ranks' calls differ, and on SIGUSR1. ``dlaunch doctor DIRECTORY``
-reads the files of all ranks.
+beside and renamed), when a call fails or times out, when the ranks' calls differ, when an exception ends the program, on SIGUSR1, and
+when a rank of the node asks that has waited in vain for this one. ``dlaunch doctor DIRECTORY`` reads the files of all ranks.
 """
 
 from __future__ import annotations

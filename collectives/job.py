@@ -1,6 +1,6 @@
 """Job: what all communicators of a process share: who is where, the board, the flight recorder, timeouts.
 
-It is made once, when the ranks have met (`meet`), and passed on to every group.
+It is made once, when the ranks have met (`connect.world_over`), and passed on to every group.
 """
 
 from __future__ import annotations
@@ -61,8 +61,10 @@ class Settings:
 
         Raises
         ------
+        TypeError
+            If the timeout is no number.
         ValueError
-            If the timeout is no positive number of seconds, or there is no such debug mode.
+            If it is not positive, or there is no such debug mode.
         """
         source = "timeout"
         if timeout is None:

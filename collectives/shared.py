@@ -165,7 +165,7 @@ class SharedTransport(Transport):
         self.base.abort(code)
 
     def close(self) -> None:
-        # The record of the last calls keeps the group for long; the memory, and a file descriptor of each block, need not stay.
+        # The record of the last calls keeps the group for long; the memory need not stay.
         self._small.clear()
         self._exchange.close()
         self._allocations.clear()

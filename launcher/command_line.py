@@ -174,7 +174,10 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group(
         "several hosts", "In a Slurm allocation none of this is needed: the ranks go to its nodes."
     )
-    where.add_argument("--hosts", metavar="A,B:4", help="the hosts, with :4 for four ranks (default: the same number on each)")
+    where.add_argument(
+        "--hosts", metavar="A,B:4",
+        help="the hosts, with :4 for four ranks (default: 1, or where no host has a number the same on each)",
+    )  # fmt: skip
     where.add_argument("--hostfile", metavar="FILE", help="the same from a file: host, host:4 or host slots=4 in each line")
     where.add_argument("--nnodes", dest="nodes", type=_positive, metavar="N", help="use N hosts of the list or the allocation")
     where.add_argument(
@@ -193,7 +196,10 @@ def _parser() -> argparse.ArgumentParser:
         "--bind", choices=binding.KINDS, default="none",
         help="cores: its share of the cores of its host; numa: the cores of a NUMA node (default: none, all of them)",
     )  # fmt: skip
-    share.add_argument("--threads", type=_positive, metavar="T", help="threads of each rank (default: its cores / ranks that share them)")
+    share.add_argument(
+        "--threads", type=_positive, metavar="T",
+        help="threads of each rank (default: OMP_NUM_THREADS, else its cores / ranks that share them)",
+    )  # fmt: skip
     share.add_argument(
         "--gpus", type=_gpus, metavar="WHICH",
         help="none, auto (all, at least one for each rank), a number of GPUs of each host, or a list: 0,2,3. Each rank "

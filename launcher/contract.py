@@ -24,8 +24,8 @@ DISTTORCH_RUN_DIR     the private directory of one start of the job; every proce
 DISTTORCH_ATTEMPT     0 for the first start of the job, 1 for its first restart, ... (``--max-restarts``)
 DISTTORCH_TIMEOUT     seconds that a collective may wait for a rank: ``--timeout``; not set without it
 DISTTORCH_DEBUG       ``mismatch``: compare the ranks' calls before data moves: ``--debug``; not set without it
-DISTTORCH_FLIGHT_DIR  where ranks write flight records: the directory of the logs of this start, with ``--log-dir``
-                      (kept if already set)
+DISTTORCH_FLIGHT_DIR  where ranks write flight records: the directory of ``--log-dir`` (kept if already set); after a
+                      restart ``attempt-1`` in it, and so on
 CUDA_VISIBLE_DEVICES  the GPUs of the host that the job uses, with ``--gpus``; all ranks of a host see the same
 ====================  ====================================================================================
 

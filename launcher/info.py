@@ -42,8 +42,8 @@ def gather(ranks: int | None, bind: str, environ: Mapping[str, str]) -> dict[str
 
     Parameters
     ----------
-    ranks : int, optional
-        Ranks on this host; default: one for each GPU, or else one for each processor.
+    ranks : int or None
+        Ranks on this host; None: one for each GPU, or else one for each processor.
     bind : str
         What ``dlaunch --bind`` is given.
     environ : mapping

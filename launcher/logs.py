@@ -3,7 +3,7 @@
     DIR/rank-3.out, DIR/rank-3.err              the first start of the job
     DIR/attempt-1/rank-3.out, ...               its first restart, and so on
 
-Flight records of the ranks lie beside them (DISTTORCH_FLIGHT_DIR), unless the user wants them elsewhere. What an earlier
+Flight records of the ranks lie beside them, unless the user wants them elsewhere (DISTTORCH_FLIGHT_DIR). What an earlier
 job left in DIR is put aside in DIR/earlier-1, so that nothing is overwritten and nothing of it is taken for this job's.
 A log that cannot be written, as on a full disk, is given up; the job goes on, and its output still goes to the terminal.
 """

@@ -145,6 +145,8 @@ class Supervisor:
     def _start(self) -> None:
         _, _, local_rank, ranks_here = self.place
         environ = {**os.environ, **contract.place_variables(self.place)}
+        if flight := environ.get(contract.FLIGHT_DIRECTORY):  # else the ranks would put theirs in the place of those of the start before
+            environ[contract.FLIGHT_DIRECTORY] = logs.directory_of(flight, int(environ.get(contract.ATTEMPT, "0")))
         if self.options.gpus is not None:
             found = gpus.present(environ)
             environ.update(

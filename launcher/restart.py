@@ -143,7 +143,7 @@ class Runner:
         if request.log_dir is not None:
             log_dir = logs.directory_of(request.log_dir, attempt)
             if not self.environ.get(contract.FLIGHT_DIRECTORY):
-                variables[contract.FLIGHT_DIRECTORY] = log_dir
+                variables[contract.FLIGHT_DIRECTORY] = request.log_dir
         agent = os.path.join(directory, "rsh") if request.rsh is not None and not one_host else None
         # The nodes of --node-rank have their users' settings already.
         exported = sorted(variables if links else {**request.env, **variables})

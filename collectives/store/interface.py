@@ -102,6 +102,8 @@ class Store(ABC):
 
         Raises
         ------
+        TypeError
+            If `keys` is one text.
         StoreTimeoutError
             If they do not come in that time; the message names those that are missing.
         """

@@ -54,6 +54,8 @@ class TCPStore(Store):
 
     Raises
     ------
+    ValueError
+        If `port` is no port.
     StoreError
         If the port is taken, or what answers there is no store.
     StoreTimeoutError

@@ -1,4 +1,4 @@
-"""How many threads the libraries use that compute on the CPU: NumPy's BLAS, oneDNN's OpenMP.
+"""How many threads the libraries use that compute on the CPU: NumPy's BLAS, OpenMP.
 
 They are asked and told by their own functions, found among the libraries that this process has loaded.
 """

@@ -175,6 +175,13 @@ def set_per_process_memory_fraction(fraction: float, device: Any = None) -> None
     fraction : float
         In parts of all memory, from 0 to 1. More than that is an `OutOfMemoryError`.
     device : device, str or int, optional
+
+    Raises
+    ------
+    TypeError
+        If `fraction` is no float.
+    ValueError
+        If it is not from 0 to 1.
     """
     if not isinstance(fraction, float):
         raise TypeError("Invalid type for fraction argument, must be `float`")

@@ -137,6 +137,11 @@ class Event:
     external : bool
         What it means to record it, or to wait for it, while a CUDA graph is captured: each replay does so, which lets a graph and what is
         outside of it wait for each other. Otherwise it orders the streams of the capture.
+
+    Raises
+    ------
+    ValueError
+        If it is to have timing and be for other processes.
     """
 
     def __init__(self, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False, external: bool = False):

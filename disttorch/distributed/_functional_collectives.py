@@ -151,6 +151,8 @@ def permute_tensor(self: Tensor, src_dst: Sequence[int], group: Any, tag: str = 
         Of one shape on all ranks.
     src_dst : list of int
         To which rank of the group each sends; a permutation.
+    group, tag
+        As for `all_reduce`.
 
     Raises
     ------

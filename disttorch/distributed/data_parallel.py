@@ -97,10 +97,13 @@ class DistributedDataParallel(Module, Joinable):
     Raises
     ------
     RuntimeError
-        If no parameter requires a gradient, the models of the ranks differ (the message says in which parameter on which
-        rank), or, on every rank, in backward, a parameter got no gradient on one of them and that was not allowed.
+        If no parameter requires a gradient, one has no shape yet or is an expanded tensor, the models of the ranks differ (the message
+        says in which parameter on which rank), or, on every rank, in backward, a parameter got no gradient on one of them and that
+        was not allowed; if a process group and a mesh are both given, or one of several dimensions.
     ValueError
-        If there is no process group, or arguments do not fit the model.
+        If there is no process group, this rank is in none, or arguments do not fit the model.
+    TypeError
+        If `mixed_precision` is something else.
     """
 
     def __init__(

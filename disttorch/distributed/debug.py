@@ -25,7 +25,7 @@ def get_debug_level() -> DebugLevel:
 
 
 def set_debug_level(level: DebugLevel) -> None:
-    """Set the level, for groups that are made from now on."""
+    """Set the level, for the process group that `init_process_group` makes next, and its parts."""
     global _level
     _level = DebugLevel(level)
 

@@ -48,10 +48,12 @@ class DeviceMesh:
 
     Raises
     ------
+    TypeError
+        If there is no mesh.
     RuntimeError
         If the mesh is larger than the world.
     ValueError
-        If a number is no rank's or stands twice, or there are not as many names as dimensions.
+        If a number is no rank's or stands twice, or there are not as many names or backends as dimensions.
 
     Examples
     --------

@@ -305,7 +305,7 @@ def check_tensor(name: str, argument: str, value: Any) -> Tensor:
 
 
 def check_tensors(name: str, argument: str, values: Any) -> list[Tensor]:
-    """Refuse what is no list of tensors of one dtype, in PyTorch's words."""
+    """Refuse what is no list of tensors, in PyTorch's words."""
     if not isinstance(values, (list, tuple)):
         raise TypeError(
             f"Invalid function argument. Expected parameter `{argument}` of {name} to be of type list[Tensor], not {type(values).__name__}"

@@ -69,10 +69,19 @@ def all_gather_coalesced(
         For each rank a list like `input_tensor_list`, overwritten.
     input_tensor_list : list of Tensor
         What this rank contributes.
+    group, async_op
+        As for `all_gather`.
 
     Returns
     -------
     Future of all tensors that were overwritten, where ``async_op`` is true
+
+    Raises
+    ------
+    TypeError
+        If something is no tensor, or no list.
+    ValueError
+        If there is not one list for each rank, lists have other lengths, or tensors do not fit together.
     """
     name = "all_gather_coalesced"
     joint = member(name, group)

@@ -92,6 +92,10 @@ def init_process_group(
         If an argument is of another type.
     ValueError
         If it was called already, the backend is none of ours, or the rank or the world's size is another one.
+    AssertionError
+        If `init_method` and `store` are both given, or `store` without `rank` and `world_size`.
+    RuntimeError
+        If the backend carries tensors on GPUs alone, and there is none that CuPy can use, or no NCCL.
     collectives.LaunchError
         If the process was not started so that ranks can meet; the message says how to.
 

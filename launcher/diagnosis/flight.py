@@ -179,7 +179,7 @@ def read_directory(directory: str | os.PathLike[str], attempt: int | None = None
         what = "; ".join(f"{name}: {why}" for name, why in damaged.items())
         raise FlightError(f"no flight record can be read in {top}{f' ({what})' if what else ': it holds none'}")
     attempts = tuple(sorted({record.attempt for _, record in records}))
-    chosen = attempts[-1] if attempt is None else attempt
+    chosen = _last_attempt([record for _, record in records]) if attempt is None else attempt
     if chosen not in attempts:
         raise FlightError(f"{top} holds no record of attempt {chosen}, only of {', '.join(map(str, attempts))}")
     kept, notes = _one_job([(name, record) for name, record in records if record.attempt == chosen])
@@ -187,6 +187,12 @@ def read_directory(directory: str | os.PathLike[str], attempt: int | None = None
     names = {name: found for name in damaged if (found := _PARTIAL.match(Path(name).name) or _NAME.match(Path(name).name))}
     ranks = sorted({int(found[1]) for found in names.values()} - have)
     return Flight(str(top), chosen, attempts, kept, damaged, tuple(rank for rank in ranks if rank < kept[0].world_size), notes)
+
+
+def _last_attempt(records: Sequence[Record]) -> int:
+    """The last start of the job: an earlier job may have been started more often, and written on the same hosts before."""
+    latest = {record.host: record.attempt for record in sorted(records, key=lambda record: (record.written, record.attempt))}
+    return max(latest.values())
 
 
 def _files(top: Path) -> list[Path]:

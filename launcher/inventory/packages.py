@@ -40,7 +40,6 @@ def load(distributions, start):
 """
 _NCCL = ("nvidia-nccl-cu13", "nvidia-nccl-cu12")
 _CUDNN = ("nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
-_ONEDNN = ("onednn-cpu-gomp",)
 
 PACKAGES = (
     Package(
@@ -59,17 +58,6 @@ PACKAGES = (
     Package(
         "mpi4py", ("mpi4py",), "import mpi4py, json; print(json.dumps({'version': mpi4py.__version__}))",
         "MPI from Python", 'pip install "disttorch[mpich]"',
-    ),
-    Package(
-        "oneDNN", _ONEDNN, _LIBRARY + f"""
-class Version(ctypes.Structure):
-    _fields_ = [(part, ctypes.c_int) for part in ("major", "minor", "patch")]
-library = load({_ONEDNN!r}, "libdnnl.so")
-library.dnnl_version.restype = ctypes.POINTER(Version)
-found = library.dnnl_version().contents
-print(json.dumps({{"version": f"{{found.major}}.{{found.minor}}.{{found.patch}}"}}))
-""",
-        "faster convolutions on CPUs", 'pip install "disttorch[onednn]"', False,
     ),
     Package(
         "CuPy", ("cupy-cuda13x", "cupy-cuda12x", "cupy"), """

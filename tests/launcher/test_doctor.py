@@ -548,6 +548,17 @@ def test_the_latest_attempt_is_taken(tmp_path, capsys):
     assert {tuple(finding) for finding in out["findings"]} == {("kind", "ranks", "title", "lines")}
 
 
+@pytest.mark.parametrize("earlier", ["attempt-1", "earlier-1/attempt-1"])
+def test_an_earlier_job_that_was_started_more_often_is_not_taken(tmp_path, capsys, earlier):
+    for record in killed().records.values():
+        write(tmp_path / earlier, {**record, "attempt": 1, "written": record["written"] - 1000})
+    for record in all_raised().records.values():
+        write(tmp_path, record)
+    assert doctor.main([str(tmp_path)]) == 0
+    said = f"{tmp_path}: records of 8 of 8 ranks, attempt 0 (others: 1; --attempt N)\n\nAll 8 ranks raised"
+    assert capsys.readouterr().out.startswith(said)
+
+
 GOOD = Job(4).steps([1]).records[0]
 DAMAGED = [
     # what stands in rank-0.flight.json, what is said of it

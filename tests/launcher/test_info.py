@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import venv
@@ -327,9 +328,11 @@ def test_every_missing_package_has_a_command():
     assert [what for what, _, needed in packages.missing(_nothing_installed()) if needed] == [
         "disttorch (tensors and training)", "numpy (arrays of the CPU)", "ml_dtypes (bfloat16)", "mpi4py (MPI from Python)",
     ]  # fmt: skip
-    extras = (ROOT / "pyproject.toml").read_text()
+    extras, readme = (ROOT / "pyproject.toml").read_text(), (ROOT / "README.md").read_text()
     for _, install, _ in packages.missing(_nothing_installed()):
-        assert install == "pip install disttorch" or f"\n{install.split('[')[1].split(']')[0]} = [" in extras
+        if install != "pip install disttorch":
+            extra = re.search(r"\[(.+)\]", install)[1]
+            assert f"\n{extra} = [" in extras and f"[{extra}]" in readme, extra
 
 
 # BLAS -------------------------------------------------------------------------------------------------------------------

@@ -34,18 +34,20 @@ def test_files_of_the_ranks(session, say, engine, tag):
 
 
 @both
-def test_attempts_are_kept_apart(session, say, engine):
+@pytest.mark.parametrize("given", [{}, {"DISTTORCH_FLIGHT_DIR": "elsewhere"}], ids=["", "flight directory"])
+def test_attempts_are_kept_apart(session, say, engine, given):
     script = session.script(
         say + WRITES + "say('flight' + os.environ['DISTTORCH_ATTEMPT'], directory=os.environ['DISTTORCH_FLIGHT_DIR'])\n"
         "sys.exit(3 if os.environ['DISTTORCH_ATTEMPT'] < '2' else 0)\n"
     )
-    job = session.run("-n", 1, "--engine", engine, "--max-restarts", 2, "--log-dir", "logs", script)
+    job = session.run("-n", 1, "--engine", engine, "--max-restarts", 2, "--log-dir", "logs", script, **given)
     assert job.returncode == 0, job.stderr
     logs = session.directory / "logs"
     assert contents(logs) == {
         f"{attempt}rank-0.{name}": f"{name} 0\n" for attempt in ("", "attempt-1/", "attempt-2/") for name in ("out", "err")
     }
-    for attempt, directory in enumerate((logs, logs / "attempt-1", logs / "attempt-2")):
+    flights = Path(given["DISTTORCH_FLIGHT_DIR"]) if given else logs  # records of an attempt must not take the place of another's
+    for attempt, directory in enumerate((flights, flights / "attempt-1", flights / "attempt-2")):
         assert session.files(f"flight{attempt}.*.json", 1)[0]["directory"] == str(directory)
 
 

@@ -148,6 +148,13 @@ def all_to_all(output_tensor_list: Sequence[Tensor], input_tensor_list: Sequence
         Say the shapes only, of what is received; the results are returned.
     input_tensor_list : list of Tensor
         One for each rank, of any shapes.
+    group : ProcessGroup, optional
+        The world unless given.
+
+    Raises
+    ------
+    ValueError
+        If one of the lists has not one tensor for each rank.
     """
     outputs = _one_for_each("all_to_all", "output_tensor_list", output_tensor_list, group)
     inputs = _one_for_each("all_to_all", "input_tensor_list", input_tensor_list, group)
@@ -172,6 +179,11 @@ def all_to_all_single(
         How many rows come from and go to each rank; equally many unless given. Given on all ranks or on none.
     group : ProcessGroup, optional
         The world unless given.
+
+    Raises
+    ------
+    ValueError
+        If, without sizes, `output` has not as many elements as `input`, or sizes do not add up to the first dimension.
     """
     check_tensor("all_to_all_single", "output", output)
     check_tensor("all_to_all_single", "input", input)

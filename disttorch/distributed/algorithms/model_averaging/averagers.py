@@ -51,6 +51,11 @@ class PeriodicModelAverager(ModelAverager):
     process_group : ProcessGroup, optional
         The world unless given.
 
+    Raises
+    ------
+    ValueError
+        If `period` is not positive, `warmup_steps` is negative, or this rank is no member of the group.
+
     Examples
     --------
     >>> import disttorch, disttorch.distributed as dist
