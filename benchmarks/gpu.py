@@ -1,13 +1,13 @@
 """On a GPU, ours beside PyTorch eager and torch.compile: whole training steps in bfloat16 autocast, an optimizer, launches.
 
     python3 benchmarks/gpu.py                       everything, within nine minutes; writes docs/results/gpu-DEVICE-DATE.json
-    python3 benchmarks/gpu.py --only gpt2 mlp       some of it
-    python3 benchmarks/gpu.py --quick --json FILE   smaller batches and few repetitions
+    python3 benchmarks/gpu.py --only gpt2 mlp       some of it; what the file has of the same card, day and code stays in it
+    python3 benchmarks/gpu.py --quick --json WHERE  smaller batches and few repetitions; WHERE is a file, or a folder for it
 
 All libraries train the same model from the same weights on the same batch on the same card, in turns in one process for each model,
-so that one failure loses one model. Times are between CUDA events around several steps, after warming up; a figure is the median of
-rounds. Where time is short, rounds are left out before models, and it is said. "captured" is a step that was recorded as a CUDA
-graph and is replayed.
+so that one failure loses one model; and where a process ends with a library, another goes on without that. The file is written after
+every model. Times are between CUDA events around several steps, after warming up; a figure is the median of rounds. Where time is short,
+rounds are left out before models, and it is said. "captured" is a step that was recorded as a CUDA graph and is replayed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import datetime
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -31,24 +32,29 @@ from gpu_measuring import measure  # noqa: E402
 
 #: Dense bfloat16 (float16 on V100) in TFLOP/s and memory in TB/s, from the vendor's data sheets; the first name that fits.
 PEAKS = {
-    "B200": (2250, 8.0), "GH200": (989, 4.0), "H200": (989, 4.8), "H100 PCIe": (756, 2.0), "H100 NVL": (835, 3.9), "H100": (989, 3.35),
-    "A100-SXM4-40GB": (312, 1.555), "A100": (312, 2.039), "A30": (165, 0.933), "A10": (125, 0.6),
+    "B200": (2250, 8.0), "GH200": (989, 4.0), "H200 NVL": (835, 4.8), "H200": (989, 4.8),
+    "H100 PCIe": (756, 2.0), "H100 NVL": (835, 3.9), "H100": (989, 3.35),
+    "A100-SXM4-40GB": (312, 1.555), "A100-PCIE-40GB": (312, 1.555), "A100 80GB PCIe": (312, 1.935), "A100": (312, 2.039),
+    "A30": (165, 0.933), "A10": (125, 0.6),
     "L40S": (362, 0.864), "L40": (181, 0.864), "L4": (121, 0.3),
     "V100": (125, 0.9), "RTX 4090": (165, 1.008),
 }  # fmt: skip
-#: Seconds that are enough for each, of which compiling by torch.compile is the most.
+#: How the time is shared: seconds that should be enough for each, of which compiling by torch.compile is the most.
 SHARES = {"gpt2": 130, "resnet50": 130, "mlp": 60, "lstm": 60, "adamw": 60, "launch": 25, "product": 30}
+SECONDS = 530
+RESULTS = ROOT / "docs" / "results"
 
 
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", nargs="+", choices=list(SHARES), default=list(SHARES), metavar="NAME", help=" ".join(SHARES))
     parser.add_argument("--quick", action="store_true", help="smaller batches, fewer rounds")
-    parser.add_argument("--seconds", type=float, default=530, help="for everything together (default: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where the figures go (default: docs/results/gpu-DEVICE-DATE.json)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for everything together (default: %(default)s)")
+    parser.add_argument("--json", metavar="WHERE", type=Path, help="a file, or a folder (default: docs/results/gpu-DEVICE-DATE.json)")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="cpu: to try this script; its figures mean nothing")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--without", nargs="*", default=[], help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -90,7 +96,10 @@ def driver():
 
 
 def commit():
-    ended = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        ended = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
     return ended.stdout.strip() or "unknown"
 
 
@@ -100,29 +109,55 @@ def peaks(card):
 
 
 def run_one(name, seconds, options):
-    """What the process of one benchmark says, by the names of its results, and the end of its errors where it failed."""
+    """What the processes of one benchmark say: where one ends with a library under way, the next goes on without that."""
+    until, found, without = time.time() + seconds, {}, []
+    while True:
+        why, over = run_process(name, until, without, found, options)
+        lost = [result for result in found.values() if "under_way" in result]
+        for result in lost:
+            column = result.pop("under_way")
+            without.append(f"{result['name']}: {column}")
+            result["errors"].setdefault(column, why)
+        if why and not lost:
+            found.setdefault(name, {"name": name, "title": name, "seconds_a_step": {}, "errors": {}})["errors"]["process"] = why
+        if not lost or over or time.time() > until - 10:
+            return list(found.values())
+
+
+def run_process(name, until, without, found, options):
+    """Adds to the results found what a process says; returns why it ended, empty if all is well, and whether that was for its time."""
     command = [sys.executable, os.path.abspath(__file__), "--measure", name, "--device", options.device]
-    command += ["--until", str(time.time() + seconds), *(["--quick"] if options.quick else [])]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    errors = []
-    reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)
-    reader.start()
-    # It keeps to its time by itself between steps; compiling cannot be interrupted otherwise.
-    watch = threading.Timer(seconds + 25, process.kill)
-    watch.start()
-    found = {}
-    for line in process.stdout:
-        if line.startswith("RESULT "):
-            result = json.loads(line.removeprefix("RESULT "))
-            found[result["name"]] = result
-    code = process.wait()
-    watch.cancel()
-    reader.join(5)
-    if code:
-        why = "its time was over" if code == -9 else "".join(errors)[-1500:].strip()
-        found.setdefault(name, {"name": name, "title": name, "seconds_a_step": {}, "errors": {}})
-        found[name]["errors"]["process"] = f"ended with {code}: {why}"
-    return list(found.values())
+    command += ["--until", str(until), "--without", *without, *(["--quick"] if options.quick else [])]
+    errors, over = [], threading.Event()
+
+    def end():
+        over.set()
+        process.kill()
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        reader = threading.Thread(target=lambda: errors.extend(process.stderr), daemon=True)
+        reader.start()
+        # It keeps to its time by itself between steps; compiling cannot be interrupted otherwise.
+        watch = threading.Timer(until + 25 - time.time(), end)
+        watch.daemon = True
+        watch.start()
+        try:
+            for line in process.stdout:
+                if line.startswith("RESULT ") and line.endswith("\n"):
+                    result = json.loads(line.removeprefix("RESULT "))
+                    known = found.setdefault(result["name"], {})
+                    known.pop("under_way", None)
+                    for key, value in result.items():  # what an earlier process measured and this one does not, stays
+                        known[key] = {**known.get(key, {}), **value} if isinstance(value, dict) else value
+        except BaseException:  # also where this is ended: the card is not to be kept busy
+            process.kill()
+            raise
+        code = process.wait()
+        watch.cancel()
+        reader.join(5)
+    if not code:
+        return "", False
+    return f"ended with {code}: {'its time was over' if over.is_set() else ''.join(errors)[-1500:].strip()}", over.is_set()
 
 
 def shown(result, limits):
@@ -151,37 +186,73 @@ def main():
     if options.measure:
         measure(options)
         return 0
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     begun = time.time()
     card, versions, driver_version = machine(options.device)
-    limits = peaks(card["name"])
+    limits, today = peaks(card["name"]), datetime.date.today().isoformat()
     print(f"{card['name']}, driver {driver_version}; {', '.join(f'{k} {v}' for k, v in versions.items())}", flush=True)
+    short = re.sub(r"[^a-z0-9]+", "-", card["name"].lower().removeprefix("nvidia ")).strip("-")
+    target = options.json or (RESULTS if options.device == "cuda" else None)
+    if target is not None:
+        (target if target == RESULTS else target.parent).mkdir(parents=True, exist_ok=True)
+        target = target / f"gpu-{short}-{today}.json" if target.is_dir() else target
+    run = {
+        "command": again(options), "date": today, "commit": commit(), "device": card, "driver": driver_version,
+        "versions": versions, "peak": limits and {"tflops": limits[0], "tb_per_s": limits[1]}, "quick": options.quick,
+    }  # fmt: skip
+    before = earlier(target, run)
     results, wanted = [], sum(SHARES[n] for n in options.only)
     for i, name in enumerate(options.only):
         left = begun + options.seconds - time.time() - 10
-        share = SHARES[name] * min(1.0, left / max(1, wanted))
+        share = left * SHARES[name] / wanted
         wanted -= SHARES[name]
         if share < 10 and i:
             results.append({"name": name, "title": name, "seconds_a_step": {}, "errors": {"process": "not begun: the time was over"}})
-            continue
-        for result in run_one(name, share, options):
-            results.append(result)
-            print(shown(result, limits), flush=True)
-    today = datetime.date.today().isoformat()
-    written = {
-        "command": " ".join(["python3", *sys.argv]), "date": today, "commit": commit(), "device": card, "driver": driver_version,
-        "versions": versions, "peak": limits and {"tflops": limits[0], "tb_per_s": limits[1]}, "seconds": round(time.time() - begun),
-        "quick": options.quick, "results": results,
-    }  # fmt: skip
-    short = re.sub(r"[^a-z0-9]+", "-", card["name"].lower().removeprefix("nvidia ")).strip("-")
-    default = ROOT / "docs" / "results" / f"gpu-{short}-{today}.json"
-    target = Path(options.json) if options.json else default if options.device == "cuda" else None
+        else:
+            for result in run_one(name, share, options):
+                results.append(result)
+                print(shown(result, limits), flush=True)
+        if target:
+            write(target, joined(before, {**run, "seconds": round(time.time() - begun), "results": results}))
     if target:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(written, indent=1) + "\n")
         print(f"written to {target}; python docs/gpu_table.py puts it into the README")
     failed = sum(bool(r["errors"]) for r in results)
     print(f"{len(results)} results in {time.time() - begun:.0f} s" + (f", {failed} of them with errors" if failed else ""))
     return int(failed > 0)
+
+
+def again(options):
+    """The command that measures this, in a checkout; where the file goes is left out."""
+    words = ["python3", "benchmarks/gpu.py"]
+    words += ["--only", *options.only] if options.only != list(SHARES) else []
+    words += ["--seconds", f"{options.seconds:g}"] if options.seconds != SECONDS else []
+    return " ".join([*words, *(["--quick"] if options.quick else []), *(["--device", "cpu"] if options.device == "cpu" else [])])
+
+
+def earlier(target, run):
+    """What the file has already, of the same card, day and code measured in the same way; None if that is nothing."""
+    try:
+        found = json.loads(target.read_text())
+        return found if all(found[key] == value for key, value in run.items() if key != "command") else None
+    except (AttributeError, OSError, ValueError, KeyError, TypeError):  # no target, no file, or another one
+        return None
+
+
+def joined(before, now):
+    """Both runs as one: of what both have, the later."""
+    if before is None:
+        return now
+    measured = {r["name"]: r for r in before["results"]}
+    measured.update((r["name"], r) for r in now["results"] if r["seconds_a_step"] or not measured.get(r["name"], r)["seconds_a_step"])
+    commands = list(dict.fromkeys([*before["command"].split("; "), now["command"]]))
+    return {**now, "command": "; ".join(commands), "seconds": before["seconds"] + now["seconds"], "results": list(measured.values())}
+
+
+def write(target, run):
+    """Beside the file, and renamed: whatever ends this, there is a whole one."""
+    beside = target.with_name(f"{target.name}.{os.getpid()}")
+    beside.write_text(json.dumps(run, indent=1) + "\n")
+    beside.replace(target)
 
 
 if __name__ == "__main__":

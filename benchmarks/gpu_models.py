@@ -56,7 +56,10 @@ def gpt2(torch, size):
 
 
 def resnet50(torch, size):
-    """ResNet-50 (He et al., 2015) with the stride in the 3x3 convolutions, channels last in memory."""
+    """ResNet-50 (He et al., 2015) with the stride in the 3x3 convolutions.
+
+    Both libraries are asked for channels last in memory, which PyTorch does and which changes nothing in ours.
+    """
     nn, functional = torch.nn, torch.nn.functional
     images, edge, blocks, width = {
         "full": (128, 224, (3, 4, 6, 3), 64), "quick": (32, 224, (3, 4, 6, 3), 64), "tiny": (4, 32, (1, 1), 8),

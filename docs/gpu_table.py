@@ -3,7 +3,8 @@
     python docs/gpu_table.py            # writes it
     python docs/gpu_table.py --check    # exit code 1 if it is not what would be written
 
-benchmarks/gpu.py makes those files. What the newest of them does not have, and everything where there is none, is listed as not run.
+benchmarks/gpu.py makes those files. What the newest of them does not have is listed as not measured in it; where there is none,
+everything.
 """
 
 from __future__ import annotations
@@ -85,7 +86,9 @@ def memory(result: dict[str, Any]) -> str:
 
 
 def row(result: dict[str, Any], peak: dict[str, float] | None) -> str:
-    times = {column: result["seconds_a_step"].get(column) for column in COLUMNS}
+    measured = result["seconds_a_step"]
+    times = {column: measured.get(column) for column in COLUMNS}
+    times["torch.compile"] = min((t for column, t in measured.items() if column.startswith("torch.compile")), default=None)
     cells = [
         result["title"], *map(time_of, times.values()), ratio(times["disttorch eager"], times["PyTorch eager"]),
         ratio(times["disttorch captured"], times["torch.compile"]), rate(result, peak), memory(result),
@@ -93,15 +96,15 @@ def row(result: dict[str, Any], peak: dict[str, float] | None) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def not_measured(names: list[str]) -> str:
-    return "Not yet measured on a GPU: " + "; ".join(LINES[n] for n in names) + "."
+def listed(names: list[str]) -> str:
+    return "; ".join(LINES[n] for n in names) + "."
 
 
 def text(path: Path | None) -> str:
     """What stands between the markers."""
     if path is None:
         how = "`python3 benchmarks/gpu.py` measures them and `python docs/gpu_table.py` puts them here."
-        return f"No GPU has run any of this yet. {not_measured(list(LINES))} {how}"
+        return f"No GPU has run any of this yet. Not yet measured on a GPU: {listed(list(LINES))} {how}"
     run = json.loads(path.read_text())
     results = {r["name"]: r for r in run["results"] if r["seconds_a_step"]}
     versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items() if name not in ("python", "numpy", "triton"))
@@ -109,7 +112,8 @@ def text(path: Path | None) -> str:
     lines = [
         f"{run['device']['name']}, driver {run['driver']}, {versions}; {run['date']}, commit {run['commit']}: `{run['command']}`"
         f"{', with smaller batches and few rounds' if run['quick'] else ''}. Time of a step in bfloat16 autocast; \"captured\" is ours as "
-        "a CUDA graph. A ratio above 1 says that we are faster: of eager steps, and of the captured one against torch.compile.",
+        "a CUDA graph, torch.compile the fastest of its modes that were measured. A ratio above 1 says that we are faster: of eager "
+        "steps, and of the captured one against torch.compile.",
         "",
         f"| what | {' | '.join(COLUMNS.values())} | eager ratio | captured / compile | our best | peak GB, ours / PyTorch's |",
         "| --- |" + " --- |" * (len(COLUMNS) + 4),
@@ -124,7 +128,7 @@ def text(path: Path | None) -> str:
         lines += ["", *(f"- {note}" for note in [*failed, *notes])]
     missing = [name for name in LINES if name not in results]
     if missing:
-        lines += ["", not_measured(missing)]
+        lines += ["", f"Not measured in this run: {listed(missing)}"]  # an earlier one may have, of other code or on another card
     return "\n".join(lines)
 
 

@@ -156,10 +156,22 @@ def all_should_stop():
     return count.item() > 0
 
 
-def save(args, model, optimizer, epoch, loader=None):
+def random_streams(device):
+    """Where this rank's streams of random numbers are: the CPU's and, on a GPU, that from which units are dropped out there."""
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+
+
+def continue_streams(streams, device):
+    """Go to where `random_streams` was called."""
+    torch.set_rng_state(streams[0])
+    if device.type == "cuda" and len(streams) > 1:  # else the checkpoint is a CPU's
+        torch.cuda.set_rng_state(streams[1], device)
+
+
+def save(args, model, optimizer, epoch, device, loader=None):
     """Save what a run needs to go on after `epoch` whole ones, and after the batches of the next that `loader` has given."""
     streams = [None] * dist.get_world_size()
-    dist.all_gather_object(streams, torch.get_rng_state())  # each rank drops out units of its own
+    dist.all_gather_object(streams, random_streams(device))  # each rank drops out units of its own
     if dist.get_rank() == 0:
         args.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         state = {
@@ -197,7 +209,7 @@ def train_epoch(model, optimizer, loader, epoch, args, device):
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
         if i % 10 == 9 and all_should_stop():
             bar.close()
-            save(args, model, optimizer, epoch - 1, loader)
+            save(args, model, optimizer, epoch - 1, device, loader)
             say(f"asked to stop: saved {i + 1} of {len(loader)} steps of epoch {epoch} in {args.checkpoint}")
             return None
     bar.close()
@@ -231,6 +243,15 @@ def say(text):
         sys.stdout.flush()
 
 
+def device_of_rank(kind):
+    """The device on which this rank trains: a GPU for each rank of a node, and where there are fewer, ranks share them."""
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    device = torch.device("cuda", dist.get_node_local_rank(0) % max(1, torch.cuda.device_count()))
+    torch.cuda.set_device(device)
+    return device
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--epochs", type=int, default=10)
@@ -253,9 +274,7 @@ def main():
     rank, ranks = dist.get_rank(), dist.get_world_size()
     if args.batch_size % ranks:
         sys.exit(f"--batch-size {args.batch_size} cannot be shared evenly by {ranks} ranks")
-    if args.device == "auto":
-        args.device = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(args.device, dist.get_node_local_rank(0) if args.device == "cuda" else None)
+    device = device_of_rank(args.device)
 
     (train_x, train_y, test_x, test_y), names = load_data(args)
     dataset = TensorDataset(train_x, train_y)
@@ -273,12 +292,12 @@ def main():
     if args.resume and not args.checkpoint.exists():
         say(f"there is no {args.checkpoint} yet: begins with epoch 1")
     elif args.resume:
-        state = torch.load(args.checkpoint)
+        state = torch.load(args.checkpoint, map_location="cpu")  # from where each rank takes it to its own device
         model.module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
         if rank < len(state["random"]):  # more ranks than before: the new ones begin their streams
-            torch.set_rng_state(state["random"][rank])
+            continue_streams(state["random"][rank], device)
         if state["loader"] is not None:
             loader.load_state_dict(state["loader"])
         begun = f" and {state['loader']['given']} steps" if state["loader"] else ""
@@ -294,7 +313,7 @@ def main():
         counts = evaluate(model, test_x, test_y, device)
         accuracy = counts.diagonal().sum().item() / counts.sum().item()
         say(f"epoch {epoch}: test accuracy {accuracy:.4f}, {speed:,.0f} images/s")
-        save(args, model, optimizer, epoch)
+        save(args, model, optimizer, epoch, device)
     report(counts, names)
     say(f"test accuracy {counts.diagonal().sum().item() / counts.sum().item():.4f}")
     dist.destroy_process_group()

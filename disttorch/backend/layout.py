@@ -1,7 +1,7 @@
 """How elements lie in memory, by PyTorch's names. Every tensor here is strided.
 
-A memory format is accepted wherever PyTorch takes one. ``channels_last`` means no copy: convolutions choose the layout that
-suits them by themselves, so asking for it changes nothing but takes nothing either.
+A memory format is accepted wherever PyTorch takes one. ``channels_last`` means no copy and changes nothing: on the CPU convolutions
+choose the layout that suits them by themselves, and on a GPU they compute in the order in which the tensors lie.
 """
 
 from __future__ import annotations

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.stand_in import session
+
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "fashion_mnist.py"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -231,3 +233,30 @@ def test_a_truncated_file_is_said_to_be_damaged(example, site):
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(SystemExit, match=r"train-images-idx3-ubyte\.gz is damaged"):
         example.read_idx(path)
+
+
+# --- on GPUs, for which there is a stand-in --------------------------------------------------------------------------
+
+
+def test_each_rank_takes_a_gpu_and_ranks_share_where_there_are_fewer(example, monkeypatch):
+    with session.tensors(2) as torch:
+        for rank, index in ((0, 0), (1, 1), (2, 0)):
+            monkeypatch.setattr(example.dist, "get_node_local_rank", lambda fallback, rank=rank: rank)
+            assert example.device_of_rank("auto") == example.device_of_rank("cuda") == torch.device("cuda", index)
+            assert torch.cuda.current_device() == index
+            assert example.device_of_rank("cpu") == torch.device("cpu")
+
+
+def test_the_random_numbers_of_a_gpu_go_on_too(example):
+    """What is dropped out there after a checkpoint is what would have been without it."""
+    with session.tensors() as torch:
+        for device in (torch.device("cuda", 0), torch.device("cpu")):
+            torch.manual_seed(3)
+            torch.rand(5, device=device)
+            kept = example.random_streams(device)
+            assert [s.device.type for s in kept] == ["cpu"] * len(kept)
+            drawn = [torch.rand(4, device=d).cpu().numpy() for d in (device, "cpu")]
+            torch.manual_seed(4)
+            example.continue_streams(kept, device)
+            for d, before in zip((device, "cpu"), drawn):
+                np.testing.assert_array_equal(torch.rand(4, device=d).cpu().numpy(), before)
