@@ -15,6 +15,8 @@ __all__ = ["CUDA_KERNELS"]
 #: name -> fast implementation
 CUDA_KERNELS: dict[str, Callable[..., Any]] = {}
 
-for _family in ("activation", "batch_norm", "dropout", "embedding", "gather", "multi_tensor", "normalization", "pooling", "softmax"):
+for _family in (
+    "activation", "batch_norm", "dropout", "embedding", "gather", "multi_tensor", "normalization", "pooling", "recurrent", "softmax",
+):  # fmt: skip
     _module = import_module(f"{__name__}.{_family}")
     CUDA_KERNELS.update((_name, getattr(_module, _name)) for _name in _module.__all__)
