@@ -33,7 +33,7 @@ from .errors import CommunicationError
 from .group import Group
 from .job import forget
 from .reductions import REDUCTIONS, Reduction, is_half, reduction_for
-from .staging import Array, average, copy_back, staged
+from .staging import Array, average, copy_back, staged, there
 from .transport import Transport
 from .work import Together, Work, drain
 
@@ -163,7 +163,8 @@ class Communicator(Group):
         if buffer is array and plain is reduction and transport is self._transport:
             self._plans[op, array.dtype] = reduction, plain
         if reduction.factor is not None:
-            buffer *= reduction.factor
+            with there(buffer):
+                buffer *= reduction.factor
         work = transport.all_reduce(buffer, plain)
         return self._begin(note, work, async_op, self._finish_reduction(array, buffer, reduction, plain), array)
 
@@ -830,9 +831,10 @@ def _scaled(buffer: Array, array: Array, reduction: Reduction) -> Array:
     """The buffer multiplied with a scaled sum's factor; a copy where it is the caller's own array."""
     if reduction.factor is None:
         return buffer
-    if buffer is array:
-        return buffer * buffer.dtype.type(reduction.factor)
-    buffer *= reduction.factor
+    with there(buffer):
+        if buffer is array:
+            return buffer * buffer.dtype.type(reduction.factor)
+        buffer *= reduction.factor
     return buffer
 
 

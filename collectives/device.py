@@ -19,6 +19,7 @@ import numpy as np
 
 from .cuda_aware import cuda_aware
 from .errors import CollectiveTimeoutError, CommunicationError
+from .memory import machine_identity
 from .reductions import Reduction
 from .staging import Array
 from .stream_work import happened, is_capturing
@@ -61,7 +62,7 @@ def transport_for_device(
     if not reason:
         from .nccl import NCCLTransport
 
-        return NCCLTransport(base, device)
+        return NCCLTransport(base, device, timeout=timeout)
     if forced == "nccl":
         raise CommunicationError(f"NCCL was asked for, but {reason}")
     note = f"arrays of GPUs go through host memory: {reason}"
@@ -82,47 +83,49 @@ def _why_not_nccl(base: Transport, device: int | None, timeout: float | None) ->
     from .job import exchange
 
     try:
-        told: list[tuple[str, str, int, bool, str]] = exchange(base, _this_gpu(device), timeout)
+        told: list[tuple[str, str, str, int, bool, str]] = exchange(base, _this_gpu(device), timeout)
     except CollectiveTimeoutError as error:
         raise CollectiveTimeoutError(
             f"rank {base.rank} of {base.size} has waited {timeout:g} s for the others at the first operation of this group on an array of "
             "a GPU, which all its ranks must come to; where it is a message between some of them, let all call a collective, such as a "
             "reduction of a small array, before"
         ) from error
-    for rank, (host, _, _, _, problem) in enumerate(told):
+    for rank, (host, *_, problem) in enumerate(told):
         if problem:
             return f"rank {rank} ({host}) has none: {problem}"
-    users: dict[str, int] = {}
-    for rank, (host, gpu, version, allowed, _) in enumerate(told):
-        if gpu not in users:
-            users[gpu] = rank
+    users: dict[tuple[str, str], int] = {}
+    for rank, (host, machine, gpu, version, allowed, _) in enumerate(told):
+        if (machine, gpu) not in users:
+            users[machine, gpu] = rank
         elif version < SHARES_GPUS or not allowed:
             return (
-                f"ranks {users[gpu]} and {rank} ({host}) use the same GPU ({gpu}): give each its own, that with the number LOCAL_RANK, "
-                "by cuda.set_device or cupy.cuda.Device(LOCAL_RANK).use() before the first array, or start one rank for each GPU; NCCL "
-                f"from 2.30 on lets ranks share one with NCCL_MULTI_RANK_GPU_ENABLE=1 (this is NCCL {_version_text(version)})"
+                f"ranks {users[machine, gpu]} and {rank} ({host}) use the same GPU ({host} {gpu}): give each its own, that with the number "
+                "LOCAL_RANK, by cuda.set_device or cupy.cuda.Device(LOCAL_RANK).use() before the first array, or start one rank for each "
+                f"GPU; NCCL from 2.30 on lets ranks share one with NCCL_MULTI_RANK_GPU_ENABLE=1 (this is NCCL {_version_text(version)})"
             )
-    versions = {version for _, _, version, _, _ in told}
+    versions = {version for _, _, _, version, _, _ in told}
     if len(versions) > 1:
         return f"the ranks have different versions of NCCL: {', '.join(map(_version_text, sorted(versions)))}"
     return ""
 
 
-def _this_gpu(device: int | None) -> tuple[str, str, int, bool, str]:
-    """This machine, this rank's GPU, NCCL's version, whether ranks may share a GPU, and what is in the way."""
-    host = socket.gethostname()
+def _this_gpu(device: int | None) -> tuple[str, str, str, int, bool, str]:
+    """This host, its machine, this rank's GPU, NCCL's version, whether ranks may share a GPU, and what is in the way."""
+    host, machine = socket.gethostname(), machine_identity()
     import cupy
     from cupy.cuda import nccl
 
     if not nccl.available:
-        return host, "", 0, False, "CuPy finds no NCCL; install nvidia-nccl-cu12 or nvidia-nccl-cu13"
+        return host, machine, "", 0, False, "CuPy finds no NCCL; install nvidia-nccl-cu12 or nvidia-nccl-cu13"
+    if os.environ.get("NCCL_COMM_BLOCKING") == "0":  # then NCCL answers with "in progress", for which CuPy has no name
+        return host, machine, "", 0, False, "NCCL_COMM_BLOCKING=0 is set, and CuPy's calls of NCCL are blocking; unset it"
     allowed = os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE") == "1"
     try:
         device = cupy.cuda.runtime.getDevice() if device is None else device
-        gpu = f"{host} {cupy.cuda.runtime.deviceGetPCIBusId(device)}"
-        return host, gpu, int(nccl.get_version()), allowed, ""
+        gpu = cupy.cuda.runtime.deviceGetPCIBusId(device)
+        return host, machine, gpu, int(nccl.get_version()), allowed, ""
     except (cupy.cuda.runtime.CUDARuntimeError, nccl.NcclError) as error:
-        return host, "", 0, allowed, str(error)
+        return host, machine, "", 0, allowed, str(error)
 
 
 def _version_text(version: int) -> str:
@@ -225,13 +228,19 @@ class StagedTransport(Transport):
 
     def _run(self, name: str, start: Callable[..., Work], *arrays: tuple[Array | None, bool, bool]) -> Work:
         """Start an operation on (array, whether it is read, whether it is written)."""
+        device = next((array.device.id for array, _, _ in arrays if array is not None), None)
+        with self._cupy.cuda.Device(device):
+            return self._run_there(name, start, *arrays)
+
+    def _run_there(self, name: str, start: Callable[..., Work], *arrays: tuple[Array | None, bool, bool]) -> Work:
+        """The same, on the current device."""
         stream = self._cupy.cuda.get_current_stream()
         if is_capturing(stream):
             raise CommunicationError(
                 f"{name}: rank {self.rank}: arrays of GPUs go through host memory here, which cannot be a part of a CUDA graph that is "
                 "captured; leave the collective out of it, or use NCCL"
             )
-        operation = _Operation(start, stream)
+        operation = _Operation(start, stream, self._cupy.cuda.runtime.getDevice())
         for array, read, written in arrays:
             if array is None or self.direct:
                 operation.hosts.append(array)
@@ -293,10 +302,11 @@ class StagedTransport(Transport):
             if not operation.work.test():
                 return False
             operation.work.wait()
-            for array, host in operation.results:
-                self._copy(array.data.ptr, host.ctypes.data, array.nbytes, "memcpyHostToDevice", operation.stream)
-            written = self._cupy.cuda.Event(disable_timing=True)
-            written.record(operation.stream)
+            with self._cupy.cuda.Device(operation.device):
+                for array, host in operation.results:
+                    self._copy(array.data.ptr, host.ctypes.data, array.nbytes, "memcpyHostToDevice", operation.stream)
+                written = self._cupy.cuda.Event(disable_timing=True)
+                written.record(operation.stream)
             operation.written = written
         if not happened(self._cupy, operation.written):
             return False
@@ -336,10 +346,10 @@ class StagedTransport(Transport):
 class _Operation:
     """One operation: copies to the host, the base's work, copies back."""
 
-    __slots__ = ("copied", "failure", "hosts", "results", "start", "stream", "work", "written")
+    __slots__ = ("copied", "device", "failure", "hosts", "results", "start", "stream", "work", "written")
 
-    def __init__(self, start: Callable[..., Work], stream: Any) -> None:
-        self.start, self.stream = start, stream
+    def __init__(self, start: Callable[..., Work], stream: Any, device: int) -> None:
+        self.start, self.stream, self.device = start, stream, device
         self.hosts: list[Any] = []
         self.results: list[tuple[Any, np.ndarray]] = []
         self.copied: Any = None

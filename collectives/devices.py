@@ -45,8 +45,14 @@ def use_device(group: Group, device: int) -> Transport:
         if "nccl" in (group.job.choice, group.job.for_gpus):
             forced = "nccl"
         found = transport_for_device(group._transport, group.job, forced, device, group.timeout)
-        group._device_transports[_GPU] = found
+        _take(group, found)
     return found
+
+
+def _take(group: Group, transport: Transport) -> None:
+    if hasattr(transport, "watch"):
+        transport.watch = group._watcher()
+    group._device_transports[_GPU] = transport
 
 
 def divided(group: Group, color: int | None, key: int) -> Callable[[Group], None]:
@@ -57,9 +63,9 @@ def divided(group: Group, color: int | None, key: int) -> Callable[[Group], None
     from .nccl import NCCLTransport
 
     assert isinstance(found, NCCLTransport)
-    made, device = found.divide(color, key), found.device
+    made, device = found.divide(color, key, group.timeout), found.device
 
     def give(new: Group) -> None:
-        new._device_transports[_GPU] = NCCLTransport(new._transport, device, made)
+        _take(new, NCCLTransport(new._transport, device, made))
 
     return give

@@ -77,19 +77,7 @@ class Group:
         self._comparing = job.settings.debug == "mismatch" and self.size > 1
         job.recorder.groups[name] = self.about()
         if hasattr(transport, "watch"):
-            # Not the method itself, which would keep the group alive.
-            group = weakref.ref(self)
-
-            def watch(waited: float) -> None:
-                if (here := group()) is None:
-                    return
-                try:
-                    here._watch(here.job.recorder.calls[-1], waited)
-                except CommunicationError as error:
-                    here._fail(error)
-                    raise
-
-            transport.watch = watch
+            transport.watch = self._watcher()
 
     def about(self) -> dict[str, Any]:
         """What a flight record tells of the group."""
@@ -234,10 +222,27 @@ class Group:
 
     # Waiting ---------------------------------------------------------------------------------------------------------
 
+    def _watcher(self) -> Callable[[float], None]:
+        """What a transport calls that waits for other ranks before its call returns."""
+        group = weakref.ref(self)  # which a transport must not keep alive
+
+        def watch(waited: float) -> None:
+            if (here := group()) is None:
+                return
+            try:
+                here._watch(here.job.recorder.calls[-1], waited)
+            except CommunicationError as error:
+                here._fail(error)
+                raise
+
+        return watch
+
     def _watch(self, note: Note, waited: float) -> None:
         """Raise if a wait has no prospect: its time is over, or a rank is gone."""
         call = Call(note)
         if self.size == 1:
+            if call.peer is None:
+                return  # nobody is missing: a GPU is not through with it yet
             raise CommunicationError(
                 f"{call.operation}: rank 0 waits for itself: it has sent nothing more with tag {call.tag}"
             )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Handle", "Shared", "create_shared", "node_identity", "open_shared"]
+__all__ = ["Handle", "Shared", "create_shared", "machine_identity", "node_identity", "open_shared"]
 
 
 HUGE = 4 * 2**20
@@ -157,5 +157,12 @@ def node_identity() -> str:
         return f"{named} (DISTTORCH_NODE)"
     if not sys.platform.startswith("linux"):
         return f"{socket.gethostname()}/{os.getpid()}"  # alone: nothing is known of how to share
+    return "/".join((machine_identity(), os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self/ns/net")))
+
+
+def machine_identity() -> str:
+    """A text that is the same in two processes if one kernel runs them, which is who owns the devices. Names of hosts may be the same."""
+    if not sys.platform.startswith("linux"):
+        return socket.gethostname()
     with open("/proc/sys/kernel/random/boot_id") as boot:
-        return "/".join((boot.read().strip(), os.readlink("/proc/self/ns/pid"), os.readlink("/proc/self/ns/net")))
+        return boot.read().strip()

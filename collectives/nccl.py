@@ -31,7 +31,7 @@ class NCCLTransport(NCCLStreams):
 
     Parameters
     ----------
-    base, device, made
+    base, device, made, timeout
         As for `NCCLStreams`.
     """
 
@@ -39,8 +39,10 @@ class NCCLTransport(NCCLStreams):
     averages = True
     accumulates_half = True  # as far as NCCL does: half the bytes are what half types are for
 
-    def __init__(self, base: Transport, device: int | None = None, made: tuple[Any, Any] | None = None) -> None:
-        super().__init__(base, device, made)
+    def __init__(
+        self, base: Transport, device: int | None = None, made: tuple[Any, Any] | None = None, timeout: float | None = None
+    ) -> None:
+        super().__init__(base, device, made, timeout)
         self._to_myself: dict[str, list[_Slot]] = {"sent": [], "awaited": []}
 
     # Reductions ------------------------------------------------------------------------------------------------------
@@ -192,7 +194,8 @@ class NCCLTransport(NCCLStreams):
                     self._comm.recv(received.data.ptr, received.nbytes, uint8, rank, stream)
 
     def barrier(self) -> Work:
-        one = self._cupy.ones(1, np.uint8)
+        with self._cupy.cuda.Device(self.device):
+            one = self._cupy.ones(1, np.uint8)
         pointer = one.data.ptr
         kind, op = self._nccl.NCCL_UINT8, self._nccl.NCCL_MAX
         return self._run("barrier", lambda: self._comm.allReduce(pointer, pointer, 1, kind, op, self._stream.ptr), one)
@@ -236,20 +239,21 @@ class NCCLTransport(NCCLStreams):
     def _mail_to_myself(self, mine: str, operation: str, array: Array) -> Work:
         """A message to oneself is a copy, made when both ends have been called."""
         other = "awaited" if mine == "sent" else "sent"
-        if mine == "sent":
-            array = array.copy()
-        stream = self._cupy.cuda.get_current_stream()
-        if not self._to_myself[other]:
-            slot = _Slot(array, stream.record())
-            self._to_myself[mine].append(slot)
-            return Work(operation) if mine == "sent" else Work(operation, slot.came, keep=(array,))
-        slot = self._to_myself[other].pop(0)
-        source, target = (array, slot.array) if mine == "sent" else (slot.array, array)
-        if source.nbytes != target.nbytes:
-            raise CommunicationError(f"recv: rank {self.rank} expects {target.nbytes} bytes, got {source.nbytes} from itself")
-        stream.wait_event(slot.left)
-        target.reshape(-1).view(np.uint8)[...] = source.reshape(-1).view(np.uint8)
-        slot.copied = stream.record()
+        with self._cupy.cuda.Device(self.device):
+            if mine == "sent":
+                array = array.copy()
+            stream = self._cupy.cuda.get_current_stream()
+            if not self._to_myself[other]:
+                slot = _Slot(array, stream.record())
+                self._to_myself[mine].append(slot)
+                return Work(operation) if mine == "sent" else Work(operation, slot.came, keep=(array,))
+            slot = self._to_myself[other].pop(0)
+            source, target = (array, slot.array) if mine == "sent" else (slot.array, array)
+            if source.nbytes != target.nbytes:
+                raise CommunicationError(f"recv: rank {self.rank} expects {target.nbytes} bytes, got {source.nbytes} from itself")
+            stream.wait_event(slot.left)
+            target.reshape(-1).view(np.uint8)[...] = source.reshape(-1).view(np.uint8)
+            slot.copied = stream.record()
         return Work(operation)
 
     def _check_message(self, operation: str, array: Array, tag: int) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Sequence
 from typing import Any
 
 from . import watchdog
-from .errors import CommunicationError
+from .errors import CollectiveTimeoutError, CommunicationError
 from .staging import Array
 from .stream_work import StreamWork, current, is_capturing
 from .transport import Transport
@@ -28,6 +30,8 @@ __all__ = ["Launch", "NCCLStreams"]
 
 LOOKED_AFTER = 64
 """Operations that may be under way before each new one makes the transport look whether the oldest is complete."""
+PATIENCE = 5.0
+"""Seconds that NCCL gets to give communicators back before the program goes on without."""
 
 Launch = Callable[[], None]
 
@@ -44,14 +48,26 @@ class NCCLStreams(Transport):
         The number of this rank's GPU; the current one's unless given.
     made : tuple of two NcclCommunicator, optional
         Communicators of the same ranks that there are already, for collectives and for messages (`divide`).
+    timeout : float, optional
+        Seconds to wait for the other ranks.
+
+    Attributes
+    ----------
+    watch : callable or None
+        Called with the seconds that giving an operation to its stream has taken so far; raises when it has been too long.
 
     Raises
     ------
     CommunicationError
         If NCCL cannot be used; with what NCCL says. If a CUDA graph is being captured, of which the introduction cannot be a part.
+        If not all ranks come (`CollectiveTimeoutError`).
     """
 
-    def __init__(self, base: Transport, device: int | None = None, made: tuple[Any, Any] | None = None) -> None:
+    watch: Callable[[float], None] | None = None
+
+    def __init__(
+        self, base: Transport, device: int | None = None, made: tuple[Any, Any] | None = None, timeout: float | None = None
+    ) -> None:
         super().__init__(base.rank, base.size)
         import cupy
         from cupy.cuda import nccl
@@ -63,11 +79,14 @@ class NCCLStreams(Transport):
         with cupy.cuda.Device(self.device):
             self._refuse_capture("init")
             if made is None:
-                identity = self._introduce()
-                with self.errors("init"):
+                identity = self._introduce(timeout)
+
+                def make() -> tuple[Any, Any]:
                     comm = nccl.NcclCommunicator(self.size, identity, self.rank)
                     # Messages have a communicator of their own: they do not wait for collectives, nor those for them.
-                    made = comm, comm.commSplit(0, self.rank)
+                    return comm, comm.commSplit(0, self.rank)
+
+                made = self._with_all_ranks("init", make, timeout)
             self._comm, self._messages = made
             self._stream = cupy.cuda.Stream(non_blocking=True)
             self._message_stream = cupy.cuda.Stream(non_blocking=True)
@@ -76,10 +95,10 @@ class NCCLStreams(Transport):
         """What has been called and is not known to be complete, oldest first: collectives, and messages."""
         self._in_graphs: set[str] = set()
         """Operations that are parts of CUDA graphs."""
-        self._finalizer = weakref.finalize(self, _end, made, self.under_way, self._in_graphs)
+        self._finalizer = weakref.finalize(self, _end, made, self.under_way, self._in_graphs, cupy.cuda.Device(self.device), os.getpid())
         watchdog.watch(self)
 
-    def _introduce(self) -> Any:
+    def _introduce(self, timeout: float | None) -> Any:
         """Rank 0's unique id on all ranks, of the type that this CuPy has for it."""
         from .job import exchange
 
@@ -89,10 +108,40 @@ class NCCLStreams(Transport):
                 mine = self._nccl.get_unique_id(), ""
             except self._nccl.NcclError as error:
                 mine = None, str(error)
-        identity, failure = exchange(self._base, mine)[0]
+        identity, failure = exchange(self._base, mine, timeout)[0]
         if failure:
             raise CommunicationError(f"init: rank {self.rank} of {self.size}: NCCL cannot start on rank 0: {failure}")
         return identity
+
+    def _with_all_ranks(self, operation: str, make: Callable[[], tuple[Any, ...]], timeout: float | None) -> tuple[Any, ...]:
+        """What NCCL makes where all ranks come together. It waits for them inside of a call, so a thread calls it, and this one looks."""
+        ended: list[tuple[Any, ...] | Exception] = []
+
+        def run() -> None:
+            try:
+                self.use_device()
+                ended.append(make())
+            except Exception as error:  # the poll raises it
+                ended.append(error)
+
+        def poll() -> bool:
+            if ended and isinstance(ended[0], Exception):
+                raise ended[0]
+            return bool(ended)
+
+        threading.Thread(target=run, name=f"collectives {operation}", daemon=True).start()
+        with self.errors(operation):
+            try:
+                Work(operation, poll).wait(timeout)
+            except TimeoutError as error:
+                raise CollectiveTimeoutError(
+                    f"{operation}: rank {self.rank} of {self.size} has waited {timeout:g} s for NCCL to connect the ranks: one of them has "
+                    "ended or is stopped, or they do not reach each other over the network that NCCL has chosen. NCCL_DEBUG=INFO shows "
+                    "what it does, NCCL_SOCKET_IFNAME names another network"
+                ) from error
+        made = ended[0]
+        assert not isinstance(made, Exception)
+        return made
 
     def use_device(self) -> None:
         """Make this rank's GPU the current one of the calling thread."""
@@ -122,11 +171,11 @@ class NCCLStreams(Transport):
             caller = self._cupy.cuda.get_current_stream()
             work = StreamWork(operation, self._cupy, caller, stream, keep, self._checking(operation, comm))
             call = _Call(work, before, launch, after, alone)
+            self._note(work, self.under_way[messages])  # before it starts, which may take long
             if self._grouped is not None:
                 self._grouped.append(call)
             else:
                 self._start([call])
-        self._note(work, self.under_way[messages])
         return work
 
     def _checking(self, operation: str, comm: Any) -> Callable[[], None]:
@@ -153,6 +202,26 @@ class NCCLStreams(Transport):
         under_way.append(work)
 
     def _start(self, calls: Sequence[_Call]) -> None:
+        """Give operations to their streams. They fail where NCCL refuses them.
+
+        Ranks that have not communicated before in the way that an operation needs connect first, so the host may wait for them here.
+        """
+        for each in calls:
+            each.work.starting = time.monotonic()
+        try:
+            self._give(calls)
+        except Exception as error:
+            for each in calls:
+                each.work.fail(error)
+            if not isinstance(error, CommunicationError):
+                for each in calls:
+                    each.work.exception()  # it is told here
+                raise
+        finally:
+            for each in calls:
+                each.work.starting = 0.0
+
+    def _give(self, calls: Sequence[_Call]) -> None:
         """Give operations to their streams, as one group of NCCL's."""
         if not calls:
             return
@@ -201,17 +270,18 @@ class NCCLStreams(Transport):
 
     # Groups and the end ----------------------------------------------------------------------------------------------
 
-    def divide(self, color: int | None, key: int) -> tuple[Any, Any] | None:
+    def divide(self, color: int | None, key: int, timeout: float | None = None) -> tuple[Any, Any] | None:
         """NCCL's communicators of the ranks with the same color, in the order of their keys: for collectives and for messages.
 
-        Every rank calls. Made from those that there are, which takes less time and memory than an introduction.
+        Every rank calls, and waits for the others. Made from those that there are, which takes less time and memory than an introduction.
         """
         self._refuse_capture("split")
         with self._cupy.cuda.Device(self.device), self.errors("split"):
             # NCCL wants nothing under way when it splits.
             self._stream.synchronize()
             self._message_stream.synchronize()
-            made = tuple(comm.commSplit(-1 if color is None else color, key) for comm in (self._comm, self._messages))
+            mine, comms = -1 if color is None else color, (self._comm, self._messages)
+            made = self._with_all_ranks("split", lambda: tuple(comm.commSplit(mine, key) for comm in comms), timeout)
         return None if color is None else (made[0], made[1])
 
     def split(self, color: int | None, key: int) -> NCCLStreams | None:
@@ -233,12 +303,21 @@ class NCCLStreams(Transport):
         self.abandon()
         self._base.abort(code)
 
-    def abandon(self) -> None:
-        """End NCCL's communicators, and with them what is under way: kernels that wait for another rank return."""
+    def abandon(self, cause: Exception | None = None) -> None:
+        """End NCCL's communicators, and with them what is under way: kernels that wait for another rank return.
+
+        What is under way fails before, because to its stream it would look complete.
+        """
         watchdog.leave(self)
-        if self._finalizer.detach() is not None:
-            for comm in (self._messages, self._comm):
-                _abort(comm, self._in_graphs)
+        if self._finalizer.detach() is None:
+            return
+        why = "" if cause is None else f": {cause}"
+        for works in self.under_way:
+            for work in works.copy():
+                if not work.test():
+                    work.fail(CommunicationError(f"{work.operation}: rank {self.rank} of {self.size}: NCCL was aborted{why}"))
+                    work.exception()  # who aborts, knows
+        _give_back([self._messages.abort, self._comm.abort], self._cupy.cuda.Device(self.device), self._in_graphs)
 
     def close(self) -> None:
         watchdog.leave(self)
@@ -259,33 +338,51 @@ class _Call:
         self.work, self.before, self.launch, self.after, self.alone = work, before, launch, after, alone
 
 
-def _end(comms: Sequence[Any], under_way: Sequence[deque[StreamWork]], in_graphs: Collection[str]) -> None:
+def _end(
+    comms: Sequence[Any], under_way: Sequence[deque[StreamWork]], in_graphs: Collection[str], device: Any, process: int
+) -> None:
     """Give NCCL's communicators back; where something never ended they are aborted, for destroying would wait for it.
 
     Both wait until no CUDA graph has a part of theirs any more, and nobody can tell when a program lets go of its graphs, at its end
-    perhaps not before this. So a communicator in graphs stays as it is until the process ends.
+    perhaps not before this. So a communicator in graphs stays as it is until the process ends. So does one in a process that was forked
+    from the rank's, where NCCL's threads, for which it would wait, are not.
     """
-    ended = all(work.test() and work.exception() is None for works in under_way for work in works)
-    for comm in reversed(comms):
-        if not ended:
-            _abort(comm, in_graphs)
-        elif in_graphs:
-            _keep(comm)
-        else:
-            comm.destroy()
-
-
-def _abort(comm: Any, in_graphs: Collection[str]) -> None:
-    """Let the kernels of a communicator return. What else is done to it then waits for graphs, which must not hold up the caller."""
-    if not in_graphs:
-        comm.abort()
+    if os.getpid() != process:
+        _keep(comms)
         return
+    ended = all(work.test() and work.exception() is None for works in under_way for work in works)
+    if not ended:
+        _give_back([comm.abort for comm in reversed(comms)], device, in_graphs)
+    elif in_graphs:
+        _keep(comms)
+    else:
+        _give_back([lambda: [comm.destroy() for comm in reversed(comms)]], device, in_graphs)
+
+
+def _give_back(ways: Sequence[Callable[[], Any]], device: Any, in_graphs: Collection[str]) -> None:
+    """Give communicators back, in as many ways as may be gone at once.
+
+    Destroying and aborting wait until the other ranks of the node do it, too, and for graphs; what an abort frees waits for all kernels of
+    the device, also those of a communicator whose abort is yet to come. So threads do it, and hold nobody up for long.
+    """
+
+    def run(way: Callable[[], Any]) -> None:
+        with contextlib.suppress(Exception):  # where the device has failed
+            device.use()
+        way()
+
+    threads = [threading.Thread(target=run, args=(way,), name="collectives end", daemon=True) for way in ways]
     try:
-        threading.Thread(target=comm.abort, name="collectives abort", daemon=True).start()
+        for thread in threads:
+            thread.start()
     except RuntimeError:  # the interpreter is about to end, and with the process its kernels do
-        _keep(comm)
+        _keep(ways)
+        return
+    deadline = time.monotonic() + (0.0 if in_graphs else PATIENCE)
+    for thread in threads:
+        thread.join(max(0.0, deadline - time.monotonic()))
 
 
-def _keep(comm: Any) -> None:
-    """Keep a communicator for good: it would be destroyed with its last reference."""
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(comm))
+def _keep(what: Any) -> None:
+    """Keep communicators for good, or what knows them: they would be destroyed with their last reference."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(what))

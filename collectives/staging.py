@@ -6,24 +6,32 @@ Transports want contiguous arrays, outputs that do not overlap inputs, and half 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .reductions import Reduction
 
-__all__ = ["Array", "average", "copy_back", "staged", "truth"]
+__all__ = ["Array", "average", "copy_back", "staged", "there", "truth"]
 
 Array: TypeAlias = Any
 """An array of a type that the transport carries: `numpy.ndarray` unless it says otherwise."""
 
 
+def there(array: Array) -> AbstractContextManager[Any]:
+    """A with-block in which computing with an array is right: for a GPU's array, with its device as the current one."""
+    return nullcontext() if isinstance(array, np.ndarray) else array.device
+
+
 def staged(array: Array, *, wide: bool = False, apart_from: Array | None = None) -> Array:
     """The array itself where a transport can work on it, otherwise a contiguous copy (in float32 where `wide`)."""
     if wide:
-        return array.astype(np.float32, order="C")
+        with there(array):
+            return array.astype(np.float32, order="C")
     if not array.flags.c_contiguous or (apart_from is not None and _may_share_memory(array, apart_from)):
-        return array.copy(order="C")
+        with there(array):
+            return array.copy(order="C")
     return array
 
 
@@ -38,7 +46,8 @@ def _may_share_memory(a: Array, b: Array) -> bool:
 def average(buffer: Array, size: int, then: Callable[[], None] | None) -> None:
     """Divide the sum in `buffer` by the number of ranks, then go on with what follows."""
     mean = buffer
-    mean /= size
+    with there(mean):
+        mean /= size
     if then is not None:
         then()
 
@@ -56,7 +65,7 @@ def copy_back(array: Array, buffer: Array, wanted: bool = True) -> Callable[[], 
 
     def finish() -> None:
         # A sum beyond float16's range is an infinity, as it is in any float16 arithmetic.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with there(array), np.errstate(over="ignore", invalid="ignore"):
             array[...] = buffer
 
     return finish

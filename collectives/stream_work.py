@@ -84,6 +84,8 @@ class StreamWork(Work):
         Whether it is part of a CUDA graph that was being captured.
     began : float
         Where somebody watches: since when nothing but other ranks can be what it waits for, by their clock; 0 before.
+    starting : float
+        While it is being given to its stream: since when, by `time.monotonic`; else 0.
     """
 
     on_stream = True
@@ -98,7 +100,8 @@ class StreamWork(Work):
         self.called: Any = cupy.cuda.Event(disable_timing=True)
         self.called.record(caller)
         self.finished: Any = None
-        self.began = 0.0
+        self.began = self.starting = 0.0
+        self._device: int = stream.device_id
         self._caller: int = caller.ptr
         self._ordered_on: int | None = None
         self._after: list[Callable[[], None]] = []
@@ -120,27 +123,33 @@ class StreamWork(Work):
         if self._exception is not None:
             return self
         assert self._lock is not None
-        with self._lock:  # another thread that asks must not take it for complete in between
-            if not self._done and self._ordered_on != self._cupy.cuda.get_current_stream().ptr:
-                if self.finished is None:
-                    self._after.append(finish)
-                else:
-                    with current(self._cupy, self.stream):
-                        finish()
-                        self._mark()
-                return self
-        finish()
+        with self._cupy.cuda.Device(self._device):
+            with self._lock:  # another thread that asks must not take it for complete in between
+                if not self._done and self._ordered_on != self._cupy.cuda.get_current_stream().ptr:
+                    if self.finished is None:
+                        self._after.append(finish)
+                    else:
+                        with current(self._cupy, self.stream):
+                            finish()
+                            self._mark()
+                    return self
+            finish()
         return self
 
     def wait(self, timeout: float | None = None) -> None:
         """Let what the caller's current stream is given from now on come behind the operation; the host does not wait.
 
-        With `timeout`, or where TORCH_NCCL_BLOCKING_WAIT=1 is set, the host does, too.
+        With `timeout`, or where TORCH_NCCL_BLOCKING_WAIT=1 is set, the host does, too. The stream is that of the operation's device, also
+        where another device is the current one.
         """
         if self._exception is not None:
             self._seen = True
             raise self._exception
-        here = self._cupy.cuda.get_current_stream()
+        with self._cupy.cuda.Device(self._device):
+            self._order(self._cupy.cuda.get_current_stream(), timeout)
+
+    def _order(self, here: Any, timeout: float | None) -> None:
+        """Put a stream of the current device behind it."""
         if self._done and not (self.captured and is_capturing(here)):
             return
         if self.finished is None:

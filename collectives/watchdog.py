@@ -5,6 +5,7 @@ inside of a synchronisation that Python cannot interrupt, or be far ahead. So th
 NCCL for errors of its own, and applies the same rules as every wait: the group's timeout, and ranks that are gone.
 
 An operation's time counts from when this rank's stream has come to it and those before it are complete: then it waits for other ranks.
+Before, the host may wait for them, when NCCL connects the ranks at the first operation of its kind; that counts from when it was called.
 
 When there is no prospect the operation fails with the error that a wait would have raised, which also writes the flight record. If the
 program sees it by itself, by waiting for the operation or starting another one, it is the program's, and NCCL's communicators are
@@ -17,6 +18,7 @@ import ctypes
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import CommunicationError
@@ -92,18 +94,21 @@ class Watch:
             If an operation has no prospect, and the program does not see it by itself.
         """
         now = time.monotonic() if now is None else now
-        # Used for good: going back to the device before would make a context on that one.
-        transport.use_device()
         for works in transport.under_way:
             work: StreamWork | None = None
             try:
                 with transport.errors("watch"):
+                    # Used for good: going back to the device before would make a context on that one.
+                    transport.use_device()
                     work = self._oldest(works)
                     if work is None:
                         continue
-                    if not work.began and work.called.done:
-                        work.began = now
-                    self._check(work, now - work.began if work.began else 0.0)
+                    since = work.starting
+                    if not since:
+                        if not work.began and work.called.done:
+                            work.began = now
+                        since = work.began
+                    self._check(work, work.watch or transport.watch, now - since if since else None)
             except CommunicationError as error:
                 blamed = next(iter(works.copy()), None) if work is None else work
                 if blamed is not None:  # else the program has taken the last one off, and is told by itself
@@ -112,21 +117,20 @@ class Watch:
 
     @staticmethod
     def _oldest(works: Any) -> StreamWork | None:
-        """The first operation that is not complete; None if there is none that was given to its stream."""
+        """The first operation that is not complete; None if there is none that was given to its stream, or is being given."""
         for work in works.copy():  # the program's thread goes on to change it
             if work.done():
                 continue
             if work.finished is None:
-                return None
+                return work if work.starting else None
             if not work.finished.done:
                 return work
             work.test()
         return None
 
     @staticmethod
-    def _check(work: StreamWork, waited: float) -> None:
-        """Raise if an operation has no prospect."""
-        look = work.watch
+    def _check(work: StreamWork, look: Callable[[float], None] | None, waited: float | None) -> None:
+        """Raise if an operation has no prospect: by what NCCL says, or by what a wait asks that has taken so long."""
         try:
             work.check()
         except CommunicationError as error:
@@ -134,12 +138,12 @@ class Watch:
             deadline = time.monotonic() + GRACE
             while look is not None and time.monotonic() < deadline:
                 try:
-                    look(max(waited, LONG_ENOUGH))
+                    look(max(waited or 0.0, LONG_ENOUGH))
                 except CommunicationError as cause:
                     raise cause from error
                 time.sleep(PAUSE)
             raise
-        if look is not None and work.began:
+        if look is not None and waited is not None:
             look(waited)
 
     def _give_up(self, transport: NCCLStreams, work: StreamWork, error: CommunicationError) -> None:
@@ -153,7 +157,7 @@ class Watch:
             work.exception()  # it is told now
             error.add_note(f"The program of rank {transport.rank} waits for its GPU, and the GPU waits in vain: the process ends.")
             raise error
-        transport.abandon()
+        transport.abandon(error)
 
 
 def _was_seen(work: StreamWork) -> bool:

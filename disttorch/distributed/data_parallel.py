@@ -14,6 +14,7 @@ import collectives
 
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.variable import Tensor
+from ..backend import for_device
 from ..futures import Future
 from ..nn.module import Module
 from . import data_parallel_checks as checks
@@ -154,13 +155,18 @@ class DistributedDataParallel(Module, Joinable):
         self._buffer_sync = BufferSync(module, self._left_alone)
         self.mixed_precision = mixed_precision
         self._comm_hook: tuple[Any, Callable] | None = None
-        if init_sync:
-            self._copy_model(forward_sync_buffers is not None or self.forward_sync_buffers)
-        else:
-            copy_from(self._communicator, 0, [p for _, p in self._delayed])
-        if mixed_precision is not None:
-            cast_buffers(module, mixed_precision.buffer_dtype, self._left_alone)
-        self._make_reducer()
+        with self._there():
+            if init_sync:
+                self._copy_model(forward_sync_buffers is not None or self.forward_sync_buffers)
+            else:
+                copy_from(self._communicator, 0, [p for _, p in self._delayed])
+            if mixed_precision is not None:
+                cast_buffers(module, mixed_precision.buffer_dtype, self._left_alone)
+            self._make_reducer()
+
+    def _there(self) -> Any:
+        """A with-block in which the model's device is the current one, which a program need not have said."""
+        return for_device(self.device)[0].on(self.device)
 
     def _make_reducer(self) -> None:
         parameters = self._parameters_to_reduce()
@@ -206,6 +212,10 @@ class DistributedDataParallel(Module, Joinable):
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         """The module's result; its backward pass will average the gradients."""
+        with self._there():
+            return self._forward(inputs, kwargs)
+
+    def _forward(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         reduces = self.require_backward_grad_sync and is_grad_enabled()
         buffers = self._buffers_to_copy() if reduces and self.training else []
         root = 0

@@ -47,20 +47,23 @@ class Parts:
         xp = namespace(first)
         if flat or any(t._array.shape != first.shape for t in tensors):
             self.counts: list[int] | None = [t._array.size for t in tensors]
-            self.array = xp.empty((sum(self.counts),), first.dtype)
+            with xp.on(tensors[0].device):
+                self.array = xp.empty((sum(self.counts),), first.dtype)
             stops = [sum(self.counts[: i + 1]) for i in range(len(tensors))]
             self.slices = [
                 self.array[stop - n : stop].reshape(t._array.shape) for stop, n, t in zip(stops, self.counts, tensors)
             ]
         else:
             self.counts = None
-            self.array = xp.empty((len(tensors), *first.shape), first.dtype)
+            with xp.on(tensors[0].device):
+                self.array = xp.empty((len(tensors), *first.shape), first.dtype)
             self.slices = [self.array[i, ...] for i in range(len(tensors))]
 
     def filled(self) -> Parts:
         """With the tensors' values."""
-        for part, tensor in zip(self.slices, self.tensors):
-            part[...] = tensor._array
+        with namespace(self.array).on(self.tensors[0].device):
+            for part, tensor in zip(self.slices, self.tensors):
+                part[...] = tensor._array
         return self
 
     def received(self) -> Callable[[], None]:
@@ -69,8 +72,9 @@ class Parts:
             bump_version(tensor)
 
         def finish() -> None:
-            for part, tensor in zip(self.slices, self.tensors):
-                tensor._array[...] = part
+            with namespace(self.array).on(self.tensors[0].device):
+                for part, tensor in zip(self.slices, self.tensors):
+                    tensor._array[...] = part
 
         return finish
 
@@ -94,10 +98,13 @@ def written(tensor: Tensor, shape: Sequence[int]) -> tuple[Any, Callable[[], Non
     bump_version(tensor)
     if array.flags.c_contiguous:
         return array.reshape(shape), None
-    buffer = namespace(array).empty(shape, array.dtype)
+    xp = namespace(array)
+    with xp.on(tensor.device):
+        buffer = xp.empty(shape, array.dtype)
 
     def finish() -> None:
-        array[...] = buffer.reshape(array.shape)
+        with xp.on(tensor.device):
+            array[...] = buffer.reshape(array.shape)
 
     return buffer, finish
 

@@ -11,6 +11,7 @@ graph, once there have been two others.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import collectives
@@ -91,6 +92,8 @@ class Reducer:
         self._keeps_low_precision = precision is not None and precision.keep_low_precision_grads
         self.passes = 0
         first = self.entries[0].parameter
+        self._there = partial(namespace(first._array).on, first.device)
+        """Makes a with-block in which the parameters' device is the current one."""
         self.on_device = namespace(first._array).name != "cpu"
         self.layout = Layout(self.entries, communicator, limits=limits, awaited=awaited)
         self.reductions = Reductions(communicator, self.layout, first.device if self.on_device else None, self._write_flags)
@@ -277,22 +280,26 @@ class Reducer:
     def _finish(self) -> None:
         """Reduce what is left, wait, and let the parameters have their gradients."""
         try:
-            if self._learns:
-                self._learn()
-            left = [e for e in self.entries if e.left > 0 and e.bucket is not None]
-            if not self._maps_usage:
-                self._missing = [e.name for e in left if not e.is_delayed]
-            for e in left:
-                self._leave_out(e)
-            if self._holds:
-                self._set_hold(False)
-            self.reductions.start_full()
-            self.reductions.wait()
-            self._read_flags()
-            self._hand_out()
+            with self._there():
+                self._reduce_the_rest()
         finally:
             self.backward.end()
         self.passes += 1
+
+    def _reduce_the_rest(self) -> None:
+        if self._learns:
+            self._learn()
+        left = [e for e in self.entries if e.left > 0 and e.bucket is not None]
+        if not self._maps_usage:
+            self._missing = [e.name for e in left if not e.is_delayed]
+        for e in left:
+            self._leave_out(e)
+        if self._holds:
+            self._set_hold(False)
+        self.reductions.start_full()
+        self.reductions.wait()
+        self._read_flags()
+        self._hand_out()
 
     def _learn(self) -> None:
         """Of the first pass of a static graph: how often each gradient arrives."""

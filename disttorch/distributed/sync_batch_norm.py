@@ -67,6 +67,10 @@ class SyncBatchNorm(_BatchNorm):
         check_floating("SyncBatchNorm", input)
         state = {"running_mean": self.running_mean, "running_var": self.running_var, "weight": self.weight, "bias": self.bias}
         check_channels("SyncBatchNorm", input, **state)
+        with namespace(input._array).on(input.device):
+            return self._normalized(input)
+
+    def _normalized(self, input: Tensor) -> Tensor:
         mean, var, count = _joined_statistics(input, self.process_group)
         xp = namespace(var)
         # on a GPU the number stays there: to look at it the host would have to wait

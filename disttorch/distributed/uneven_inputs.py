@@ -32,21 +32,23 @@ class DDPJoinHook(JoinHook):
     def main_hook(self) -> None:
         """One forward and one backward pass of the others."""
         model = self._model
-        root, reduces, copies_buffers = agree(model, -1, False, False)
-        if not reduces:
-            return
-        model.reducer.before_forward()
-        if copies_buffers:
-            for location in BufferCommHookLocation:
-                model._sync_buffers(location, model._buffers_to_copy(), root)
-        model.reducer.shadow()
+        with model._there():
+            root, reduces, copies_buffers = agree(model, -1, False, False)
+            if not reduces:
+                return
+            model.reducer.before_forward()
+            if copies_buffers:
+                for location in BufferCommHookLocation:
+                    model._sync_buffers(location, model._buffers_to_copy(), root)
+            model.reducer.shadow()
 
     def post_hook(self, is_last_joiner: bool) -> None:
         """Everyone gets the model of a rank that went on longest."""
         model = self._model
         model.reducer.reductions.scale = 1.0
-        root, *_ = agree(model, model._communicator.rank if is_last_joiner else -1, False, False)
-        model._copy_model(model.forward_sync_buffers, root)
+        with model._there():
+            root, *_ = agree(model, model._communicator.rank if is_last_joiner else -1, False, False)
+            model._copy_model(model.forward_sync_buffers, root)
 
 
 def agree(model: DistributedDataParallel, rank: int, reduces: bool, copies_buffers: bool) -> tuple[int, bool, bool]:

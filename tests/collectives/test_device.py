@@ -56,6 +56,20 @@ def waits(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
     return found
 
 
+def test_an_array_goes_in_the_order_of_its_own_device(cupy: Any) -> None:
+    """Whatever device is the current one."""
+    staged = StagedTransport(LocalTransport())
+    with Device(1):
+        array, out = cupy.ones(4), cupy.zeros((1, 4))
+        opened = stand_in.gate(get_current_stream())
+        array *= 3
+    work = staged.all_gather(out, array)
+    assert not work.test()
+    opened.set()
+    work.wait(30)
+    assert out.tolist() == [[3.0] * 4]
+
+
 class TakesDeviceMemory:
     """A transport that is given device memory as it is, as CUDA-aware MPI is."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import threading
 import time
@@ -18,10 +19,11 @@ import pytest
 
 import collectives.nccl
 from collectives import watchdog
-from collectives.device import transport_for_device
-from collectives.errors import CommunicationError
+from collectives.device import _why_not_nccl, transport_for_device
+from collectives.errors import CollectiveTimeoutError, CommunicationError
 from collectives.nccl import NCCLTransport
 from collectives.nccl_reductions import plan_for
+from collectives.nccl_streams import _end
 from collectives.reductions import REDUCTIONS, Reduction
 from collectives.store import HashStore
 from collectives.tcp import TCPTransport
@@ -348,6 +350,27 @@ def test_rank_0_cannot_start(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None
         on_ranks(2, lambda world: None)
 
 
+def test_ranks_that_nccl_does_not_connect(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(cupy.cuda.nccl, "NcclCommunicator", lambda *_: over.wait(30))
+    said = r"init: rank 0 of 1 has waited 0.2 s for NCCL to connect the ranks: .*NCCL_DEBUG=INFO"
+    with pytest.raises(CollectiveTimeoutError, match=said):
+        on_ranks(1, lambda world: None, lambda base: NCCLTransport(base, timeout=0.2))
+    over.set()
+
+
+def test_a_forked_process_leaves_communicators_alone() -> None:
+    """NCCL's threads, for which their end would wait, are not there."""
+    ended: list[str] = []
+    comm = SimpleNamespace(destroy=lambda: ended.append("destroy"), abort=lambda: ended.append("abort"))
+    comms = (comm,)
+    before = sys.getrefcount(comms)
+    _end(comms, (), set(), devices.Device(0), os.getpid() + 1)
+    assert not ended and sys.getrefcount(comms) == before + 1
+    _end(comms, (), set(), devices.Device(0), os.getpid())
+    assert ended == ["destroy"]
+
+
 # The choice ----------------------------------------------------------------------------------------------------------
 
 
@@ -376,7 +399,23 @@ def test_why_not_nccl_is_noted_once_for_all_groups() -> None:
     assert [len(job.notes) for job in jobs] == [1, 1]
 
 
-@pytest.mark.parametrize("case", ["shared", "no NCCL", "no driver", "versions"])
+def test_hosts_may_have_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in.BUS.update({0: "0000:07:00.0", 1: "0000:07:00.0"})
+    reasons: list[str] = []
+
+    def make(base: TCPTransport) -> Any:
+        reasons.append(_why_not_nccl(base, None, 30))
+        return transport_for_device(base, None, "tcp")
+
+    on_ranks(2, lambda world: None, make)
+    assert all("use the same GPU" in reason for reason in reasons)
+    reasons.clear()
+    monkeypatch.setattr("collectives.device.machine_identity", lambda: f"machine {devices.Device().id}")
+    on_ranks(2, lambda world: None, make)
+    assert reasons == ["", ""]
+
+
+@pytest.mark.parametrize("case", ["shared", "no NCCL", "no driver", "versions", "not blocking"])
 def test_without_nccl(cupy: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(*_: Any) -> Any:
         raise stand_in.CUDARuntimeError(100, "cudaErrorNoDevice: no CUDA-capable device is detected")
@@ -387,6 +426,7 @@ def test_without_nccl(cupy: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> 
         "no NCCL": "rank 0 .* has none: CuPy finds no NCCL; install nvidia-nccl",
         "no driver": "rank 0 .* has none: cudaErrorNoDevice",
         "versions": r"different versions of NCCL: 2\.27\.3, 2\.32\.3",
+        "not blocking": "rank 0 .* has none: NCCL_COMM_BLOCKING=0 is set, .*; unset it",
     }[case]
     if case == "shared":
         stand_in.BUS.update({0: "0000:07:00.0", 1: "0000:07:00.0"})
@@ -394,6 +434,8 @@ def test_without_nccl(cupy: Any, case: str, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(cupy.cuda.nccl, "available", False)
     elif case == "no driver":
         monkeypatch.setattr(cupy.cuda.runtime, "getDevice", failing)
+    elif case == "not blocking":
+        monkeypatch.setenv("NCCL_COMM_BLOCKING", "0")
     else:
         monkeypatch.setattr(cupy.cuda.nccl, "get_version", lambda: 23203 if devices.Device().id else 22703)
     assert choose("auto") == ["StagedTransport"] * 2

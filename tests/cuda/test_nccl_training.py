@@ -29,7 +29,7 @@ from disttorch.nn.parallel.distributed import _MixedPrecision
 from tests import stand_in
 from tests.cuda.ranks import on_ranks
 from tests.stand_in import host_cuda
-from tests.stand_in.nccl import NcclError, hub
+from tests.stand_in.nccl import NcclCommunicator, NcclError, hub
 from tests.stand_in.session import tensors
 
 pytestmark = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
@@ -230,6 +230,40 @@ def test_together_with_arrays_of_the_host(cupy, tmp_path):
     assert on_ranks(2, program, tmp_path) == [([4.0, 4.0], [2.0, 2.0, 2.0])] * 2
 
 
+def test_collectives_happen_where_their_tensors_are(cupy, monkeypatch, tmp_path):
+    """Whatever device is the current one: in other threads it is the first."""
+    monkeypatch.setattr(groups, "groups", [])
+
+    def program(group, meet):
+        groups.groups.append(group)
+        rank, place = group.rank(), f"cuda:{group.rank()}"
+        x = disttorch.full((3,), rank + 1.0, device=place)
+        received, mine, rows = (disttorch.zeros(shape, device=place) for shape in (3, 3, (2, 3)))
+        strided = disttorch.arange(6.0, device=place).view(2, 3).t()
+        communicator = begun(cupy, group, meet)
+        cuda.set_device(0)
+        work = dist.all_reduce(total := x * 1, group=group, async_op=True)
+        work.wait()
+        twice = total * 2
+        dist.all_reduce(strided, dist.ReduceOp.AVG, group=group)
+        parts = [disttorch.zeros(3, device=place) for _ in range(2)]
+        dist.all_gather(parts, x, group=group)
+        dist.all_gather_into_tensor(rows, x, group=group)
+        dist.reduce_scatter(mine, [x, x + 1], group=group)
+        ops = [dist.P2POp(dist.isend, x, 1 - rank, group), dist.P2POp(dist.irecv, received, 1 - rank, group)]
+        for work in dist.batch_isend_irecv(ops):
+            work.wait()
+        communicator.send(x._array, rank, async_op=True)
+        communicator.recv((itself := x * 0)._array, rank)
+        found = [t.tolist() for t in (twice, strided + 0, *parts, rows + 0, mine + 0, received + 0, itself + 0)]
+        cuda.set_device(rank)
+        return found
+
+    whole = [[1.0] * 3, [2.0] * 3]
+    same = [[6.0] * 3, [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]], *whole, whole]
+    assert on_ranks(2, program, tmp_path) == [[*same, [3.0] * 3, whole[1], whole[0]], [*same, [5.0] * 3, whole[0], whole[1]]]
+
+
 # DistributedDataParallel ---------------------------------------------------------------------------------------------
 
 DDP = {
@@ -247,6 +281,25 @@ def test_training_is_that_on_the_joined_batch(options, expected, tmp_path):
         trained(model, [inputs(group.rank(), step, "cuda") for step in range(5)])
         times = model.communication_times
         assert times.total > 0 and times.exposed >= 0
+        return values(model)
+
+    first, second = on_ranks(2, program, tmp_path)
+    for a, b, c in zip(first, second, expected):
+        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, c, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("options", DDP.values(), ids=DDP)
+def test_training_needs_no_current_device(options, expected, tmp_path):
+    """Scripts that put a model on the rank's GPU need not say `set_device`."""
+
+    def program(group, meet):
+        rank = group.rank()
+        net = network(f"cuda:{rank}")
+        cuda.set_device(0)
+        model = DistributedDataParallel(net, [rank], process_group=group, bucket_cap_mb=SMALL, **options)
+        trained(model, [inputs(rank, step, f"cuda:{rank}") for step in range(5)])
+        assert model.communication_times.total > 0 and cuda.current_device() == 0
         return values(model)
 
     first, second = on_ranks(2, program, tmp_path)
@@ -384,14 +437,19 @@ def test_a_missing_gradient_is_said_by_all_ranks_in_the_pass_after_the_next(tmp_
     assert on_ranks(2, program, tmp_path) == [True, True]
 
 
-def test_uneven_inputs_and_synchronized_statistics(monkeypatch, tmp_path):
+@pytest.mark.parametrize("current", ["its own", "the first"])
+def test_uneven_inputs_and_synchronized_statistics(current, monkeypatch, tmp_path):
     def program(group, meet):
-        model = DistributedDataParallel(nn.Linear(2, 1).double().to("cuda"), process_group=group)
+        rank, place = group.rank(), f"cuda:{group.rank()}"
+        net = nn.Linear(2, 1).double().to(place)
+        if current == "the first":
+            cuda.set_device(0)
+        model = DistributedDataParallel(net, process_group=group)
         with model.join():
-            for step in range(2 + 2 * group.rank()):
-                model(disttorch.ones(1, 2, dtype=disttorch.float64, device="cuda") * step).sum().backward()
-        norm = nn.SyncBatchNorm(2, process_group=group, dtype=disttorch.float64).to("cuda")
-        x = disttorch.from_numpy(np.arange(6.0).reshape(3, 2) * (group.rank() + 1)).to("cuda").requires_grad_()
+            for step in range(2 + 2 * rank):
+                model(disttorch.ones(1, 2, dtype=disttorch.float64, device=place) * step).sum().backward()
+        norm = nn.SyncBatchNorm(2, process_group=group, dtype=disttorch.float64).to(place)
+        x = disttorch.from_numpy(np.arange(6.0).reshape(3, 2) * (rank + 1)).to(place).requires_grad_()
         (norm(x) ** 3).sum().backward()
         return values(model), norm.running_var.cpu().numpy(), x.grad.cpu().numpy()
 
@@ -552,7 +610,7 @@ def test_what_a_capture_cannot_have_says_so(cupy, tmp_path):
 def test_groups_are_divided_and_not_introduced_again(cupy, monkeypatch, tmp_path):
     introduced = []
     make = NCCLTransport._introduce
-    monkeypatch.setattr(NCCLTransport, "_introduce", lambda self: introduced.append(self.rank) or make(self))
+    monkeypatch.setattr(NCCLTransport, "_introduce", lambda self, timeout: introduced.append(self.rank) or make(self, timeout))
 
     def program(group, meet):
         groups.groups.append(group)
@@ -679,16 +737,133 @@ def test_a_program_that_sees_the_error_lives(at_once, cupy, tmp_path):
         if group.rank() == 1:
             meet()
             return
-        work = communicator.all_reduce(cupy.ones(1), async_op=True)
+        work, later = (communicator.all_reduce(cupy.ones(1), async_op=True) for _ in range(2))
         work.exception()  # the program knows, or will
         look(communicator, 21.0)
         with pytest.raises(CollectiveTimeoutError):
             work.wait()
+        with pytest.raises(CommunicationError, match=r"all_reduce: rank 0 of 2: NCCL was aborted: .* has waited 21.0 s"):
+            later.wait()  # its kernel has returned, with nothing done
         with pytest.raises(CommunicationError, match="has failed before"):
             communicator.all_reduce(cupy.ones(1))
         assert hub.ended == [("abort", 0), ("abort", 0)]
         cupy.cuda.get_current_stream().synchronize()  # nothing hangs
         meet()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_communicators_are_aborted_all_at_once(cupy, monkeypatch, tmp_path):
+    """What one gives back may wait for the other's kernels, and for the other ranks."""
+    abort, together = NcclCommunicator.abort, threading.Barrier(2)
+
+    def waiting(self):
+        together.wait(5)
+        abort(self)
+
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 0:
+            monkeypatch.setattr(NcclCommunicator, "abort", waiting)
+            communicator._device_transports["cuda"].abandon()
+            assert hub.ended == [("abort", 0), ("abort", 0)]
+            monkeypatch.setattr(NcclCommunicator, "abort", lambda self: time.sleep(60))
+            monkeypatch.setattr("collectives.nccl_streams.PATIENCE", 0.1)
+        meet()
+        if group.rank() == 1:
+            communicator._device_transports["cuda"].abandon()  # does not wait for long
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_one_rank_waits_for_nobody(at_once, cupy, tmp_path):
+    """However long its GPU takes."""
+
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        with stand_in.held(communicator._device_transports["cuda"]._stream):
+            work = communicator.all_reduce(cupy.ones(1), async_op=True)
+            assert work.called.done
+            look(communicator, 1000.0)
+            with pytest.raises(TimeoutError, match=r"all_reduce: not complete after 0.2 s"):
+                work.complete(0.2)
+        work.complete()
+
+    on_ranks(1, program, tmp_path)
+
+
+def test_the_watchdog_sees_an_operation_that_does_not_start(at_once, cupy, tmp_path):
+    """NCCL connects ranks at the first operation of a kind: the host waits inside of the call."""
+
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        if group.rank() == 1:
+            meet()
+            return
+        transport, called, over, seen = communicator._device_transports["cuda"], threading.Event(), threading.Event(), []
+        transport._comm.allReduce = lambda *_: called.set() or over.wait(30)
+
+        def watching():
+            called.wait(30)
+            for seconds in (19.0, 21.0):
+                try:
+                    look(communicator, seconds)
+                except CollectiveTimeoutError as error:
+                    seen.append(error)
+            over.set()
+
+        thread = threading.Thread(target=watching)
+        thread.start()
+        said = r"rank 0 has waited 21\.\d s \(timeout 20 s\). Rank 1 of this group has not come"
+        with pytest.raises(CollectiveTimeoutError, match=said):
+            communicator.all_reduce(cupy.ones(1))
+        thread.join()
+        assert len(seen) == 1 and "the process ends" in seen[0].__notes__[0]
+        assert json.loads((tmp_path / "rank-0.flight.json").read_text())["reason"] == "timeout"
+        meet()
+        transport.abandon()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_a_failed_device_is_said_by_the_program_or_with_an_operation(at_once, cupy, tmp_path):
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+        transport = communicator._device_transports["cuda"]
+
+        def fail():
+            raise stand_in.CUDARuntimeError(700, "cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+        transport.use_device = fail
+        for works in transport.under_way:
+            works.clear()
+        look(communicator)  # nothing is under way: the program meets it by itself
+        communicator.all_reduce(cupy.ones(1), async_op=True)
+        with pytest.raises(CommunicationError, match=r"watch: rank \d of 2, GPU \d: cudaErrorIllegalAddress"):
+            look(communicator)
+        del transport.use_device
+        meet()
+        transport.abandon()
+
+    on_ranks(2, program, tmp_path)
+
+
+def test_what_nccl_refuses_has_failed_for_the_group(cupy, tmp_path):
+    def program(group, meet):
+        communicator = begun(cupy, group, meet)
+
+        def refuse(*_):
+            raise NcclError(6, "remote process exited or there was a network error")
+
+        transport = communicator._device_transports["cuda"]
+        transport._comm.allReduce = refuse
+        with pytest.raises(CommunicationError, match=r"all_reduce: rank \d of 2, GPU \d: NCCL_ERROR_REMOTE_ERROR"):
+            communicator.all_reduce(cupy.ones(1))
+        with pytest.raises(CommunicationError, match="has failed before"):
+            communicator.all_reduce(cupy.ones(1))
+        assert json.loads((tmp_path / f"rank-{group.rank()}.flight.json").read_text())["reason"] == "error"
+        meet()
+        transport.abandon()
 
     on_ranks(2, program, tmp_path)
 
