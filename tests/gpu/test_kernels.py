@@ -116,6 +116,29 @@ def test_a_kernel_computes_what_the_cpu_does(case, shape, dtype, worlds):
         assert error(f, e) <= 2 * TOLERANCE[dtype] * size, (i, error(f, e), size)
 
 
+GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1}
+
+
+def recurrent_layer(xp, draw, mode):
+    """Sequences of two lengths through a layer, and its gradients."""
+    n, features, hidden, sizes, rows = 33, 96, 200, (33,) * 6 + (20,) * 4, GATES[mode] * 200
+    x, h, w_ih, w_hh = draw(sum(sizes), features), draw(n, hidden), draw(rows, features, scale=0.1), draw(rows, hidden, scale=0.1)
+    b_ih, b_hh, gy, gh = draw(rows), draw(rows), draw(sum(sizes), hidden), draw(n, hidden)
+    c, gc = (draw(n, hidden), draw(n, hidden)) if mode == "LSTM" else (None, None)
+    *found, kept, before, cells = xp.recurrent(x, h, c, w_ih, w_hh, b_ih, b_hh, None, mode, sizes, False)
+    return found, xp.recurrent_backward(gy, gh, gc, x, w_ih, w_hh, None, kept, before, cells, mode, sizes, False, True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("mode", GATES)
+def test_a_recurrent_layer_computes_what_the_cpus_does(mode, dtype, worlds):
+    fast, exact = worlds
+    found, expected = (arrays(recurrent_layer(xp, Draw(xp, dtype), mode)) for xp in (fast, exact))
+    for i, (f, e) in enumerate(zip(found, expected, strict=True)):
+        f, size = fast.to_host(f).astype(np.float64), max(1.0, float(np.abs(e).max()))
+        assert error(f, e) <= 2 * TOLERANCE[dtype] * size, (i, error(f, e), size)
+
+
 @pytest.mark.parametrize("case", [layer_norm, cross_entropy, added_rows], ids=lambda case: case.__name__)
 def test_the_same_bits_every_time(case, worlds):
     """Sums over rows are added up in one order."""
