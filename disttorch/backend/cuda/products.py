@@ -116,19 +116,19 @@ def as_matrix(a: Any) -> Matrix:
     return Matrix(cupy.ascontiguousarray(a), 0, max(columns, 1))
 
 
-def compute_type(dtype: Any) -> tuple[int, int]:
-    """A dtype's cudaDataType and the type of its sums."""
+def compute_type(dtype: Any, tf32: bool = False) -> tuple[int, int]:
+    """A dtype's cudaDataType and the type of its sums. With `tf32` float32 may be rounded to TF32 whatever is chosen."""
     kind, compute = KINDS[dtype]
-    if kind in (0, 4) and CHOICES.float32_products != "highest":
+    if kind in (0, 4) and (tf32 or CHOICES.float32_products != "highest"):
         compute = cublas.COMPUTE_TF32
     return kind, compute
 
 
-def multiply(out: Any, a: Any, b: Any, add: bool = False) -> None:
-    """Write the product of two matrices into a contiguous one, or with `add` add it to what is there."""
+def multiply(out: Any, a: Any, b: Any, add: bool = False, tf32: bool = False) -> None:
+    """Write the product of two matrices into a contiguous one, or with `add` add it to what is there; `tf32` as for `compute_type`."""
     left, right = as_matrix(a), as_matrix(b)
     sizes = (b.shape[1], a.shape[0], a.shape[1])
-    kind, compute = compute_type(out.dtype)
+    kind, compute = compute_type(out.dtype, tf32)
     cublas.product(
         sizes,
         right.argument,
