@@ -87,3 +87,11 @@ def on_ranks(size, program, directory, timeout=20.0, devices=None):
     if errors:
         raise min(errors, key=lambda error: isinstance(error, threading.BrokenBarrierError) or any(text in str(error) for text in BECAUSE))
     return [future.result() for future in ended]
+
+
+def begun(cupy, group, meet):
+    """A group's communicator, after a first collective that is complete on all ranks."""
+    group.communicator.all_reduce(cupy.ones(1))
+    cupy.cuda.get_current_stream().synchronize()
+    meet()
+    return group.communicator
