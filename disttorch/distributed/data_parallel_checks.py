@@ -92,7 +92,7 @@ def check_module(module: Module, ignored: set[str], wrapper: type) -> None:
                 "pass to correctly initialize the modules"
             )
     for name, t in (*parameters, *((n, b) for n, b in module.named_buffers() if n not in ignored)):
-        if is_expanded(t._array):
+        if t._array.size and is_expanded(t._array):
             raise RuntimeError(
                 f"DistributedDataParallel: {name} of shape {list(t.shape)} is an expanded tensor, of which places in memory are several "
                 "elements; rank 0's cannot be written to it. Give the model a clone() of it"
