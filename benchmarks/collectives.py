@@ -30,12 +30,18 @@ SIZES = ["1K", "4K", "16K", "64K", "256K", "1M", "4M", "16M", "64M", "256M"]
 def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--sizes", nargs="+", default=SIZES)
+    parser.add_argument("--sizes", type=size, nargs="+", default=SIZES, help="such as 64K or 1M")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.02, help="that a round of one contender takes, about")
     parser.add_argument("--json", metavar="FILE", help="also write the figures there")
     parser.add_argument("--rank-of-a-job", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def size(text):
+    if not (text[:-1].isdecimal() and text[-1] in UNITS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 64K or 1M")
+    return text
 
 
 def nbytes(text):
