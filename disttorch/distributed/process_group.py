@@ -6,7 +6,6 @@ import itertools
 from collections.abc import Sequence
 from datetime import timedelta
 from numbers import Integral
-from types import NoneType
 from typing import Any
 
 import collectives
@@ -111,12 +110,10 @@ def init_process_group(
         raise ValueError("trying to initialize the default process group twice!")
     if store is not None and init_method is not None:
         raise AssertionError("Cannot specify both init_method and store.")
-    for name, value, kinds in (
-        ("init_method", init_method, (str, NoneType)), ("store", store, (Store, NoneType)),
-        ("rank", rank, Integral), ("world_size", world_size, Integral),
-    ):  # fmt: skip
-        if not isinstance(value, kinds):
-            kind = kinds[0] if isinstance(kinds, tuple) else int
+    places = ("rank", rank, int), ("world_size", world_size, int)
+    for name, value, kind in (("init_method", init_method, str), ("store", store, Store), *places):
+        is_left_out = value is None and kind is not int
+        if not (is_left_out or isinstance(value, Integral if kind is int else kind)):
             raise TypeError(f"init_process_group: {name} must be of type {kind.__name__}, got {value!r}")
     seconds = seconds_of("init_process_group", timeout)
     config = _config(backend, device_id)

@@ -17,7 +17,7 @@ from disttorch.distributed.groups import ProcessGroup
 from tests import stand_in
 from tests.stand_in.nccl import hub
 
-__all__ = ["Together", "on_ranks"]
+__all__ = ["Together", "begun", "on_ranks"]
 
 
 #: What ranks say who waited for one that has failed.

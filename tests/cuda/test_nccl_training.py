@@ -2,7 +2,6 @@
 
 import contextlib
 import gc
-import sys
 import threading
 import time
 
@@ -12,7 +11,6 @@ import pytest
 import collectives
 import disttorch
 import disttorch.distributed as dist
-from collectives import watchdog
 from collectives.errors import CommunicationError
 from collectives.nccl import NCCLTransport
 from collectives.stream_work import StreamWork
@@ -27,23 +25,10 @@ from tests import stand_in
 from tests.cuda.ranks import begun, on_ranks
 from tests.stand_in import host_cuda
 from tests.stand_in.nccl import hub
-from tests.stand_in.session import tensors
 
-pytestmark = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
+pytestmark = [pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available())), pytest.mark.usefixtures("cupy")]
 
 SMALL = 1e-4  # MiB: several buckets in a small model
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    with tensors(2):
-        yield sys.modules["cupy"]
-
-
-@pytest.fixture(autouse=True)
-def without_watching(monkeypatch):
-    """The thread does not look: tests that are about it look themselves."""
-    monkeypatch.setattr(watchdog, "watch", lambda transport: None)
 
 
 def numbers(*values):

@@ -1,7 +1,6 @@
 """NCCL when ranks are missing or something fails: what the watchdog sees, whom it names, and how communicators end. On the stand-in."""
 
 import json
-import sys
 import threading
 import time
 
@@ -13,21 +12,8 @@ from tests import stand_in
 from tests.cuda.ranks import begun, on_ranks
 from tests.stand_in import host_cuda
 from tests.stand_in.nccl import NcclCommunicator, NcclError, hub
-from tests.stand_in.session import tensors
 
-pytestmark = pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available()))
-
-
-@pytest.fixture(autouse=True)
-def cupy():
-    with tensors(2):
-        yield sys.modules["cupy"]
-
-
-@pytest.fixture(autouse=True)
-def without_watching(monkeypatch):
-    """The thread does not look: tests look themselves."""
-    monkeypatch.setattr(watchdog, "watch", lambda transport: None)
+pytestmark = [pytest.mark.skipif(host_cuda.available() is not None, reason=str(host_cuda.available())), pytest.mark.usefixtures("cupy")]
 
 
 def look(communicator, seconds=0.0):
