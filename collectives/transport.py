@@ -1,7 +1,7 @@
 """Transport: the plain operations that carry arrays from rank to rank, one small file for each way of doing it.
 
 What surrounds a call (checks, numbering, copies of arrays that are not contiguous, averages, comparing what the ranks called,
-timeouts, the record) is written once, in `collectives.communicator`. A transport sees contiguous arrays only, that do
+timeouts, the record) is written once, in `collectives.operations`. A transport sees contiguous arrays only, that do
 not overlap, of a dtype that the reduction allows, and ranks that exist.
 """
 
