@@ -16,6 +16,8 @@ MASTER_PORT           a TCP port that was free at the start; ``--master-port`` (
 OMP_NUM_THREADS       threads a rank: the cores it may use // the ranks that share them, at least 1, or ``--threads``
 OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
 MKL_NUM_THREADS       the same for MKL
+OPENBLAS_CORETYPE     ``Haswell`` on AMD's Zen 4, where OpenBLAS does not take the fastest kernels by itself
+                      (`launcher/processor.py`); elsewhere not set
 PYTHONFAULTHANDLER    1, so that a segmentation fault says in which Python line
 UCX_DEBUG_SIGNO       0, so that SIGHUP ends a rank: UCX, which carries MPI's messages, would else take it for itself
 DISTTORCH_LAUNCHER    ``dlaunch``: the rank was started by this launcher, which ends the job when a rank fails
@@ -34,9 +36,10 @@ MASTER_ADDR:MASTER_PORT, where rank 0 listens.
 
 RANK to MASTER_PORT mean what they mean under torchrun (https://docs.pytorch.org/docs/stable/elastic/run.html,
 "Environment Variables"). What the user has set wins over every default: the thread counts one by one (an
-OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), PYTHONFAULTHANDLER, UCX_DEBUG_SIGNO, MASTER_ADDR and MASTER_PORT.
-Options and ``--env`` are said for this job, so they win over the environment. One variable is taken away unless
-``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor (`launcher/processor.py`).
+OMP_NUM_THREADS alone also decides for OpenBLAS and MKL), OPENBLAS_CORETYPE, PYTHONFAULTHANDLER, UCX_DEBUG_SIGNO,
+MASTER_ADDR and MASTER_PORT.
+Options and ``--env`` are said for this job, so they win over the environment. One value is taken away unless
+``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor.
 
 Where it comes from
 -------------------

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from launcher import binding, contract
 from launcher.console import show
 from launcher.inventory import blas, gpu, host, mpi, packages, slurm
-from launcher.processor import CORE_TYPE, weaker_core_type
+from launcher.processor import CORE_TYPE, core_type_variables, weaker_core_type
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -53,7 +53,7 @@ def gather(ranks: int | None, bind: str, environ: Mapping[str, str]) -> dict[str
     weaker = weaker_core_type(environ)
     if weaker is not None:  # as for the ranks
         del environ[CORE_TYPE]
-    environ = contract.outside(environ)
+    environ = contract.outside({**environ, **core_type_variables(environ)})
     with ThreadPoolExecutor(5) as pool:
         asked = {
             "packages": pool.submit(packages.probe, environ),

@@ -22,7 +22,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import binding, contract, gpus, logs, output, process, record
+from launcher import binding, contract, gpus, logs, output, process, processor, record
 
 WORDS = 300  # lines of stderr that are kept; a deep program's traceback has many
 WORDS_BYTES = 16384
@@ -154,6 +154,7 @@ class Supervisor:
             )
         cores, sharing = binding.bind(self.options.bind, local_rank, ranks_here)
         environ.update(contract.thread_variables(self.options.threads, cores, sharing, environ))
+        environ.update(processor.core_type_variables(environ))
 
         err_read, err_write = os.pipe()
         out: logs.Writer = output.PlainWriter(1)

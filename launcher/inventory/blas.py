@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.inventory.probe import ProbeError, ask
-from launcher.processor import AVX512
+from launcher.processor import CPUINFO, gains_by_avx512
 
 # NumPy is loaded and the process's memory map names the BLAS. threadpoolctl knows more libraries than OpenBLAS; without
 # it OpenBLAS is asked itself, under the names that its builds give their functions.
@@ -56,21 +56,12 @@ print(json.dumps(said))
 """
 
 
-def probe(environ: Mapping[str, str], cpuinfo: Path = Path("/proc/cpuinfo"), python: str = sys.executable) -> dict[str, Any]:
-    """NumPy's BLAS: "name", "version", "path", "kernels" (OpenBLAS's core type), "threads"; and the processor: "avx512"."""
+def probe(environ: Mapping[str, str], cpuinfo: Path = CPUINFO, python: str = sys.executable) -> dict[str, Any]:
+    """NumPy's BLAS: "name", "version", "path", "kernels" (OpenBLAS's core type), "threads"; and whether the processor gains by "avx512"."""
     try:
-        return {**ask(python, _PROGRAM, environ), "avx512": avx512(cpuinfo), "error": None}
+        return {**ask(python, _PROGRAM, environ), "avx512": gains_by_avx512(cpuinfo), "error": None}
     except ProbeError as error:
-        return {"error": str(error), "avx512": avx512(cpuinfo)}
-
-
-def avx512(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool | None:
-    """Whether the processor has what OpenBLAS's AVX-512 kernels need; None where nothing is known, as on other processors."""
-    try:
-        found = re.search(r"^flags\s*:(.*)$", cpuinfo.read_text(errors="replace"), re.MULTILINE)
-    except OSError:
-        return None
-    return None if found is None else AVX512.issubset(found[1].split())
+        return {"error": str(error), "avx512": gains_by_avx512(cpuinfo)}
 
 
 def rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import pytest
 
 from launcher import contract
 from launcher.meeting import master_address
-from launcher.processor import weaker_core_type
+from launcher.processor import core_type_variables, weaker_core_type
 
 OMP, BLAS, MKL = contract.THREAD_VARIABLES
 
@@ -35,7 +35,7 @@ def test_every_rank_finds_its_place(session, say):
         assert environ["PYTHONFAULTHANDLER"] == "1"
         threads = str(max(1, len(os.sched_getaffinity(0)) // 3))
         assert [environ[name] for name in contract.THREAD_VARIABLES] == [threads] * 3
-        assert "OPENBLAS_CORETYPE" not in environ
+        assert environ.get("OPENBLAS_CORETYPE") == core_type_variables({}).get("OPENBLAS_CORETYPE")
         assert seen["argv"] == [str(script), "--lr", "3", ":", "a b", "-n", "7"]
         assert seen["path0"] == str(session.directory)
         assert (seen["module"], seen["file"]) == ("__main__", str(script))
@@ -139,30 +139,42 @@ def test_rank_0_of_a_slurm_allocation(nodes, first):
 
 
 AVX512 = "flags\t\t: fpu avx2 avx512f avx512bw avx512cd avx512dq avx512vl\n"
+ZEN4 = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\n" + AVX512
 CORE_TYPES = [
-    # what is set, /proc/cpuinfo, whether there is something to say
-    ("Haswell", AVX512, True),
-    ("Zen", AVX512, True),
-    ("SKYLAKEX", AVX512, False),
-    ("SapphireRapids", AVX512, False),
-    ("", AVX512, False),
-    ("Haswell", "flags\t\t: fpu avx2 avx512f\n", False),
-    ("Haswell", "Features\t: fp asimd\n", False),
-    ("Haswell", None, False),
+    # what is set, /proc/cpuinfo, whether there is something to say, what ranks get
+    ("Haswell", AVX512, True, None),
+    ("Zen", AVX512, True, None),
+    ("SKYLAKEX", AVX512, False, None),
+    ("SapphireRapids", AVX512, False, None),
+    ("", AVX512, False, None),
+    ("Haswell", "flags\t\t: fpu avx2 avx512f\n", False, None),
+    ("Haswell", "Features\t: fp asimd\n", False, None),
+    ("Haswell", None, False, None),
+    ("", None, False, None),
+    ("", ZEN4, False, "Haswell"),
+    ("Zen", ZEN4, False, None),
+    ("SkylakeX", ZEN4, False, None),
+    ("", ZEN4.replace("25", "26"), False, None),
+    ("Haswell", ZEN4.replace("25", "26"), True, None),
+    ("", ZEN4.replace("AuthenticAMD", "GenuineIntel"), False, None),
+    ("", ZEN4.replace("avx512vl", ""), False, None),  # Zen 3
+    ("", ZEN4 + "\n" + ZEN4.replace("25", "26"), False, "Haswell"),
 ]
 
 
-@pytest.mark.parametrize(("forced", "cpuinfo", "warns"), CORE_TYPES)
-def test_a_core_type_below_the_processor_is_seen(tmp_path, forced, cpuinfo, warns):
+@pytest.mark.parametrize(("forced", "cpuinfo", "warns", "given"), CORE_TYPES)
+def test_the_core_type_fits_the_processor(tmp_path, forced, cpuinfo, warns, given):
     path = tmp_path / "cpuinfo"
     if cpuinfo is not None:
         path.write_text(f"processor\t: 0\n{cpuinfo}")
-    said = weaker_core_type({"OPENBLAS_CORETYPE": forced}, path)
+    environ = {"OPENBLAS_CORETYPE": forced}
+    said = weaker_core_type(environ, path)
     assert (said is not None) == warns
     assert said is None or f"OPENBLAS_CORETYPE={forced}" in said
+    assert core_type_variables(environ, path).get("OPENBLAS_CORETYPE") == given
 
 
-@pytest.mark.skipif(weaker_core_type({"OPENBLAS_CORETYPE": "Haswell"}) is None, reason="this processor has no AVX-512")
+@pytest.mark.skipif(weaker_core_type({"OPENBLAS_CORETYPE": "Haswell"}) is None, reason="this processor does not gain by AVX-512")
 @pytest.mark.parametrize(("options", "seen"), [([], "None"), (["--env", "OPENBLAS_CORETYPE=Haswell"], "Haswell")])
 def test_ranks_do_without_a_weaker_core_type(session, options, seen):
     script = session.script("import os\nprint('core type', os.environ.get('OPENBLAS_CORETYPE'), flush=True)\n")

@@ -15,6 +15,7 @@ from launcher import info
 from launcher.inventory import blas, gpu, host, mpi, packages, slurm
 from launcher.inventory.probe import ProbeError, ask, say, size
 from launcher.mpi import find_mpi
+from launcher.processor import gains_by_avx512
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -365,10 +366,10 @@ def test_threadpoolctl_is_asked_where_it_is_installed(tmp_path, plain_environ):
 
 
 def test_kernels_without_avx512_are_remarked_upon(tmp_path):
-    flags = "fpu avx2 avx512f avx512bw avx512cd avx512dq avx512vl"
-    assert blas.avx512(tree(tmp_path, {"new": f"flags\t: {flags}\n"}) / "new") is True
-    assert blas.avx512(tree(tmp_path, {"old": "flags\t: fpu avx2\n"}) / "old") is False
-    assert blas.avx512(tmp_path / "none") is None
+    flags = "flags\t: fpu avx2 avx512f avx512bw avx512cd avx512dq avx512vl\n"
+    files = tree(tmp_path, {"new": flags, "old": "flags\t: fpu avx2\n", "zen4": f"vendor_id\t: AuthenticAMD\ncpu family\t: 25\n{flags}"})
+    said = {name: gains_by_avx512(files / name) for name in ("new", "old", "zen4", "none")}
+    assert said == {"new": True, "old": False, "zen4": False, "none": None}
     found = {"error": None, "name": "openblas", "version": "0.3.30", "path": None, "kernels": "Haswell", "threads": 8, "avx512": True}
     assert "this processor has AVX-512, and these kernels do not use it" in dict(blas.rows(found))["kernels"]
     assert "AVX-512" not in dict(blas.rows({**found, "avx512": False}))["kernels"]
@@ -502,6 +503,7 @@ def test_mpi4py_without_an_mpi(plain_environ):
 def test_the_ranks_start_without_a_core_type_for_an_older_processor(monkeypatch, plain_environ):
     seen = {}
     monkeypatch.setattr(info, "weaker_core_type", lambda environ: "left out" if "OPENBLAS_CORETYPE" in environ else None)
+    monkeypatch.setattr(info, "core_type_variables", lambda environ: {})
     monkeypatch.setattr(packages, "probe", lambda environ: _nothing_installed())
     monkeypatch.setattr(blas, "probe", lambda environ: seen.update(environ) or {"error": "not asked"})
     found = info.gather(1, "none", {**plain_environ, "OPENBLAS_CORETYPE": "Nehalem", "PMI_RANK": "0"})
