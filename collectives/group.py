@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -60,6 +61,7 @@ class Group:
         self.job = job
         self._transport = transport
         self._device_transports: dict[str, Transport] = {}
+        self._limit: float | None = None
         self._closed = False
         self._failed: Exception | None = None
         self.refused = False
@@ -82,6 +84,21 @@ class Group:
     def about(self) -> dict[str, Any]:
         """What a flight record tells of the group."""
         return {"ranks": self.ranks, "transport": self._transport.name}
+
+    @contextmanager
+    def within(self, timeout: float | None) -> Iterator[None]:
+        """What is called in the with-block may be waited for this long, in place of `timeout`.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds, also for waiting behind the block; None: as long as ever.
+        """
+        before, self._limit = self._limit, timeout
+        try:
+            yield
+        finally:
+            self._limit = before
 
     # A call ----------------------------------------------------------------------------------------------------------
 
@@ -180,7 +197,7 @@ class Group:
         if work._done:  # it has failed at once
             self._ended(note, work)
             return
-        work.watch = partial(self._watch, note)
+        work.watch = partial(self._watch, note, limit=self._limit)
         work.ended = partial(self._ended, note)
 
     def _board_text(self, note: Note) -> bytes:
@@ -230,14 +247,14 @@ class Group:
             if (here := group()) is None:
                 return
             try:
-                here._watch(here.job.recorder.calls[-1], waited)
+                here._watch(here.job.recorder.calls[-1], waited, here._limit)
             except CommunicationError as error:
                 here._fail(error)
                 raise
 
         return watch
 
-    def _watch(self, note: Note, waited: float) -> None:
+    def _watch(self, note: Note, waited: float, limit: float | None = None) -> None:
         """Raise if a wait has no prospect: its time is over, or a rank is gone."""
         call = Call(note)
         if self.size == 1:
@@ -246,8 +263,8 @@ class Group:
             raise CommunicationError(
                 f"{call.operation}: rank 0 waits for itself: it has sent nothing more with tag {call.tag}"
             )
-        if waited >= self.timeout:
-            raise self._timed_out(call, waited)
+        if waited >= (allowed := self.timeout if limit is None else limit):
+            raise self._timed_out(call, waited, allowed)
         if self._board is None or waited < LOOK_FOR_LIFE:
             return
         among = self.ranks if call.peer is None else [self.ranks[call.peer]] if call.peer >= 0 else self.ranks
@@ -268,7 +285,7 @@ class Group:
             f"{self._what(call)}: rank {self.rank} waits for a rank that is gone. {self.job.describe(state)}"
         )
 
-    def _timed_out(self, call: Call, waited: float) -> CollectiveTimeoutError:
+    def _timed_out(self, call: Call, waited: float, allowed: float) -> CollectiveTimeoutError:
         others = [rank for rank in self.ranks if rank != self.ranks[self.rank]]
         if call.peer is not None and call.peer >= 0:
             others = [self.ranks[call.peer]]
@@ -280,7 +297,7 @@ class Group:
             if state.life in ("cannot be reached", "does not answer", "is gone", "has ended", "is stopped")
             or (call.seq and state.groups is not None and state.groups.get(number, call.seq) < call.seq)
         ]
-        said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {self.timeout:g} s). "
+        said = f"{self._what(call)}: rank {self.rank} has waited {waited:.1f} s (timeout {allowed:g} s). "
         if call.seq == 0:
             lines = [self.job.describe(state) for state in states.values()]
             return CollectiveTimeoutError(f"{said}The other side:\n  " + "\n  ".join(lines))

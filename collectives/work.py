@@ -378,7 +378,8 @@ def progress(besides: Work | None = None) -> None:
 
 
 def drain(owner: object = None) -> None:
-    """Complete the retained works of one communicator, or of all: receives nobody sent to are given up.
+    """Complete the retained works of one communicator, or of all: receives nobody sent to are given up, and what a group that has
+    failed had under way, whose ranks are out of step, is left.
 
     Raises
     ------
@@ -386,7 +387,7 @@ def drain(owner: object = None) -> None:
         If one of them fails.
     """
     for work in tuple(pending):
-        if work.done() and work._seen:
+        if (work.done() and work._seen) or getattr(work.owner, "_failed", None) is not None:
             continue
         if owner is None or work.owner is owner:
             if work.cancel():

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..autograd.variable import Tensor, bump_version
 from ..futures import Future
-from .groups import ProcessGroup, check_tensor, check_tensors, communicator_for, get_group_rank, member, seconds_of
+from .groups import ProcessGroup, check_tensor, check_tensors, communicator_for, get_group_rank, member, within
 from .reduce_op import ReduceOp, reduction_for
 from .work import Work, begin, together
 
@@ -159,7 +159,7 @@ def broadcast(
 
 
 def barrier(
-    group: Any = None, async_op: bool = False, device_ids: Any = None, timeout: timedelta | None = None
+    group: Any = None, async_op: bool = False, device_ids: Any = None, timeout: timedelta | float | None = None
 ) -> Work | None:
     """Return when every rank has come here. As ``torch.distributed.barrier``.
 
@@ -169,20 +169,16 @@ def barrier(
         As for `all_reduce`.
     device_ids
         Accepted as in PyTorch.
-    timeout : timedelta, optional
-        How long to wait at most; as long as the group's timeout allows unless given.
+    timeout : timedelta or float, optional
+        How long it may be waited for, a float in seconds, in place of the group's timeout.
 
     Raises
     ------
-    TimeoutError
-        If not all ranks have come by then.
+    collectives.CollectiveTimeoutError
+        If not all ranks have come by then; the message names them.
     """
     joint = member("barrier", group)
     if joint is None:
         return None
-    seconds = seconds_of("barrier", timeout)
-    work = joint.communicator.barrier(async_op=True)
-    if joint.coalescing is None and not async_op:
-        work.wait(seconds)
-        return None
-    return begin(joint, work, async_op)
+    with within("barrier", joint, timeout):
+        return begin(joint, joint.communicator.barrier(async_op=True), async_op)

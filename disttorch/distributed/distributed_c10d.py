@@ -52,6 +52,20 @@ from .objects import (
     scatter_object_list,
     send_object_list,
 )
+from .options import (
+    AllgatherOptions as AllgatherOptions,
+)
+from .options import (
+    AllreduceCoalescedOptions,
+    AllreduceOptions,
+    AllToAllOptions,
+    BarrierOptions,
+    BroadcastOptions,
+    GatherOptions,
+    ReduceOptions,
+    ReduceScatterOptions,
+    ScatterOptions,
+)
 from .point_to_point import P2POp, batch_isend_irecv, irecv, isend, monitored_barrier, recv, send
 from .process_group import (
     destroy_process_group,
@@ -71,18 +85,27 @@ from .work import _coalescing_manager as _coalescing_manager
 from .work import _CoalescingManager as _CoalescingManager
 
 __all__ = [
+    "AllToAllOptions",
+    "AllreduceCoalescedOptions",
+    "AllreduceOptions",
     "Backend",
     "BackendConfig",
+    "BarrierOptions",
+    "BroadcastOptions",
     "DebugLevel",
     "DistBackendError",
     "DistError",
     "DistNetworkError",
     "DistStoreError",
+    "GatherOptions",
     "GroupMember",
     "P2POp",
     "PrefixStore",
     "ProcessGroup",
     "ReduceOp",
+    "ReduceOptions",
+    "ReduceScatterOptions",
+    "ScatterOptions",
     "Store",
     "Work",
     "all_gather",

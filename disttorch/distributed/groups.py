@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -34,6 +35,7 @@ __all__ = [
     "joined",
     "member",
     "seconds_of",
+    "within",
 ]
 
 
@@ -293,6 +295,13 @@ def seconds_of(name: str, timeout: Any) -> float | None:
     if timeout <= timedelta(0):
         raise ValueError(f"{name}: timeout must be longer than nothing, got {timeout}")
     return timeout.total_seconds()
+
+
+def within(name: str, group: ProcessGroup, timeout: timedelta | float | None) -> AbstractContextManager[None]:
+    """A with-block whose collectives in a group may take that long, a float in seconds, also where they are waited for behind it."""
+    if timeout is None:
+        return nullcontext()
+    return group.communicator.within(seconds_of(name, timedelta(seconds=timeout) if isinstance(timeout, float) else timeout))
 
 
 def check_tensor(name: str, argument: str, value: Any) -> Tensor:

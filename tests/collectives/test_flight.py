@@ -247,7 +247,7 @@ def test_a_rank_is_missing_only_if_the_board_follows_the_group(
     world.ranks = [0, 1]
     world.job.hosts.append("n1")
     monkeypatch.setattr(world.job, "states", lambda ranks: {1: RankState(1, 42, "runs", groups=followed)})
-    assert said in str(world._timed_out(Call(world.job.recorder.calls[-1]), 2.0))
+    assert said in str(world._timed_out(Call(world.job.recorder.calls[-1]), 2.0, world.timeout))
 
 
 def test_a_record_tells_of_groups_that_are_open_or_among_the_last_calls(tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from collectives import CollectiveMismatchError, CommunicationError, Communicator, connect
+from collectives import CollectiveMismatchError, CollectiveTimeoutError, CommunicationError, Communicator, connect
 from collectives.connect import world_over
 from collectives.job import Settings
 from collectives.shared import SharedTransport
+from collectives.work import drain
 
 pytestmark = pytest.mark.mpi
 
@@ -70,6 +72,23 @@ def test_coalesced_operations_complete_together(world: Communicator) -> None:
     empty.wait()
     with pytest.raises(CommunicationError, match="a block is open already"), world.coalesce(), world.coalesce():
         pass
+
+
+@pytest.mark.mpi(min_size=2)
+def test_calls_in_a_block_may_have_less_time_and_what_a_failed_group_left_is_not_waited_for(world: Communicator) -> None:
+    group = world.split(0)
+    assert group is not None
+    if world.rank == 0:
+        with group.within(0.2):
+            works = [group.all_reduce(np.ones(2), async_op=True) for _ in range(2)]
+        began = time.monotonic()
+        with pytest.raises(CollectiveTimeoutError, match=r"has waited 0\.\d s \(timeout 0\.2 s\)"):
+            works[0].wait()
+        drain(group)
+        assert 0.2 <= time.monotonic() - began < 30 < group.timeout
+        assert not works[1].done()
+    group.close()
+    world.barrier()
 
 
 def test_messages_both_ways_in_one_block(world: Communicator) -> None:

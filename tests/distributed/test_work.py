@@ -157,3 +157,127 @@ def test_methods_of_groups_return_works():
     assert out.tolist() == list(range(size))
     world.barrier().wait()
     world.monitored_barrier(timedelta(seconds=60))
+
+
+def _options(kind, **fields):
+    made = getattr(dist.distributed_c10d, kind)()
+    for name, value in fields.items():
+        setattr(made, name, value)
+    return made
+
+
+SOON = timedelta(seconds=0.3)
+ONE = disttorch.ones(1)
+LIMITED = {
+    "dist.barrier": lambda g: dist.barrier(g, timeout=SOON),
+    "dist.barrier, async": lambda g: dist.barrier(g, True, timeout=SOON).wait(),
+    "barrier": lambda g: g.barrier(SOON).wait(),
+    "barrier, opts": lambda g: g.barrier(_options("BarrierOptions", timeout=SOON)).wait(),
+    "allreduce": lambda g: g.allreduce(ONE, timeout=SOON).wait(),
+    "allreduce, by place": lambda g: g.allreduce([ONE], dist.ReduceOp.SUM, 0.3).wait(),
+    "allreduce, opts": lambda g: g.allreduce([ONE], _options("AllreduceOptions", timeout=SOON)).wait(),
+    "allreduce, a future": lambda g: g.allreduce(ONE, timeout=SOON).get_future().wait(),
+    "allreduce_coalesced": lambda g: g.allreduce_coalesced([ONE, ONE], _options("AllreduceCoalescedOptions", timeout=SOON)).wait(),
+    "broadcast": lambda g: g.broadcast(ONE, 1, timeout=SOON).wait(),
+    "broadcast, opts": lambda g: g.broadcast([ONE], opts=_options("BroadcastOptions", rootRank=1, timeout=SOON)).wait(),
+    "reduce": lambda g: g.reduce(ONE, 0, timeout=SOON).wait(),
+    "allgather": lambda g: g.allgather([ONE.clone() for _ in range(g.size())], ONE, timeout=SOON).wait(),
+    "gather": lambda g: g.gather([ONE.clone() for _ in range(g.size())], ONE, 0, timeout=SOON).wait(),
+    "scatter": lambda g: g.scatter(ONE.clone(), [], 1, timeout=SOON).wait(),
+    "reduce_scatter": lambda g: g.reduce_scatter(ONE.clone(), [ONE] * g.size(), timeout=SOON).wait(),
+    "all_gather_single": lambda g: g.all_gather_single(disttorch.ones(g.size()), ONE, timeout=SOON).wait(),
+    "reduce_scatter_single": lambda g: g.reduce_scatter_single(ONE.clone(), disttorch.ones(g.size()), timeout=SOON).wait(),
+    "alltoall": lambda g: g.alltoall([ONE.clone() for _ in range(g.size())], [ONE] * g.size(), timeout=SOON).wait(),
+    "alltoall_base": lambda g: g.alltoall_base(disttorch.ones(g.size()), disttorch.ones(g.size()), [], [], timeout=SOON).wait(),
+}
+
+
+@pytest.mark.mpi(min_size=2)
+@pytest.mark.parametrize("name", LIMITED)
+def test_each_call_may_have_a_timeout_of_its_own(name):
+    group = dist.new_group()
+    if dist.get_rank() == 0:
+        began = time.monotonic()
+        with pytest.raises(collectives.CollectiveTimeoutError, match=r"timeout 0\.3 s"):
+            LIMITED[name](group)
+        assert 0.3 <= time.monotonic() - began < 60
+        assert group.communicator.timeout == dist.group.WORLD.communicator.timeout
+    dist.barrier()
+
+
+def test_methods_of_groups_take_options():
+    rank, size = dist.get_rank(), dist.get_world_size()
+    world = dist.group.WORLD
+    own = disttorch.tensor([float(rank)])
+    most, last = _options("AllreduceOptions", reduceOp=dist.ReduceOp.MAX), size - 1
+    x = own.clone()
+    assert world.allreduce([x], most).wait()
+    assert x.item() == last
+    parts = [own.clone(), own + 1]
+    assert world.allreduce_coalesced(parts, opts=_options("AllreduceCoalescedOptions")).result() == parts
+    assert [p.item() for p in parts] == [total(), total(1)]
+    world.broadcast([x.copy_(own)], _options("BroadcastOptions", rootRank=last)).wait()
+    assert x.item() == last
+    world.reduce([x.copy_(own)], _options("ReduceOptions", rootRank=last, reduceOp=dist.ReduceOp.MAX)).wait()
+    assert x.item() == rank
+    rows = [disttorch.zeros(1) for _ in range(size)]
+    world.allgather([rows], [own], opts=_options("AllgatherOptions")).wait()
+    assert [r.item() for r in rows] == list(range(size))
+    lists = [[disttorch.zeros(1), disttorch.zeros(2)] for _ in range(size)]
+    world.allgather_coalesced(lists, [own, own.repeat(2)]).wait()
+    assert [[t.tolist() for t in row] for row in lists] == [[[r], [r, r]] for r in range(size)]
+    wholes = [disttorch.zeros(size), disttorch.zeros(size)]
+    for name in ("allgather_into_tensor_coalesced", "all_gather_single_coalesced"):
+        getattr(world, name)(outputs=wholes, inputs=[own, own + 1]).wait()
+        assert [w.tolist() for w in wholes] == [list(range(size)), list(range(1, size + 1))]
+    for name in ("reduce_scatter_tensor_coalesced", "reduce_scatter_single_coalesced"):
+        getattr(world, name)(parts, wholes, _options("ReduceScatterOptions", reduceOp=dist.ReduceOp.MAX)).wait()
+        assert [p.item() for p in parts] == [rank, rank + 1]
+    world.scatter([x], [rows] if rank == last else [], _options("ScatterOptions", rootRank=last)).wait()
+    assert x.item() == rank
+    world.gather([rows] if rank == last else [], [own + 1], _options("GatherOptions", rootRank=last)).wait()
+    assert [r.item() for r in rows] == [r + (rank == last) for r in range(size)]
+    world._allgather_base(wholes[0], own).wait()
+    world._reduce_scatter_base(x, wholes[0]).wait()
+    assert x.item() == rank * size
+
+
+KINDS = [
+    "AllToAllOptions", "AllgatherOptions", "AllreduceCoalescedOptions", "AllreduceOptions", "BarrierOptions", "BroadcastOptions",
+    "GatherOptions", "ReduceOptions", "ReduceScatterOptions", "ScatterOptions",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_options_are_those_of_pytorch(kind):
+    theirs = getattr(pytest.importorskip("torch.distributed").distributed_c10d, kind)()
+    ours = _options(kind)
+    names = {name for name in dir(theirs) if not name.startswith("_")}
+    assert set(ours.fields) == names
+    for name in names - {"reduceOp"}:
+        assert getattr(ours, name) == getattr(theirs, name), name
+        for each in () if name == "asyncOp" else (ours, theirs):  # what is true or false, PyTorch takes of anything
+            with pytest.raises(TypeError):
+                setattr(each, name, 1j)
+    for each in (ours, theirs):
+        each.timeout = 1.5
+        assert each.timeout == timedelta(seconds=1.5)
+    for each in (ours, theirs):
+        with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+            each.nonsense = 1
+
+
+BAD = [
+    (lambda w: w.allreduce(ONE, timeout=3), TypeError, "allreduce: Expected timeout argument to be of type datetime.timedelta, got 3"),
+    (lambda w: w.allreduce([ONE], dist.BroadcastOptions()), TypeError, "opts must be of type AllreduceOptions, not BroadcastOptions"),
+    (lambda w: w.send([ONE], 0, dist.BarrierOptions()), TypeError, "opts must be of type None, not BarrierOptions"),
+    (lambda w: w.all_gather_single_coalesced([ONE], [ONE, ONE]), ValueError, "there are 1 outputs, but 2 inputs"),
+    (lambda w: w.allgather_coalesced([[ONE]] * 9, [ONE]), ValueError, "output_lists must have . lists of 1 tensors"),
+    (lambda w: w.barrier(timedelta(0)), ValueError, "barrier: timeout must be longer than nothing"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), BAD, ids=[b[2] for b in BAD])
+def test_bad_calls_of_methods(call, error, message):
+    with pytest.raises(error, match=message):
+        call(dist.group.WORLD)
