@@ -5,9 +5,9 @@ file that all can open, `HashStore` a table between the threads of one process, 
 """
 
 from .file import FileStore
-from .interface import Store, StoreError, StoreTimeoutError
+from .interface import QueueEmptyError, Store, StoreError, StoreTimeoutError
 from .memory import HashStore
 from .prefix import PrefixStore
 from .tcp import TCPStore
 
-__all__ = ["FileStore", "HashStore", "PrefixStore", "Store", "StoreError", "StoreTimeoutError", "TCPStore"]
+__all__ = ["FileStore", "HashStore", "PrefixStore", "QueueEmptyError", "Store", "StoreError", "StoreTimeoutError", "TCPStore"]

@@ -1,8 +1,9 @@
 """FileStore: a file that all ranks can open. Every operation locks it, reads what others wrote and appends its own.
 
 The file is a log. A record is ``kind (1 byte) | key's length (4) | value's length (8) | CRC-32 of kind, key and value (4) |
-key | value``, numbers with the lowest byte first; kind 1 sets a key, 2 deletes one, 3 says that one of the ranks has left. A
-writer that dies leaves at most one record that is not whole, at the end; the next writer cuts it off.
+key | value``, numbers with the lowest byte first; kind 1 sets a key, 2 deletes one, 3 says that one of the ranks has left, 4 puts a
+value into a queue, 5 takes one out. A writer that dies leaves at most one record that is not whole, at the end; the next writer cuts
+it off.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ import threading
 import time
 import weakref
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreError, StoreTimeoutError, as_bytes, quoted
+from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreError, StoreTimeoutError, quoted
 from .table import Table
 
 __all__ = ["FileStore"]
 
 _RECORD = struct.Struct("<BIQI")
-_SET, _DELETE, _LEFT = 1, 2, 3
+_SET, _DELETE, _LEFT, _PUSH, _POP = 1, 2, 3, 4, 5
+T = TypeVar("T")
 _LONGEST_PAUSE = 0.02
 _held = threading.local()
 """Of a thread that has the lock of a file: `leaving`, the stores that are to leave when it has not."""
@@ -76,35 +79,52 @@ class FileStore(Store):
         """Leave the store; the last of `world_size` ranks removes the file."""
         self._leave()
 
-    def check(self, keys: Sequence[str]) -> bool:
+    def _check(self, keys: list[str]) -> bool:
         with self._log.locked() as table:
-            return not table.missing(keys)
+            return not table.absent(keys)
 
-    def add(self, key: str, amount: int) -> int:
+    def _add(self, key: str, amount: int) -> int:
         with self._log.locked() as table:
             total = table.add(key, amount)
             self._log.write(_SET, key, table.values[key])
             return total
 
-    def append(self, key: str, value: str | bytes) -> None:
+    def _append(self, key: str, value: bytes) -> None:
         with self._log.locked() as table:
-            table.append(key, as_bytes(value))
+            table.append(key, value)
             self._log.write(_SET, key, table.values[key])
 
-    def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
+    def _compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
         with self._log.locked() as table:
             before = table.values.get(key)
-            value = table.compare_set(key, as_bytes(expected_value), as_bytes(desired_value))
+            value = table.compare_set(key, expected, desired)
             if table.values.get(key) != before:
                 self._log.write(_SET, key, value)
             return value
 
-    def delete_key(self, key: str) -> bool:
+    def _delete(self, key: str) -> bool:
         with self._log.locked() as table:
             found = table.delete(key)
             if found:
                 self._log.write(_DELETE, key, b"")
             return found
+
+    def _push(self, key: str, value: bytes) -> None:
+        with self._log.locked() as table:
+            table.push(key, value)
+            self._log.write(_PUSH, key, value)
+
+    def _pop(self, key: str, timeout: float) -> bytes:
+        def take(table: Table) -> bytes:
+            value = table.pop(key)
+            self._log.write(_POP, key, b"")
+            return value
+
+        return self._await(lambda table: [] if key in table.queues else [key], take, timeout)
+
+    def _queue_len(self, key: str) -> int:
+        with self._log.locked() as table:
+            return len(table.queues.get(key, ()))
 
     def num_keys(self) -> int:
         with self._log.locked() as table:
@@ -126,21 +146,22 @@ class FileStore(Store):
                 self._log.write(_SET, key, value)
 
     def _get(self, keys: list[str], timeout: float) -> list[bytes]:
-        return self._await(keys, timeout)
+        return self._await(lambda table: table.missing(keys), lambda table: [table.values[key] for key in keys], timeout)
 
     def _wait(self, keys: list[str], timeout: float) -> None:
-        self._await(keys, timeout)
+        self._await(lambda table: table.absent(keys), lambda table: None, timeout)
 
-    def _await(self, keys: list[str], timeout: float) -> list[bytes]:
+    def _await(self, missing: Callable[[Table], list[str]], take: Callable[[Table], T], timeout: float) -> T:
+        """What `take` says of the table as soon as nothing is missing."""
         deadline = time.monotonic() + timeout
         pause = 0.0005
         while True:
             with self._log.locked() as table:
-                missing = table.missing(keys)
-                if not missing:
-                    return [table.values[key] for key in keys]
+                absent = missing(table)
+                if not absent:
+                    return take(table)
             if time.monotonic() >= deadline:
-                raise StoreTimeoutError(f"FileStore {self.path}: {quoted(missing)} has not come in {timeout:g} s")
+                raise StoreTimeoutError(f"FileStore {self.path}: {quoted(absent)} has not come in {timeout:g} s")
             time.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -219,7 +240,7 @@ class _Log:
             kind, name_length, length, checksum = _RECORD.unpack_from(content, position)
             start = position + _RECORD.size
             end = start + name_length + length
-            if kind not in (_SET, _DELETE, _LEFT):
+            if not _SET <= kind <= _POP:
                 raise StoreError(f"FileStore: {self.path} is no store: at byte {self._read_to + position} is no record")
             if end > len(content):
                 break
@@ -237,6 +258,10 @@ class _Log:
             self.table.values[key] = value
         elif kind == _DELETE:
             self.table.delete(key)
+        elif kind == _PUSH:
+            self.table.push(key, value)
+        elif kind == _POP:
+            self.table.pop(key)
         else:
             self.left += 1
 

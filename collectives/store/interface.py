@@ -5,10 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
+from operator import index
+from typing import Any
 
 from ..errors import CommunicationError
 
-__all__ = ["DEFAULT_TIMEOUT", "Seconds", "Store", "StoreError", "StoreTimeoutError", "as_bytes", "quoted", "seconds"]
+__all__ = [
+    "DEFAULT_TIMEOUT", "QueueEmptyError", "Seconds", "Store", "StoreError", "StoreTimeoutError", "as_bytes", "quoted", "seconds",
+]  # fmt: skip
 
 DEFAULT_TIMEOUT = timedelta(seconds=300)
 Seconds = timedelta | float
@@ -23,10 +27,15 @@ class StoreTimeoutError(StoreError, TimeoutError):
     """Keys that were waited for have not come; the message names them, and the seconds waited."""
 
 
-class Store(ABC):
-    """Keys with values of bytes, shared by the ranks of a job.
+class QueueEmptyError(StoreError):
+    """There is nothing in a queue, and it is not waited for."""
 
-    Every operation is atomic: two ranks that add to one number at the same time both count.
+
+class Store(ABC):
+    """Keys with values of bytes, and queues of such values, shared by the ranks of a job.
+
+    Every operation is atomic: two ranks that add to one number at the same time both count. Keys are text, or bytes of UTF-8. A queue
+    and a value of one name have nothing to do with each other, but that `check` and `wait` find either.
 
     Parameters
     ----------
@@ -56,7 +65,7 @@ class Store(ABC):
 
     def set(self, key: str, value: str | bytes) -> None:
         """Give `key` a value, in place of what it had. Text is kept as UTF-8."""
-        self.multi_set([key], [value])
+        self._set([_text("set", key)], [as_bytes(value)])
 
     def get(self, key: str) -> bytes:
         """The value of `key`, waiting for it if it is not there yet.
@@ -66,7 +75,7 @@ class Store(ABC):
         StoreTimeoutError
             If it does not come within the store's timeout.
         """
-        return self._get([key], self._timeout)[0]
+        return self._get([_text("get", key)], self._timeout)[0]
 
     def multi_set(self, keys: Sequence[str], values: Sequence[str | bytes]) -> None:
         """Set several keys at once.
@@ -76,9 +85,10 @@ class Store(ABC):
         ValueError
             If there are not as many values as keys.
         """
-        if len(keys) != len(values):
-            raise ValueError(f"multi_set: {len(keys)} keys, but {len(values)} values")
-        self._set(list(keys), [as_bytes(value) for value in values])
+        names = _texts("multi_set", keys)
+        if len(names) != len(values):
+            raise ValueError(f"multi_set: {len(names)} keys, but {len(values)} values")
+        self._set(names, [as_bytes(value) for value in values])
 
     def multi_get(self, keys: Sequence[str]) -> list[bytes]:
         """The values of several keys, waiting for all of them.
@@ -88,10 +98,11 @@ class Store(ABC):
         StoreTimeoutError
             If not all come within the store's timeout.
         """
-        return self._get(list(keys), self._timeout) if keys else []
+        names = _texts("multi_get", keys)
+        return self._get(names, self._timeout) if names else []
 
     def wait(self, keys: Sequence[str], timeout: Seconds | None = None) -> None:
-        """Return when all `keys` are there.
+        """Return when all `keys` are there, each with a value or something in its queue.
 
         Parameters
         ----------
@@ -107,10 +118,9 @@ class Store(ABC):
         StoreTimeoutError
             If they do not come in that time; the message names those that are missing.
         """
-        if isinstance(keys, str):
-            raise TypeError(f"wait: keys is a list of keys, not the text {keys!r}")
-        if keys:
-            self._wait(list(keys), self._timeout if timeout is None else seconds(timeout))
+        names = _texts("wait", keys)
+        if names:
+            self._wait(names, self._timeout if timeout is None else seconds(timeout))
 
     def barrier(self, key: str, world_size: int, timeout: Seconds | None = None) -> None:
         """Return when `world_size` callers have come to the barrier of this name, which serves once.
@@ -124,11 +134,10 @@ class Store(ABC):
             self.set(f"{key}/all", b"")
         self.wait([f"{key}/all"], timeout)
 
-    @abstractmethod
     def check(self, keys: Sequence[str]) -> bool:
-        """Whether all `keys` are there; does not wait."""
+        """Whether all `keys` are there, each with a value or something in its queue; does not wait."""
+        return self._check(_texts("check", keys))
 
-    @abstractmethod
     def add(self, key: str, amount: int) -> int:
         """Add to the number that `key` holds, 0 if it is not there, and return the new one.
 
@@ -137,12 +146,12 @@ class Store(ABC):
         ValueError
             If the key's value is no integer.
         """
+        return self._add(_text("add", key), index(amount))
 
-    @abstractmethod
     def append(self, key: str, value: str | bytes) -> None:
         """Put `value` behind the one that `key` holds, if there is one."""
+        self._append(_text("append", key), as_bytes(value))
 
-    @abstractmethod
     def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
         """Set `key` only if it holds `expected_value`, or if it is not there and `expected_value` is empty.
 
@@ -151,18 +160,60 @@ class Store(ABC):
         bytes
             What the key holds now; `expected_value` if it is not there.
         """
+        return self._compare_set(_text("compare_set", key), as_bytes(expected_value), as_bytes(desired_value))
 
-    @abstractmethod
     def delete_key(self, key: str) -> bool:
-        """Take a key away; whether it was there."""
+        """Take a key's value away; whether it was there."""
+        return self._delete(_text("delete_key", key))
+
+    def queue_push(self, key: str, value: str | bytes) -> None:
+        """Put `value` at the end of the queue of the name `key`."""
+        self._push(_text("queue_push", key), as_bytes(value))
+
+    def queue_pop(self, key: str, block: bool = True) -> bytes:
+        """Take the first value out of a queue; each value goes to one caller.
+
+        Parameters
+        ----------
+        key : str
+            The queue.
+        block : bool, default True
+            Whether to wait for a value.
+
+        Raises
+        ------
+        StoreTimeoutError
+            If none comes within the store's timeout.
+        QueueEmptyError
+            If there is none, and it is not waited for.
+
+        Examples
+        --------
+        >>> from collectives.store import HashStore
+        >>> store = HashStore()
+        >>> store.queue_push("jobs", "first"); store.queue_push("jobs", "second")
+        >>> store.queue_pop("jobs"), store.queue_len("jobs")
+        (b'first', 1)
+        """
+        name = _text("queue_pop", key)
+        try:
+            return self._pop(name, self._timeout if block else 0.0)
+        except StoreTimeoutError as error:
+            if block:
+                raise
+            raise QueueEmptyError(f"queue_pop: the queue {name!r} is empty") from error
+
+    def queue_len(self, key: str) -> int:
+        """How many values are in a queue; 0 if there is none of this name."""
+        return self._queue_len(_text("queue_len", key))
 
     @abstractmethod
     def num_keys(self) -> int:
-        """How many keys there are, with those by which the store itself works (a `TCPStore` counts its workers in one)."""
+        """How many keys have a value, with those by which the store itself works (a `TCPStore` counts its workers in one)."""
 
     @abstractmethod
     def list_keys(self) -> list[str]:
-        """All keys, in no certain order."""
+        """All keys that have a value, in no certain order."""
 
     @abstractmethod
     def clone(self) -> Store:
@@ -171,6 +222,38 @@ class Store(ABC):
     def has_extended_api(self) -> bool:
         """Whether `append`, `multi_get` and `multi_set` are there: they are, in every store."""
         return True
+
+    @abstractmethod
+    def _check(self, keys: list[str]) -> bool:
+        """Whether all are there."""
+
+    @abstractmethod
+    def _add(self, key: str, amount: int) -> int:
+        """Add, and return the new number."""
+
+    @abstractmethod
+    def _append(self, key: str, value: bytes) -> None:
+        """Put a value behind what is there."""
+
+    @abstractmethod
+    def _compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
+        """Set what holds what is expected; what it holds now."""
+
+    @abstractmethod
+    def _delete(self, key: str) -> bool:
+        """Take a value away."""
+
+    @abstractmethod
+    def _push(self, key: str, value: bytes) -> None:
+        """Put a value at a queue's end."""
+
+    @abstractmethod
+    def _pop(self, key: str, timeout: float) -> bytes:
+        """The first value of a queue when there is one."""
+
+    @abstractmethod
+    def _queue_len(self, key: str) -> int:
+        """How many values a queue has."""
 
     @abstractmethod
     def _set(self, keys: list[str], values: list[bytes]) -> None:
@@ -183,6 +266,22 @@ class Store(ABC):
     @abstractmethod
     def _wait(self, keys: list[str], timeout: float) -> None:
         """Return when all are there."""
+
+
+def _text(name: str, key: Any) -> str:
+    """A key as text."""
+    if isinstance(key, str):
+        return key
+    if isinstance(key, bytes):
+        return key.decode()
+    raise TypeError(f"{name}: a key is text, not {type(key).__name__} ({key!r})")
+
+
+def _texts(name: str, keys: Any) -> list[str]:
+    """Keys as text."""
+    if isinstance(keys, str | bytes):
+        raise TypeError(f"{name}: keys is a list of keys, not the text {keys!r}")
+    return [_text(name, key) for key in keys]
 
 
 def as_bytes(value: str | bytes) -> bytes:

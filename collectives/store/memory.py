@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreTimeoutError, as_bytes, quoted
+from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreTimeoutError, quoted
 from .table import Table
 
 __all__ = ["HashStore"]
@@ -36,30 +36,44 @@ class HashStore(Store):
         self._table = Table()
         self._changed = threading.Condition()
 
-    def check(self, keys: Sequence[str]) -> bool:
+    def _check(self, keys: list[str]) -> bool:
         with self._changed:
-            return not self._table.missing(keys)
+            return not self._table.absent(keys)
 
-    def add(self, key: str, amount: int) -> int:
+    def _add(self, key: str, amount: int) -> int:
         with self._changed:
             total = self._table.add(key, amount)
             self._changed.notify_all()
             return total
 
-    def append(self, key: str, value: str | bytes) -> None:
+    def _append(self, key: str, value: bytes) -> None:
         with self._changed:
-            self._table.append(key, as_bytes(value))
+            self._table.append(key, value)
             self._changed.notify_all()
 
-    def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
+    def _compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
         with self._changed:
-            value = self._table.compare_set(key, as_bytes(expected_value), as_bytes(desired_value))
+            value = self._table.compare_set(key, expected, desired)
             self._changed.notify_all()
             return value
 
-    def delete_key(self, key: str) -> bool:
+    def _delete(self, key: str) -> bool:
         with self._changed:
             return self._table.delete(key)
+
+    def _push(self, key: str, value: bytes) -> None:
+        with self._changed:
+            self._table.push(key, value)
+            self._changed.notify_all()
+
+    def _pop(self, key: str, timeout: float) -> bytes:
+        with self._changed:
+            self._wait_locked(lambda: [] if key in self._table.queues else [key], timeout)
+            return self._table.pop(key)
+
+    def _queue_len(self, key: str) -> int:
+        with self._changed:
+            return len(self._table.queues.get(key, ()))
 
     def num_keys(self) -> int:
         with self._changed:
@@ -81,13 +95,13 @@ class HashStore(Store):
 
     def _get(self, keys: list[str], timeout: float) -> list[bytes]:
         with self._changed:
-            self._wait_locked(keys, timeout)
+            self._wait_locked(lambda: self._table.missing(keys), timeout)
             return [self._table.values[key] for key in keys]
 
     def _wait(self, keys: list[str], timeout: float) -> None:
         with self._changed:
-            self._wait_locked(keys, timeout)
+            self._wait_locked(lambda: self._table.absent(keys), timeout)
 
-    def _wait_locked(self, keys: list[str], timeout: float) -> None:
-        if not self._changed.wait_for(lambda: not self._table.missing(keys), timeout):
-            raise StoreTimeoutError(f"HashStore: {quoted(self._table.missing(keys))} has not come in {timeout:g} s")
+    def _wait_locked(self, missing: Callable[[], list[str]], timeout: float) -> None:
+        if not self._changed.wait_for(lambda: not missing(), timeout):
+            raise StoreTimeoutError(f"HashStore: {quoted(missing())} has not come in {timeout:g} s")

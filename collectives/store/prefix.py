@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import timedelta
 
 from .interface import Seconds, Store, seconds
@@ -46,20 +45,29 @@ class PrefixStore(Store):
     def _timeout(self) -> float:  # type: ignore[override]
         return seconds(self.underlying_store.timeout)
 
-    def check(self, keys: Sequence[str]) -> bool:
-        return self.underlying_store.check(self._keys(keys))
+    def _check(self, keys: list[str]) -> bool:
+        return self.underlying_store._check(self._keys(keys))
 
-    def add(self, key: str, amount: int) -> int:
-        return self.underlying_store.add(self._key(key), amount)
+    def _add(self, key: str, amount: int) -> int:
+        return self.underlying_store._add(self._key(key), amount)
 
-    def append(self, key: str, value: str | bytes) -> None:
-        self.underlying_store.append(self._key(key), value)
+    def _append(self, key: str, value: bytes) -> None:
+        self.underlying_store._append(self._key(key), value)
 
-    def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
-        return self.underlying_store.compare_set(self._key(key), expected_value, desired_value)
+    def _compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
+        return self.underlying_store._compare_set(self._key(key), expected, desired)
 
-    def delete_key(self, key: str) -> bool:
-        return self.underlying_store.delete_key(self._key(key))
+    def _delete(self, key: str) -> bool:
+        return self.underlying_store._delete(self._key(key))
+
+    def _push(self, key: str, value: bytes) -> None:
+        self.underlying_store._push(self._key(key), value)
+
+    def _pop(self, key: str, timeout: float) -> bytes:
+        return self.underlying_store._pop(self._key(key), timeout)
+
+    def _queue_len(self, key: str) -> int:
+        return self.underlying_store._queue_len(self._key(key))
 
     def num_keys(self) -> int:
         return self.underlying_store.num_keys()
@@ -82,5 +90,5 @@ class PrefixStore(Store):
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}"
 
-    def _keys(self, keys: Sequence[str]) -> list[str]:
+    def _keys(self, keys: list[str]) -> list[str]:
         return [self._key(key) for key in keys]

@@ -20,6 +20,9 @@ APPEND                    key, value
 COMPARE_SET               key, expected, desired                         the value
 DELETE                    key                                            "1" or "0"
 LIST                                                                     keys
+PUSH                      key, value
+POP                       seconds to wait as text, key                   the value; or TIMEOUT, the key
+QUEUE_LENGTH              key                                            the number as text
 ========================  =============================================  ==============================================
 
 A frame that is not so is answered with BAD_REQUEST and a text, and the connection is closed.
@@ -52,6 +55,9 @@ class Operation(IntEnum):
     COMPARE_SET = 7
     DELETE = 8
     LIST = 9
+    PUSH = 10
+    POP = 11
+    QUEUE_LENGTH = 12
 
 
 class Status(IntEnum):

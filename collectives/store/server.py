@@ -199,11 +199,11 @@ class StoreServer:
             if len(fields) % 2:
                 raise ProtocolError("SET has a value for each key")
             table.values.update(zip(keys, fields[1::2]))
-        elif operation in (Operation.GET, Operation.WAIT):
+        elif operation in (Operation.GET, Operation.WAIT, Operation.POP):
             self._start_wait(client, operation, fields, keys)
             return
         elif operation is Operation.CHECK:
-            answer = [key.encode() for key in table.missing(keys)]
+            answer = [key.encode() for key in table.absent(keys)]
         elif operation is Operation.ADD:
             try:
                 answer = [b"%d" % table.add(keys[0], int(fields[1]))]
@@ -215,6 +215,10 @@ class StoreServer:
             answer = [table.compare_set(keys[0], fields[1], fields[2])]
         elif operation is Operation.DELETE:
             answer = [b"1" if table.delete(keys[0]) else b"0"]
+        elif operation is Operation.PUSH:
+            table.push(keys[0], fields[1])
+        elif operation is Operation.QUEUE_LENGTH:
+            answer = [b"%d" % len(table.queues.get(keys[0], ()))]
         else:
             answer = [key.encode() for key in table.values]
         self._send(client, frame(status, answer))
@@ -228,7 +232,7 @@ class StoreServer:
             raise ProtocolError(f"{operation.name} begins with the seconds to wait") from None
         wait = _Wait(client, operation, keys)
         client.wait = wait
-        missing = self._table.missing(keys)
+        missing = self._missing(wait)
         if not missing:
             self._answer_wait(wait, Status.OK)
             return
@@ -236,18 +240,27 @@ class StoreServer:
             self._waiting.setdefault(key, []).append(wait)
         self._at(time.monotonic() + timeout, wait)
 
+    def _missing(self, wait: _Wait) -> list[str]:
+        """What has not come of what is waited for."""
+        if wait.operation is Operation.GET:
+            return self._table.missing(wait.keys)
+        if wait.operation is Operation.WAIT:
+            return self._table.absent(wait.keys)
+        return [key for key in wait.keys if key not in self._table.queues]
+
     def _has_come(self, key: str) -> None:
         """Answer those who waited for `key`, unless it was deleted again before the others that they wait for came."""
-        if key not in self._waiting or key not in self._table.values:
-            return
-        for wait in list(self._waiting[key]):
-            if not self._table.missing(wait.keys):
+        for wait in list(self._waiting.get(key, ())):
+            # An answer may end a connection, and with it another wait; and the first who waits takes what a queue has.
+            if wait.client.wait is wait and not self._missing(wait):
                 self._answer_wait(wait, Status.OK)
 
     def _answer_wait(self, wait: _Wait, status: Status) -> None:
         self._forget(wait)
         if status is Status.TIMEOUT:
-            answer = [key.encode() for key in self._table.missing(wait.keys)]
+            answer = [key.encode() for key in self._missing(wait)]
+        elif wait.operation is Operation.POP:
+            answer = [self._table.pop(wait.keys[0])]
         else:
             answer = [self._table.values[key] for key in wait.keys] if wait.operation is Operation.GET else []
         self._send(wait.client, frame(status, answer))
@@ -263,8 +276,9 @@ class StoreServer:
 
 
 _FIELDS = {Operation.ADD: 2, Operation.APPEND: 2, Operation.COMPARE_SET: 3, Operation.DELETE: 1, Operation.LIST: 0}
+_FIELDS |= {Operation.PUSH: 2, Operation.POP: 2, Operation.QUEUE_LENGTH: 1}
 # Which fields are keys: where they begin, and how far apart they are.
-_FIRST_KEY = dict.fromkeys(Operation, 0) | {Operation.GET: 1, Operation.WAIT: 1}
+_FIRST_KEY = dict.fromkeys(Operation, 0) | {Operation.GET: 1, Operation.WAIT: 1, Operation.POP: 1}
 _KEY_STEP = dict.fromkeys(Operation, 4) | {
     Operation.SET: 2, Operation.GET: 1, Operation.WAIT: 1, Operation.CHECK: 1,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 
 __all__ = ["Table"]
@@ -14,14 +15,33 @@ class Table:
     ----------
     values : dict of str to bytes
         What is there.
+    queues : dict of str to deque of bytes
+        Queues in which there is something.
     """
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
+        self.queues: dict[str, deque[bytes]] = {}
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` that are not there."""
+        """Those of `keys` that have no value."""
         return [key for key in keys if key not in self.values]
+
+    def absent(self, keys: Iterable[str]) -> list[str]:
+        """Those of `keys` that have neither a value nor something in a queue."""
+        return [key for key in keys if key not in self.values and key not in self.queues]
+
+    def push(self, key: str, value: bytes) -> None:
+        """Put `value` at the end of a queue."""
+        self.queues.setdefault(key, deque()).append(value)
+
+    def pop(self, key: str) -> bytes:
+        """The first value of a queue in which there is something."""
+        queue = self.queues[key]
+        value = queue.popleft()
+        if not queue:
+            del self.queues[key]
+        return value
 
     def add(self, key: str, amount: int) -> int:
         """The number of `key` with `amount` added; it is kept as decimal text, as set("n", "5") would write it."""

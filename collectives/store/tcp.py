@@ -11,7 +11,7 @@ import warnings
 import weakref
 from collections.abc import Sequence
 
-from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreError, StoreTimeoutError, as_bytes, quoted
+from .interface import DEFAULT_TIMEOUT, Seconds, Store, StoreError, StoreTimeoutError, quoted
 from .protocol import HELLO, LENGTH, LONGEST_FRAME, WELCOME, Operation, ProtocolError, Status, frame, parse
 from .server import StoreServer
 
@@ -120,20 +120,29 @@ class TCPStore(Store):
         with self._lock:  # or a connection that is given back at this moment would stay open
             self._finalizer()
 
-    def check(self, keys: Sequence[str]) -> bool:
+    def _check(self, keys: list[str]) -> bool:
         return not self._ask(Operation.CHECK, _encoded(keys))
 
-    def add(self, key: str, amount: int) -> int:
+    def _add(self, key: str, amount: int) -> int:
         return int(self._ask(Operation.ADD, [key.encode(), b"%d" % amount])[0])
 
-    def append(self, key: str, value: str | bytes) -> None:
-        self._ask(Operation.APPEND, [key.encode(), as_bytes(value)])
+    def _append(self, key: str, value: bytes) -> None:
+        self._ask(Operation.APPEND, [key.encode(), value])
 
-    def compare_set(self, key: str, expected_value: str | bytes, desired_value: str | bytes) -> bytes:
-        return self._ask(Operation.COMPARE_SET, [key.encode(), as_bytes(expected_value), as_bytes(desired_value)])[0]
+    def _compare_set(self, key: str, expected: bytes, desired: bytes) -> bytes:
+        return self._ask(Operation.COMPARE_SET, [key.encode(), expected, desired])[0]
 
-    def delete_key(self, key: str) -> bool:
+    def _delete(self, key: str) -> bool:
         return self._ask(Operation.DELETE, [key.encode()])[0] == b"1"
+
+    def _push(self, key: str, value: bytes) -> None:
+        self._ask(Operation.PUSH, [key.encode(), value])
+
+    def _pop(self, key: str, timeout: float) -> bytes:
+        return self._ask(Operation.POP, [_text(timeout), key.encode()], timeout)[0]
+
+    def _queue_len(self, key: str) -> int:
+        return int(self._ask(Operation.QUEUE_LENGTH, [key.encode()])[0])
 
     def num_keys(self) -> int:
         return len(self._ask(Operation.LIST, []))

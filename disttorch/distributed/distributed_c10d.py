@@ -18,7 +18,7 @@ from .backend import (
 from .collective import all_reduce, all_reduce_coalesced, barrier, broadcast, reduce
 from .constants import default_pg_timeout
 from .debug import DebugLevel, get_debug_level, set_debug_level, set_debug_level_from_env
-from .errors import DistBackendError, DistError, DistNetworkError, DistStoreError
+from .errors import DistBackendError, DistError, DistNetworkError, DistStoreError, QueueEmptyError
 from .exchange import all_to_all, all_to_all_single, reduce_scatter, reduce_scatter_single, reduce_scatter_tensor
 from .groups import (
     GroupMember,
@@ -102,6 +102,7 @@ __all__ = [
     "P2POp",
     "PrefixStore",
     "ProcessGroup",
+    "QueueEmptyError",
     "ReduceOp",
     "ReduceOptions",
     "ReduceScatterOptions",

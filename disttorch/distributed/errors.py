@@ -5,9 +5,9 @@ A failed collective is a ``DistBackendError``, a store that cannot be reached or
 """
 
 from collectives import CommunicationError
-from collectives.store import StoreError
+from collectives.store import QueueEmptyError, StoreError
 
-__all__ = ["DistBackendError", "DistError", "DistNetworkError", "DistStoreError"]
+__all__ = ["DistBackendError", "DistError", "DistNetworkError", "DistStoreError", "QueueEmptyError"]
 
 DistError = DistBackendError = CommunicationError
 DistStoreError = DistNetworkError = StoreError

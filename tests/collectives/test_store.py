@@ -19,7 +19,16 @@ from typing import Any
 
 import pytest
 
-from collectives.store import FileStore, HashStore, PrefixStore, Store, StoreError, StoreTimeoutError, TCPStore
+from collectives.store import (
+    FileStore,
+    HashStore,
+    PrefixStore,
+    QueueEmptyError,
+    Store,
+    StoreError,
+    StoreTimeoutError,
+    TCPStore,
+)
 from collectives.store.protocol import HELLO, LENGTH, LONGEST_FRAME, WELCOME, Operation, Status, frame, parse
 
 pytestmark = pytest.mark.mpi_skip
@@ -78,6 +87,21 @@ CONTRACT: list[tuple[str, tuple[Any, ...], Any]] = [
     ("wait", (["a", "k1"],), None),
     ("wait", (["a", "k1"], timedelta(seconds=1)), None),
     ("has_extended_api", (), True),
+    ("get", (b"p",), b"abcd"),
+    ("add", ("n", True), -1),
+    ("queue_len", ("jobs",), 0),
+    ("queue_push", ("jobs", "first"), None),
+    ("queue_push", ("jobs", b"\xff"), None),
+    ("queue_len", ("jobs",), 2),
+    ("check", (["jobs", "a"],), True),
+    ("wait", (["jobs", "a"],), None),
+    ("queue_pop", ("jobs",), b"first"),
+    ("queue_pop", ("jobs", False), b"\xff"),
+    ("queue_len", ("jobs",), 0),
+    ("check", (["jobs"],), False),
+    ("queue_push", ("a", "in a queue"), None),
+    ("get", ("a",), b"\x00\xff"),
+    ("delete_key", ("jobs",), False),
 ]
 
 
@@ -100,6 +124,8 @@ def test_pytorch_does_the_same(kind: str, tmp_path: Path) -> None:
         "TCPStore": lambda: distributed.TCPStore("127.0.0.1", 0, 1, True),
     }[kind]()
     for name, arguments, expected in CONTRACT:
+        if kind == "FileStore" and (name.startswith("queue") or "jobs" in str(arguments)):
+            continue  # theirs has no queues
         if name != "has_extended_api":  # their FileStore says no, and has it
             assert getattr(theirs, name)(*arguments) == expected, (name, arguments)
 
@@ -147,11 +173,65 @@ def test_wrong_calls(store: Store) -> None:
         (ValueError, "2 keys, but 1 values", lambda: store.multi_set(["a", "b"], ["1"])),
         (TypeError, "text or bytes, not int", lambda: store.set("a", 1)),  # type: ignore[arg-type]
         (TypeError, "a list of keys, not the text 'abc'", lambda: store.wait("abc")),
+        (QueueEmptyError, "the queue 'text' is empty", lambda: store.queue_pop("text", block=False)),
         (ValueError, "0 or more seconds, not -1", lambda: store.set_timeout(-1)),
     ):
         with pytest.raises(error, match=message):
             call()
     assert store.get("text") == b"abc"
+
+
+MISUSED: list[tuple[str, tuple[Any, ...]]] = [
+    ("set", (1, "v")),
+    ("set", ("k", 1)),
+    ("get", (None,)),
+    ("add", (1, 1)),
+    ("add", ("k", 1.5)),
+    ("add", ("k", "1")),
+    ("append", (1, "v")),
+    ("append", ("k", 1)),
+    ("compare_set", (1, "a", "b")),
+    ("compare_set", ("k", "a", 1)),
+    ("delete_key", (1,)),
+    ("check", ("abc",)),
+    ("check", ([1],)),
+    ("wait", ([1],)),
+    ("multi_get", ("abc",)),
+    ("multi_get", ([1],)),
+    ("multi_set", ([1], ["v"])),
+    ("queue_push", (1, "v")),
+    ("queue_push", ("k", 1)),
+    ("queue_pop", (1,)),
+    ("queue_len", (1,)),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), MISUSED, ids=str)
+def test_what_is_no_text_is_refused_as_by_pytorch(store: Store, name: str, arguments: tuple[Any, ...]) -> None:
+    for each in (store, pytest.importorskip("torch.distributed").HashStore()):
+        with pytest.raises(TypeError):
+            getattr(each, name)(*arguments)
+    assert not store.list_keys()
+
+
+def test_a_store_has_all_that_one_of_pytorch_has() -> None:
+    distributed = pytest.importorskip("torch.distributed")
+    for ours in (Store, FileStore, HashStore, PrefixStore):
+        theirs = {name for name in dir(getattr(distributed, ours.__name__)) if not name.startswith("_")}
+        assert theirs - {"underlying_store"} <= set(dir(ours))
+
+
+def test_a_queue_gives_each_value_to_one(store: Store) -> None:
+    values = [b"%d" % n for n in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        taken = [threads.submit(store.queue_pop, "jobs") for _ in values]  # which wait for what comes later
+        for value in values:
+            store.queue_push("jobs", value)
+        assert sorted(each.result() for each in taken) == sorted(values)
+    assert store.queue_len("jobs") == 0
+    store.set_timeout(0.05)
+    with pytest.raises(StoreTimeoutError, match=r"jobs' has not come in 0\.05 s"):
+        store.queue_pop("jobs")
 
 
 def test_who_waits_is_woken_by_every_way_of_setting(store: Store) -> None:
@@ -204,6 +284,8 @@ store = FileStore(where, 5, 60) if kind == "file" else TCPStore("127.0.0.1", int
 for _ in range(50):
     store.add("n", 1)
     store.append("log", rank)
+    store.queue_push("jobs", rank)
+    store.queue_push("kept", store.queue_pop("jobs"))
 store.set(f"done/{rank}", rank * 1000)
 store.wait([f"done/{other}" for other in range(4)])
 store.close()
@@ -221,6 +303,8 @@ def test_processes(kind: str, master: TCPStore, tmp_path: Path, clean_environmen
         assert mine.multi_get([f"done/{rank}" for rank in range(4)]) == [str(rank).encode() * 1000 for rank in range(4)]
         assert mine.get("n") == b"200"
         assert sorted(mine.get("log")) == sorted(b"0123" * 50)
+        assert mine.queue_len("jobs") == 0
+        assert sorted(mine.queue_pop("kept") for _ in range(200)) == sorted([b"0", b"1", b"2", b"3"] * 50)
         assert [process.wait(timeout=60) for process in processes] == [0] * 4
     finally:
         for process in processes:
