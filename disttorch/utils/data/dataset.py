@@ -85,8 +85,10 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
 
     Raises
     ------
-    ValueError
-        If the sizes differ, or a tensor has no dimension.
+    AssertionError
+        If the sizes differ.
+    IndexError
+        If a tensor has no dimension.
 
     Examples
     --------
@@ -97,11 +99,11 @@ class TensorDataset(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(self, *tensors: Tensor) -> None:
-        if not tensors or any(not t.ndim or t.shape[0] != tensors[0].shape[0] for t in tensors):
-            raise ValueError(
-                "TensorDataset needs tensors with the same size of the first dimension, "
-                f"got shapes {[list(t.shape) for t in tensors]}"
-            )
+        shapes = [list(t.shape) for t in tensors]
+        if any(not shape for shape in shapes):
+            raise IndexError(f"TensorDataset: a tensor has no dimension that counts samples, their shapes are {shapes}")
+        if any(shape[0] != shapes[0][0] for shape in shapes):
+            raise AssertionError(f"Size mismatch between tensors: their shapes are {shapes}")
         self.tensors = tensors
 
     def __getitem__(self, index: Any) -> tuple[Tensor, ...]:
@@ -169,19 +171,17 @@ class ConcatDataset(Dataset[Any]):
 
     Raises
     ------
-    ValueError
-        If there are none.
-    TypeError
-        If one is an IterableDataset.
+    AssertionError
+        If there are none, or one is an IterableDataset.
     """
 
     def __init__(self, datasets: Iterable[Dataset]) -> None:
         self.datasets: list[Any] = list(datasets)
         if not self.datasets:
-            raise ValueError("ConcatDataset: datasets should not be an empty iterable")
+            raise AssertionError("ConcatDataset: datasets should not be an empty iterable")
         for position, d in enumerate(self.datasets):
             if isinstance(d, IterableDataset):
-                raise TypeError(
+                raise AssertionError(
                     f"ConcatDataset does not support IterableDataset, but datasets[{position}] is a "
                     f"{type(d).__name__}; see ChainDataset"
                 )
@@ -190,7 +190,9 @@ class ConcatDataset(Dataset[Any]):
     def _locate(self, index: int) -> tuple[int, int]:
         """The dataset that an index leads to, and the index in it."""
         length = len(self)
-        if not -length <= index < length:
+        if index < -length:
+            raise ValueError(f"absolute value of index should not exceed dataset length: index {index}, length {length}")
+        if index >= length:
             raise IndexError(f"index {index} is out of range for a ConcatDataset of {length} samples")
         index %= length
         part = bisect.bisect_right(self.cumulative_sizes, index)
@@ -226,7 +228,7 @@ class ChainDataset(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         for d in self.datasets:
             if not isinstance(d, IterableDataset):
-                raise TypeError(
+                raise AssertionError(
                     f"ChainDataset only supports IterableDataset, got {type(d).__name__}; see ConcatDataset"
                 )
             yield from d
@@ -291,7 +293,7 @@ def random_split(
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 + 1e-9 and any(not isinstance(n, int) for n in lengths):
         for position, fraction in enumerate(lengths):
             if not 0 <= fraction <= 1:
-                raise ValueError(f"random_split: the fraction at index {position} is {fraction}, not between 0 and 1")
+                raise ValueError(f"random_split: Fraction at index {position} is not between 0 and 1: {fraction}")
         counts = [math.floor(total * fraction) for fraction in lengths]
         for i in range(total - sum(counts)):
             counts[i % len(counts)] += 1
@@ -303,7 +305,10 @@ def random_split(
         if list(counts) != list(lengths):
             raise ValueError(f"random_split: lengths must be integers, or fractions that sum to 1; got {list(lengths)}")
     if sum(counts) != total:
-        raise ValueError(f"random_split: lengths {counts} sum to {sum(counts)}, but the dataset has {total} samples")
+        raise ValueError(
+            f"random_split: Sum of input lengths does not equal the length of the input dataset! {counts} sum to {sum(counts)}, but the "
+            f"dataset has {total} samples"
+        )
     order = randperm(total, generator=generator).tolist()
     ends = list(itertools.accumulate(counts))
     return [Subset(dataset, order[end - count : end]) for count, end in zip(counts, ends)]
