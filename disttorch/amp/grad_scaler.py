@@ -160,8 +160,6 @@ class GradScaler:
         xp = namespace(self._scale)
         with xp.on(self._where):
             inverse = xp.asarray(1.0 / xp.asarray(self._scale, dtype=float64.numpy), dtype=float32.numpy)
-            if not alike:
-                state.found[self._where] = xp.zeros_like(self._scale)  # type: ignore[index]
         for (where, _), arrays in alike.items():
             there, _ = for_device(where)
             if where not in state.found:
@@ -183,7 +181,7 @@ class GradScaler:
         RuntimeError
             If it was called for this optimizer since the last `update`, or with a closure.
         AssertionError
-            If no loss was scaled yet.
+            If no loss was scaled yet, or none of the optimizer's parameters has a gradient.
 
         Notes
         -----
@@ -200,6 +198,8 @@ class GradScaler:
             raise RuntimeError("step() has already been called since the last update().")
         if state.stage == _READY:
             self.unscale_(optimizer)
+        if not state.found:
+            raise AssertionError("No inf checks were recorded for this optimizer: none of its parameters has a gradient")
         if getattr(optimizer, "_step_supports_amp_scaling", False):
             optimizer.grad_scale, optimizer.found_inf = getattr(optimizer, "grad_scale", None), wrap(self._together([state]))
             try:

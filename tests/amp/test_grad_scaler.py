@@ -117,6 +117,21 @@ def test_calls_in_a_wrong_order():
         s.step(optimizer, closure=lambda: None)
 
 
+def test_without_gradients_there_is_nothing_to_step():
+    for library in (torch, pytest.importorskip("torch")):
+        w, unused = (library.nn.Parameter(library.ones(1)) for _ in range(2))
+        s = library.amp.GradScaler("cpu")
+        idle, busy = library.optim.SGD([unused], lr=0.5), library.optim.SGD([w], lr=0.5)
+        s.scale(w.sum()).backward()
+        with pytest.raises(AssertionError, match="No inf checks were recorded for this optimizer"):
+            s.step(idle)
+        with pytest.raises(AssertionError, match="No inf checks were recorded prior to update"):
+            s.update()
+        s.step(busy)
+        s.update()
+        assert w.item() == 0.5
+
+
 def test_float16_gradients_are_refused():
     w = torch.nn.Parameter(torch.ones(1, dtype=torch.float16))
     w.grad = torch.ones(1, dtype=torch.float16)
