@@ -205,8 +205,10 @@ def _recurrent_layer(low: Any, mode: str, x: Tensor, h: Tensor, *others: Any) ->
     return low if mode.startswith("RNN") else h.dtype
 
 
-def _recurrent_stack(low: Any, mode: str, x: Tensor, h: Tensor, *others: Any) -> Any:
-    return h.dtype if mode == "GRU" else low
+def _recurrent_stack(low: Any, mode: str, x: Tensor, h: Tensor, c: Tensor | None, weights: Any, sizes: Any, *others: Any) -> Any:
+    """Sequences of several lengths PyTorch gives an LSTM step by step, too, if it has no projection."""
+    by_steps = mode == "GRU" or (c is not None and c.shape == h.shape and len(set(sizes)) > 1)
+    return h.dtype if by_steps else low
 
 
 def _padding(low: Any, input: Tensor, pad: Any, mode: str, value: Any) -> Any:

@@ -136,6 +136,21 @@ def test_gates_that_are_added_as_tensors_are_of_the_states_type(name, steps):
     assert states(theirs, "float32", "float32") == states(torch, "float32", "float32")
 
 
+@pytest.mark.parametrize("lengths", [[3, 3], [3, 1]])
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("input, state", [("float32", None), ("bfloat16", "float32"), ("bfloat16", None)])
+def test_packed_sequences_are_of_pytorch_s_type(name, lengths, input, state):
+    def types(library):
+        model, x = getattr(library.nn, name)(4, 2), library.ones(3, 2, 4, dtype=getattr(library, input))
+        packed = library.nn.utils.rnn.pack_padded_sequence(x, library.tensor(lengths))
+        h = None if state is None else library.zeros(1, 2, 2, dtype=getattr(library, state))
+        with library.autocast("cpu"):
+            y, last = model(packed, (h, h) if name == "LSTM" and h is not None else h)
+        return [str(t.dtype).rpartition(".")[2] for t in (y.data, *(last if isinstance(last, tuple) else (last,)))]
+
+    assert types(torch) == types(pytest.importorskip("torch"))
+
+
 def test_what_is_written_to_a_tensor_is_not_converted(x):
     out, low = torch.zeros(3, 3), torch.zeros(3, 3, dtype=BF16)
     with torch.autocast("cpu"):
