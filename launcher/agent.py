@@ -9,10 +9,8 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import channel, output, process
+from launcher import channel, output, process, run_directories
 from launcher.contract import RUN_DIRECTORY
 from launcher.record import ENDING_SIGNALS, RunDirectory
 from launcher.supervisors import Stream, Supervisors, arrived, signals
@@ -67,7 +65,10 @@ class Agent:
         self.open = True
         self.pending: list[tuple[bytes, bytes]] = []  # frames that came together with the plan
         self.frames = channel.Frames()
-        self.path, self.made = _directory(plan["directory"])
+        self.path = plan["directory"]
+        self.made = None if os.path.isdir(self.path) else _make(self.path)
+        if self.made is not None:
+            self.path = self.made.path
         self.directory = RunDirectory(self.path)
         self.sent: set[str] = set()
         self.elsewhere = plan["kernel"] != process.kernel()
@@ -174,18 +175,17 @@ class Agent:
             os.close(stream.fd)
         self._mirror()
         if self.made:
-            shutil.rmtree(self.path, ignore_errors=True)
+            run_directories.remove(self.path)
+            self.made.leave()
 
 
-def _directory(path: str) -> tuple[str, bool]:
-    """The run directory on this host, and whether it had to be made because the hosts do not share it."""
-    if os.path.isdir(path):
-        return path, False
+def _make(path: str) -> run_directories.Held:
+    """Makes the run directory on this host, which does not share it with dlaunch's: by the same name if that can be."""
     try:
         os.mkdir(path, 0o700)
     except OSError:
-        return tempfile.mkdtemp(prefix="dlaunch-"), True
-    return path, True
+        return run_directories.make()
+    return run_directories.begin(path)
 
 
 def main() -> int:

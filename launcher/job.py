@@ -98,6 +98,7 @@ class Job:
         self.interrupted = False
         self.orphaned = False
         self.noticed = False
+        self.homeless = False  # whether the run directory was removed for good
         self.kernel = process.kernel()
         self.stopped_by: signal.Signals | None = None
         self.ending: int | None = None  # the signal that ends the ranks, once they are being ended
@@ -147,7 +148,7 @@ class Job:
         ends = {rank: end._replace(asked=end.asked and rank not in self.sooner) for rank, end in ends.items()}
         return Outcome(
             self.ranks, starts, ends, self.stopped_by, self.forced, self.status, self.command,
-            time.monotonic() - begun, self.manager, self.elsewhere, self.orphaned, self.interrupted,
+            time.monotonic() - begun, self.manager, self.elsewhere or self.homeless, self.orphaned, self.interrupted,
         )  # fmt: skip
 
     def _watch(self) -> None:
@@ -219,6 +220,14 @@ class Job:
 
     def _say_notices(self) -> None:
         """Says what the ranks want to be heard, once: a full disk is full for all of them."""
+        try:
+            if self.directory.make_again():
+                self.say(f"somebody has removed the job's run directory {self.directory.path}; it is there again, and the job goes on")
+        except OSError as error:
+            if not self.homeless:
+                said = f"somebody has removed the job's run directory {self.directory.path}, and it cannot be made again: {error.strerror}"
+                self.say(f"{said}; the job goes on, and only the exit code of {self.manager} will say how it ended")
+            self.homeless = True
         for notice in self.directory.notices():
             if not self.noticed:
                 self.say(f"{notice}; output goes to the terminal only")
@@ -254,7 +263,8 @@ class Job:
         try:
             write()
         except OSError as error:
-            self.say(f"cannot write into {self.directory.path}: {error.strerror}; ranks on other hosts get no signals")
+            if self.elsewhere:
+                self.say(f"cannot write into {self.directory.path}: {error.strerror}; ranks on other hosts get no signals")
 
     def _note_segments(self) -> None:
         """Remembers which shared memory of MPI the ranks here have mapped, while they are there to ask."""

@@ -22,7 +22,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import binding, contract, gpus, logs, output, process, processor, record
+from launcher import binding, contract, gpus, logs, output, process, processor, record, run_directories
 
 WORDS = 300  # lines of stderr that are kept; a deep program's traceback has many
 WORDS_BYTES = 16384
@@ -70,8 +70,10 @@ def main() -> int:
     wakeup = _listen(signal.SIGCHLD, *record.PASSED_ON)
     signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
     dies_with_guard()
+    held = run_directories.hold(options.run_dir)
     status = Supervisor(place, directory, options, guard, wakeup).run()
     sys.stdout.flush()
+    held.leave(parent)
     os._exit(status)
 
 

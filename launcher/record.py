@@ -8,12 +8,15 @@
     over                 ranks that have failed need not wait for their end any more
     signals              one number a line: the signals that `dlaunch` has passed on, for supervisors on other hosts
     stdout, stderr, lock the pipes of ``--tag`` (`launcher.output`)
+    alive                tells that the directory is used (`launcher.run_directories`)
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,28 +109,17 @@ class RunDirectory:
 
     def knows_why(self, rank: int) -> bool:
         """Whether a rank's end is recorded, and it is not one that the rank was only told to come to."""
-        try:
-            end = self.read()[1].get(rank)
-        except FileNotFoundError:  # the directory is gone
-            return False
+        end = self.read()[1].get(rank)
         return end is not None and not end.told
 
     def notices(self) -> list[str]:
         """What ranks want the user to hear that has not been returned yet."""
-        found = []
-        for name in sorted(os.listdir(self.path)):
-            if name.endswith(".notice") and name not in self._seen:
-                self._seen.add(name)
-                found.append((self.path / name).read_text())
-        return found
+        return [text for _, text in self._unseen(".notice")]
 
     def read(self) -> tuple[dict[int, Start], dict[int, End]]:
         """All entries so far, by rank. Each is read from the disk once."""
-        for name in os.listdir(self.path):
-            if name in self._seen or not name.endswith((".start.json", ".end.json")):
-                continue
-            self._seen.add(name)
-            fields = json.loads((self.path / name).read_text())
+        for name, text in self._unseen(".start.json", ".end.json"):
+            fields = json.loads(text)
             if name.endswith(".start.json"):
                 self._starts[fields["rank"]] = Start(**fields)
             else:
@@ -137,6 +129,30 @@ class RunDirectory:
                 if known is None or (known.told and not end.told):
                     self._ends[end.rank] = end
         return self._starts, self._ends
+
+    def make_again(self) -> bool:
+        """Makes the directory again if somebody has removed it, such as who clears away old temporary files; says whether.
+
+        What was read is known, and what is yet to come needs a place.
+
+        Raises
+        ------
+        OSError
+            It cannot be made.
+        """
+        if self.path.is_dir():
+            return False
+        self.path.mkdir(0o700)
+        return True
+
+    def _unseen(self, *kinds: str) -> Iterator[tuple[str, str]]:
+        """The files of these kinds that have not been read yet, with their text; none where the directory is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self.path)):
+                if name.endswith(kinds) and name not in self._seen:
+                    text = (self.path / name).read_text()
+                    self._seen.add(name)
+                    yield name, text
 
     def failure(self, rank: int) -> tuple[float, int, bool] | None:
         """When a rank's script failed, its exit code, and whether because of another rank, if it could say so itself."""

@@ -28,7 +28,7 @@ class Outcome(NamedTuple):
     command: Sequence[str]
     elapsed: float  # seconds
     manager: str = "mpiexec"  # what that is to be called
-    elsewhere: bool = False  # whether ranks ran on other hosts, which need not see the run directory
+    elsewhere: bool = False  # whether ranks need not have seen the run directory: those on other hosts, or as it is gone
     orphaned: bool = False  # whether a signal ended that program while no rank had failed
     interrupted: bool = False  # whether `dlaunch` got an ending signal at any time, also after a rank had failed
 

@@ -19,11 +19,10 @@ import shlex
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
-from launcher import contract, logs, remote, report
+from launcher import contract, logs, remote, report, run_directories
 from launcher.command_line import Request
 from launcher.console import tell
 from launcher.engines import Engine
@@ -159,10 +158,11 @@ class Runner:
         elsewhere = any(not is_here(share.host) for share in shares) and self.engine.name != "the plain engine"
         parent = None if self.engine.name == "the plain engine" else run_directory_parent(self.environ, elsewhere)
         try:
-            directory = tempfile.mkdtemp(prefix="dlaunch-", dir=parent)
+            held = run_directories.make(parent)
         except OSError as error:
             where = f" in {parent}" if parent else ""
             raise Stop(self.code, f"the job's run directory cannot be made{where}: {error.strerror}") from None
+        directory = held.path
         try:
             links = {}
             if self.nodes is not None:
@@ -181,7 +181,8 @@ class Runner:
                 self.nodes.settle(attempt)
             return outcome
         finally:
-            shutil.rmtree(directory, ignore_errors=True)
+            run_directories.remove(directory)
+            held.leave()
 
     def _report(self, outcome: Outcome) -> None:
         self.code = report.exit_code(outcome)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import process
+from launcher import process, run_directories
 from tests.launcher.conftest import ROOT, TIMEOUT
 
 # Seconds from a failure to the end of the last process. What launcher.job waits for comes to 16 if nothing ends when it is told to; the
@@ -321,6 +321,95 @@ def test_when_dlaunch_itself_is_killed_nothing_stays(session, say, left_of):
     job.communicate(timeout=BOUND)
     session.running.clear()
     session.until(lambda: left_of(run) == [], "the end of all processes", BOUND)
+    assert not os.path.exists(run)
+
+
+def test_where_all_is_killed_at_once_the_next_job_removes_what_stays(session, say, left_of):
+    """As Slurm or a full memory does it: no supervisor is left to do so."""
+    script = session.script(
+        say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nif not os.path.exists('once'):\n    wait_for('never')\n"
+    )
+    environ = {"TMPDIR": str(session.directory)}
+    job = session.start("--engine", "plain", "-n", 2, script, **environ)
+    run = session.files("start.*.json", 2)[0]["run"]
+    for pid in [job.pid, *left_of(run)]:
+        os.kill(pid, signal.SIGSTOP)  # so that none takes notice of another's end
+    for pid in [job.pid, *left_of(run)]:
+        os.kill(pid, signal.SIGKILL)
+    job.communicate(timeout=BOUND)
+    session.running.clear()
+    session.until(lambda: left_of(run) == [], "the end of all processes", BOUND)
+    assert os.path.exists(run)
+    session.script("", "once")
+    assert session.run("--engine", "plain", "-n", 1, script, **environ).returncode == 0
+    assert list(session.directory.glob("dlaunch-*")) == []
+
+
+STAYS = [
+    # name, what the directory holds, who holds it, whether it is removed
+    ("dlaunch-dead", "alive", None, True),
+    ("dlaunch-used", "alive", "held", False),
+    ("dlaunch-elsewhere", "alive", "another kernel", False),
+    ("dlaunch-mine", "notes.txt", None, False),  # of a user who calls a directory so
+    ("dlaunch-link", "alive", "a link", False),
+    ("other-dead", "alive", None, False),
+]
+
+
+@pytest.mark.parametrize(("name", "file", "state", "gone"), STAYS, ids=[case[0] for case in STAYS])
+def test_what_is_taken_for_the_directory_of_a_dead_job(name, file, state, gone, tmp_path):
+    path = (tmp_path / "target") if state == "a link" else tmp_path / name
+    path.mkdir()
+    held = run_directories.begin(str(path))
+    (path / "rank-0.start.json").write_text("{}")
+    (path / "ompi.4711" / "0").mkdir(parents=True)
+    if state == "another kernel":
+        (path / "alive").write_text("4711")
+    if state == "a link":
+        (tmp_path / name).symlink_to(path)
+    if file != "alive":
+        (path / "alive").rename(path / file)
+    if state != "held":
+        for fd in held._fds:
+            os.close(fd)
+    run_directories.remove_left(str(tmp_path))
+    assert path.exists() is not gone
+    assert gone or (path / "rank-0.start.json").exists()
+
+
+def test_the_last_one_out_removes_the_directory(tmp_path):
+    path = str(tmp_path / "run")
+    os.mkdir(path)
+    users = [run_directories.begin(path), run_directories.hold(path), run_directories.hold(path)]
+    for user in users:
+        assert os.path.exists(path)
+        user.leave()
+    assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("engine", ["mpiexec", "plain"])
+@pytest.mark.parametrize(("what", "code"), [("run", 3), ("run", 0), ("tmp", 3), ("tmp", 0)])
+def test_a_run_directory_that_somebody_removes(session, say, left_of, engine, what, code):
+    """What clears away old temporary files takes the directory of a job that takes long; or all of TMPDIR goes."""
+    tmp = session.directory / "tmp"
+    tmp.mkdir()
+    script = session.script(
+        say + "say('start', run=os.environ['DISTTORCH_RUN_DIR'])\nwait_for('go')\nprint('done', rank, flush=True)\n"
+        f"sys.exit({code} if rank == 1 else 0)\n"
+    )
+    job = session.start("--engine", engine, "-n", 2, script, TMPDIR=str(tmp))
+    run = session.files("start.*.json", 2)[0]["run"]
+    shutil.rmtree(run if what == "run" else tmp)
+    said = job.stderr.readline()
+    session.script("", "go")
+    out, err = job.communicate(timeout=BOUND)
+    assert said.startswith(f"dlaunch: somebody has removed the job's run directory {run}")
+    assert job.returncode == code, err
+    assert "done 1" in out and (code or "done 0" in out)
+    assert "Traceback" not in err
+    assert not code or re.search(r"dlaunch: rank 1 \(pid \d+ on .*\) ended with exit code 3", err)
+    assert left_of(run) == []
+    assert not os.path.exists(run)
 
 
 def test_mpiexec_that_does_not_start_is_told_apart(session, monkeypatch):
