@@ -10,6 +10,7 @@ import array
 import atexit
 import fcntl
 import os
+import signal
 import socket
 import stat
 import sys
@@ -23,7 +24,8 @@ from .work import drain
 
 __all__ = ["abort", "exits_badly", "load", "start", "thread_level"]
 
-# dlaunch's contract (launcher/contract.py): who started this rank, and whether its script has failed.
+# dlaunch's contract (launcher/contract.py): who started this rank, and whether its script has failed. A rank tells its parent of
+# the start of MPI with a SIGCHLD.
 LAUNCHER, FAILED = "DISTTORCH_LAUNCHER", "DISTTORCH_FAILED"
 
 FOR_THE_OTHERS = 1.0
@@ -75,6 +77,8 @@ def start() -> Any:
     started_here = not MPI.Is_initialized()
     if started_here:
         MPI.Init_thread(MPI.THREAD_MULTIPLE)
+        if os.environ.get(LAUNCHER) == "dlaunch":
+            os.kill(os.getppid(), signal.SIGCHLD)  # whoever does not listen for it does not notice
     if _process is None:
         _process = os.getpid()
         atexit.register(_end, MPI, started_here)

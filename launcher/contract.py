@@ -41,6 +41,13 @@ MASTER_ADDR and MASTER_PORT.
 Options and ``--env`` are said for this job, so they win over the environment. One value is taken away unless
 ``--env`` gives it: an OPENBLAS_CORETYPE that keeps NumPy from using the processor.
 
+What a rank tells
+-----------------
+
+When a rank has started MPI it sends a SIGCHLD to its parent, the supervisor, which then looks which memory MPI shares and
+removes that if the rank is killed. `launcher/script.py` does so for a script that imports mpi4py.MPI, and `collectives`
+where it starts MPI itself.
+
 Where it comes from
 -------------------
 

@@ -274,6 +274,7 @@ class Supervisor:
 
     def _signalled(self, number: int) -> None:
         if number == signal.SIGCHLD:
+            self.segments |= process.shared_segments(self.pid)  # from the script, where MPI has just started
             return
         if os.getppid() != self.guard:
             if self.orphaned is None:
@@ -350,6 +351,7 @@ class Supervisor:
             words=lines[-WORDS:],
             follows=failure is not None and failure[2],
             asked=ending is not None and ended > ending,
+            guard=None if self.orphaned is None else self.guard,
         )
 
     def _hold(self) -> bool:

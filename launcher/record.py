@@ -52,6 +52,7 @@ class End(NamedTuple):
     lost: str | None = None  # its host has gone with it, and this is all that is known
     follows: bool = False  # it says that it failed because of another rank
     asked: bool = False  # `dlaunch` was ending the job already
+    guard: int | None = None  # the process id of its guard, where that had ended before
 
     @property
     def failed(self) -> bool:

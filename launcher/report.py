@@ -66,6 +66,8 @@ def exit_code(outcome: Outcome) -> int:
     failure = outcome.first_failure
     if outcome.orphaned and outcome.mpiexec_status is not None:
         return 128 - outcome.mpiexec_status
+    if failure is not None and _lost_its_guard(failure, outcome):
+        return 128 + signal.SIGKILL
     if failure is not None and (failure.aborted or not (failure.told and outcome.mpiexec_status)):
         return failure.status
     if _finished(outcome):
@@ -107,6 +109,11 @@ def lines(outcome: Outcome) -> list[str]:
     if not outcome.starts:
         what = f"{outcome.manager} ended with {how} before any rank had started; its own message is above. The command was:"
         return [f"dlaunch: {what}", "  " + " ".join(outcome.command)]
+    if failure is not None and _lost_its_guard(failure, outcome):
+        return [
+            f"dlaunch: rank {failure.rank}: its guard (pid {failure.guard} on {failure.host}) was killed by SIGKILL (signal 9) after "
+            f"{failure.elapsed:.1f} s, so MPI ended the job: {outcome.manager}'s own message is above"
+        ]
     if failure is not None:
         return [
             f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: {outcome.manager}'s own message is above. "
@@ -191,6 +198,15 @@ def _others(failure: End, outcome: Outcome) -> str:
 def _advice(end: End) -> str:
     advice = _ADVICE.get(signal.Signals(end.signal)) if end.signal in set(signal.Signals) else None
     return f". {advice}" if advice and not end.supervisor else ""
+
+
+def _lost_its_guard(failure: End, outcome: Outcome) -> bool:
+    """Whether somebody has killed the process that MPI takes for this rank, upon which MPI killed those of the others.
+
+    MPICH gives the number of the signal as its exit code, Open MPI adds 128.
+    """
+    by_force = outcome.mpiexec_status in (signal.SIGKILL, 128 + signal.SIGKILL)
+    return failure.told and failure.guard is not None and by_force
 
 
 def _finished(outcome: Outcome) -> bool:

@@ -12,7 +12,10 @@ import os
 import sys
 import time
 from types import ModuleType, TracebackType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 # Exit functions of a failing rank may themselves wait for the other ranks.
 EXIT_SECONDS = 5.0
@@ -31,6 +34,7 @@ def main() -> None:
     # Python has put this file's directory there; the script must find what it would find without us.
     if not sys.flags.safe_path:
         sys.path[0] = os.getcwd() if is_module else os.path.dirname(os.path.realpath(sys.argv[0]))
+    sys.meta_path.insert(0, _TellsOfMpi())
     try:
         if is_module:
             _run_module(sys.argv[0])
@@ -86,6 +90,34 @@ def _fresh_main() -> ModuleType:
     _kept.append(sys.modules["__main__"])
     sys.modules["__main__"] = module
     return module
+
+
+class _TellsOfMpi:
+    """Finds mpi4py.MPI, which starts MPI when it is imported, as others find it, and tells the supervisor when that has been done.
+
+    The supervisor looks then which memory MPI shares: nobody else could remove that if all ranks were killed the next moment.
+    """
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> "ModuleSpec | None":
+        if name != "mpi4py.MPI":
+            return None
+        from importlib.util import find_spec
+
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            import signal
+
+            execute = spec.loader.exec_module
+            supervisor = os.getppid()
+
+            def execute_and_tell(module: ModuleType) -> None:
+                execute(module)
+                if os.getpid() == _own_pid and os.getppid() == supervisor and module.Is_initialized():
+                    os.kill(supervisor, signal.SIGCHLD)
+
+            spec.loader.exec_module = execute_and_tell  # type: ignore[method-assign]
+        return spec
 
 
 def _without_us(trace: TracebackType | None) -> TracebackType | None:
