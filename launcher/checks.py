@@ -20,6 +20,10 @@ def check_target(target: Sequence[str]) -> None:
     """Raises UsageError if the ranks would not find their script or module."""
     if target[0] != "-m":
         path = Path(target[0])
+        if not target[0]:
+            raise UsageError("the name of the script is empty; a variable of the shell that is not set?")
+        if target[0] == "-" or re.match(r"/dev/(stdin|fd)\b|/proc/self/fd\b", target[0]) or path.is_fifo():
+            raise UsageError(f"the script {target[0]} can be read only once, and every rank reads it: write it to a file")
         if path.is_dir():
             raise UsageError(f"{target[0]} is a directory, not a script")
         if not path.is_file():

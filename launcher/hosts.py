@@ -47,7 +47,7 @@ def parse_hosts(text: str) -> list[Host]:
 def read_hostfile(path: str) -> list[Host]:
     """Reads a file of one host a line: ``host``, ``host:4`` (MPICH, Intel MPI), ``host slots=4`` (Open MPI), ``# comment``."""
     try:
-        lines = Path(path).read_text().splitlines()
+        lines = Path(path).read_text("utf-8-sig").splitlines()  # an editor of Windows' begins a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise HostsError(f"--hostfile {path} cannot be read: {error}") from None
     found = []
@@ -113,7 +113,7 @@ def place(hosts: Sequence[Host], ranks: int | None, oversubscribe: bool) -> list
         counts = [slot + surplus // len(hosts) + (index < surplus % len(hosts)) for index, slot in enumerate(slots)]
     else:
         raise HostsError(
-            f"-n {ranks} does not fit: the hosts take {sum(slots)} ranks "
+            f"-n {ranks} does not fit: the hosts take {sum(slots)} rank{'' if sum(slots) == 1 else 's'} "
             f"({', '.join(f'{host.name}:{host.slots}' for host in hosts)}); --oversubscribe starts them all the same"
         )
     shares, first = [], 0
@@ -142,7 +142,8 @@ def is_here(name: str) -> bool:
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
-        own = socket.gethostname()
+        # Upper and lower case are the same to the domain name system, and the dot at the end is its root (RFC 1034, section 3.1).
+        name, own = name.lower().rstrip("."), socket.gethostname().lower().rstrip(".")
         # A short name means the host of that name in this domain.
         short = "." not in name or "." not in own
         return name == "localhost" or (name.split(".")[0] == own.split(".")[0] if short else name == own)

@@ -22,6 +22,8 @@ REFUSED = [
     (["-n", "1.5", "good.py"], "got '1.5'"),
     (["-n", "2", "missing.py"], "there is no script missing.py (current directory: {cwd})"),
     (["-n", "2", "package"], "package is a directory"),
+    (["-n", "2", ""], "the name of the script is empty"),
+    *((["-n", "2", name], f"the script {name} can be read only once") for name in ("-", "/dev/stdin", "/dev/fd/0", "pipe.py")),
     (["-n", "2", "-m"], "-m needs the name of a module"),
     (["-n", "2", "-m", "nowhere"], "there is no module nowhere"),
     (["-n", "2", "-m", "package.nowhere"], "there is no module package.nowhere"),
@@ -69,6 +71,7 @@ def test_refused(monkeypatch, capfd, tmp_path, plain_environ, arguments, message
     (tmp_path / "package").mkdir()
     for name in ("good.py", "package/__init__.py"):
         (tmp_path / name).write_text("open('ran', 'w')\n")
+    os.mkfifo(tmp_path / "pipe.py")
     assert main(arguments) == 2
     out, err = capfd.readouterr()
     assert message.format(cwd=tmp_path) in err

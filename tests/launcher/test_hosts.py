@@ -35,6 +35,7 @@ FILES = [
     ("a slots=4\n  b slots=2\n", [("a", 4), ("b", 2)]),  # Open MPI
     ("a\na\nb\n", [("a", 2), ("b", 1)]),  # one line a rank: PBS
     ("a\nb slots=4", [("a", 1), ("b", 4)]),
+    ("\ufeffa:2\r\nb:3\r\n", [("a", 2), ("b", 3)]),  # written on Windows
 ]
 
 
@@ -88,6 +89,7 @@ PLACES = [
     ("a:2,b:4", None, False, [("a", 0, 2), ("b", 2, 4)]),
     ("a:1,b:1", 5, True, [("a", 0, 3), ("b", 3, 2)]),
     ("a:1,b:1", 5, False, "-n 5 does not fit: the hosts take 2 ranks"),
+    ("a:1", 5, False, r"-n 5 does not fit: the hosts take 1 rank \(a:1\)"),
     ("a,b", None, False, "-n is missing"),
 ]
 
@@ -117,7 +119,7 @@ def test_lists_of_slurm(text, expected):
 
 def test_which_hosts_are_this_one(monkeypatch):
     monkeypatch.setattr(socket, "gethostname", lambda: "n7.site.org")
-    here = {"localhost", "127.0.0.1", "[::1]", "ada@127.0.0.1", "n7", "n7.site.org"}
+    here = {"localhost", "127.0.0.1", "[::1]", "ada@127.0.0.1", "n7", "n7.site.org", "N7", "n7.Site.ORG.", "LocalHost"}
     elsewhere = {"n8", "n7.other.org", "192.0.2.7", "[2001:db8::1]"}
     if not socket.has_ipv6 or not os.path.exists("/proc/net/if_inet6"):
         here.discard("[::1]")
