@@ -5,6 +5,8 @@ import shlex
 import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
+from typing import Any
 
 from launcher import checks, command_line, console, contract, gpus, logs, nodes
 from launcher.command_line import Request, UsageError
@@ -14,6 +16,7 @@ from launcher.hosts import HostsError, place
 from launcher.launch import supervisor
 from launcher.mpi import MpiError
 from launcher.processor import CORE_TYPE, weaker_core_type
+from launcher.record import ENDING_SIGNALS
 from launcher.remote import RemoteError
 from launcher.restart import Runner, say
 
@@ -43,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from launcher import doctor
 
         return doctor.main(arguments[1:])
+    before = _say_when_stopped()
     try:
         request, environ, said = _checked(arguments, dict(os.environ))
         for line in said:
@@ -63,10 +67,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(f"--log-dir {request.log_dir}: {error.strerror}")
         return 2
-    except KeyboardInterrupt:  # to find the MPI may take long; from here on the runner deals with signals
-        say("stopped by SIGINT before the start")
-        return 128 + signal.SIGINT
+    except _Stopped as stopped:  # to find the MPI may take long; from here on the runner deals with signals
+        say(f"stopped by {signal.Signals(stopped.number).name} before the start")
+        return 128 + stopped.number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return runner.run()
+
+
+class _Stopped(BaseException):
+    """A signal asks for the end before anything has started."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+def _say_when_stopped() -> dict[signal.Signals, Any]:
+    """Lets signals that end a program raise `_Stopped`; returns the handlers that there were."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Stopped(number)
+
+    before: dict[signal.Signals, Any] = {}
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup, and "&" of a shell without job control
+            before[number] = signal.signal(number, stop)
+    return before
 
 
 def _checked(arguments: Sequence[str], environ: dict[str, str]) -> tuple[Request, dict[str, str], list[str]]:

@@ -131,7 +131,8 @@ def test_ctrl_c_before_the_scripts_have_started(session, say, left_of):
     assert not [pid for pid in _children(os.getpid()) if pid != job.pid and _mentions(pid, str(session.directory))]
 
 
-def test_ctrl_c_while_the_mpi_is_looked_for(session):
+@pytest.mark.parametrize(("number", "code"), ENDING)
+def test_a_signal_while_the_mpi_is_looked_for(session, number, code):
     """On a file system that is slow this takes long."""
     package = session.directory / "mpi4py"
     package.mkdir()
@@ -139,9 +140,9 @@ def test_ctrl_c_while_the_mpi_is_looked_for(session):
     path = f"{session.directory}{os.pathsep}{session.environ['PYTHONPATH']}"
     job = session.start("-n", 2, session.script("print(1)"), PYTHONPATH=path)
     session.until((session.directory / "looks").exists, "the look for the MPI")
-    job.send_signal(signal.SIGINT)
-    assert job.communicate(timeout=TIMEOUT) == ("", "dlaunch: stopped by SIGINT before the start\n")
-    assert job.returncode == 130
+    job.send_signal(number)
+    assert job.communicate(timeout=TIMEOUT) == ("", f"dlaunch: stopped by {number.name} before the start\n")
+    assert job.returncode == code
 
 
 def test_a_terminals_ctrl_c_arrives_once(session, say):
