@@ -82,6 +82,9 @@ def _no_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str
 def _open_mpi_environment(launch: Launch, environ: Mapping[str, str]) -> dict[str, str]:
     # Each by its name in release 5, and in release 4.
     added: dict[str, str] = {}
+    if "HOME" not in environ:  # as under systemd; it looks for settings there, and without it does not start
+        home = os.path.expanduser("~")
+        added["HOME"] = home if os.path.isabs(home) else "/"  # a user of a container that nobody has entered
     if launch.agent is not None:
         added |= dict.fromkeys(("PRTE_MCA_plm_ssh_agent", "OMPI_MCA_plm_rsh_agent"), launch.agent)
     if launch.one_host and not any(re.fullmatch(r"(PRTE|OMPI)_MCA_(prte|orte)_\w*tmpdir_base", name) for name in environ):

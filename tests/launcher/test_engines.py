@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import re
 import shlex
 import signal
@@ -63,7 +64,16 @@ ADDED = [
 
 @pytest.mark.parametrize(("flavour", "launch", "environ", "added"), ADDED)
 def test_what_mpiexec_finds_in_its_environment(flavour, launch, environ, added):
-    assert FLAVOURS[flavour].environment(launch, environ) == added
+    assert FLAVOURS[flavour].environment(launch, {"HOME": "/home/ada", **environ}) == added
+
+
+@pytest.mark.parametrize("user", [True, False], ids=["a user", "nobody knows who"])
+def test_open_mpi_does_not_start_without_a_home(monkeypatch, user):
+    monkeypatch.delenv("HOME", raising=False)
+    entry = pwd.getpwuid(os.getuid())
+    if not user:
+        monkeypatch.setattr(os, "getuid", lambda: 2**31)
+    assert FLAVOURS["Open MPI"].environment(HERE, {})["HOME"] == (entry.pw_dir if user else "/")
 
 
 def test_the_file_of_hosts(tmp_path):
