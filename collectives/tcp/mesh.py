@@ -8,6 +8,8 @@ connections are made at the beginning, not when they are first needed, so that a
 from __future__ import annotations
 
 import contextlib
+import errno
+import resource
 import secrets
 import selectors
 import socket
@@ -187,11 +189,18 @@ def _admit(
                     dismiss(newcomer)
                 for key, _ in selector.select(0.1):
                     if key.fileobj is listener:
-                        with contextlib.suppress(OSError):  # it has gone again
+                        try:
                             newcomer, _ = listener.accept()
-                            newcomer.setblocking(False)
-                            newcomers[newcomer] = (bytearray(), now + _PATIENCE)
-                            selector.register(newcomer, selectors.EVENT_READ)
+                        except OSError as error:
+                            if error.errno in (errno.EMFILE, errno.ENFILE):
+                                limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+                                raise CommunicationError(
+                                    f"rank {rank} cannot take the connections of all {size} ranks: {error.strerror} (ulimit -n is {limit})"
+                                ) from error
+                            continue  # it has gone again
+                        newcomer.setblocking(False)
+                        newcomers[newcomer] = (bytearray(), now + _PATIENCE)
+                        selector.register(newcomer, selectors.EVENT_READ)
                         continue
                     newcomer = key.fileobj  # type: ignore[assignment]
                     said = newcomers[newcomer][0]

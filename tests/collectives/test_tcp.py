@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -408,6 +409,22 @@ def test_threads_and_addresses_without_a_master() -> None:
 
     with ThreadPoolExecutor(3) as pool:
         assert list(pool.map(rank, range(3))) == [3.0] * 3
+
+
+def test_no_room_for_the_connections_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a job of more ranks than a rank may have open files: it is said at once, not when the others give up."""
+    store = HashStore(60)
+
+    def full(listener: socket.socket) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket.socket, "accept", full)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = (pool.submit(TCPTransport.world, store, rank, 2, 60, address="127.0.0.1") for rank in range(2))
+        with pytest.raises(CommunicationError, match=r"rank 0 cannot take .* all 2 ranks: Too many open files \(ulimit -n is \d+\)"):
+            first.result(30)
+        with pytest.raises(CommunicationError, match=r"rank 0"):
+            second.result(30)
 
 
 def test_open_files_come_back() -> None:
