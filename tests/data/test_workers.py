@@ -259,6 +259,17 @@ def test_persistent_workers_end_with_the_loader():
     del loader
 
 
+@pytest.mark.usefixtures("little_patience")
+def test_workers_end_by_themselves_while_those_of_another_loader_live():
+    # those of the second loader were forked with the first one's pipes
+    first, second = (DataLoader(range(4), num_workers=2, persistent_workers=True) for _ in range(2))
+    list(first), list(second)
+    processes = first._pool.processes
+    del first
+    assert [process.exitcode for process in processes] == [0, 0]  # not ended by signals
+    assert [batch.item() for batch in second] == [0, 1, 2, 3]
+
+
 def test_shared_memory_is_given_back_when_the_last_batch_is():
     loader = DataLoader([torch.ones(1000)] * 8, num_workers=2)
     kept = list(loader)[-2:]
@@ -465,7 +476,9 @@ if __name__ == "__main__":
     loader = DataLoader(Squares(), 2, num_workers=2, multiprocessing_context="{method}", worker_init_fn=environment)
     print([b.tolist() for b in loader])
     print(os.environ["PMI_RANK"], os.environ.get("OMP_NUM_THREADS"))
-"""
+""",
+        "env",
+        "--unset=OMP_NUM_THREADS",
     )
     out, err = process.communicate(timeout=120)
     assert (out, err) == ("[[[0, 0], [1, 1]], [[4, 4], [9, 9]], [[16, 16], [25, 25]]]\n0 None\n", "")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import selectors
 import signal
+import socket
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import wait
 from multiprocessing.reduction import DupFd
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -354,13 +356,20 @@ def _death_of(process: Any) -> int:
         return os.dup(process.sentinel)
 
 
+def _hang_up(connection: Any) -> None:
+    """Close a pipe, also where workers of another loader, or whoever else was forked meanwhile, hold this end of it, too."""
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as pipe, suppress(OSError):
+        pipe.shutdown(socket.SHUT_RDWR)  # fails where the worker has gone before
+    connection.close()
+
+
 def _end(owner: int, processes: list, deaths: list[int], connections: list, segments: list, selector: Any) -> None:
     """End workers by closing their pipes, and those that do not listen by signals."""
     if os.getpid() != owner:
         return  # a fork of the process that they belong to
     selector.close()
     for connection in connections:
-        connection.close()
+        _hang_up(connection)
     limit = time.monotonic() + _GRACE
     for death in deaths:
         wait([death], max(0.0, limit - time.monotonic()))
