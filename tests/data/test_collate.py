@@ -123,6 +123,7 @@ def test_mappings_keep_their_type(kind):
     [
         ([[1, 2], [1]], RuntimeError, "sample 0 has length 2 and sample 1 length 1"),
         ([torch.ones(2), torch.ones(3)], RuntimeError, r"got \[2\] at entry 0 and \[3\] at entry 1"),
+        ([torch.ones(2), np.ones(2)], TypeError, "expected Tensor as element 1 in argument 0 of stack.., but got ndarray"),
         ([None, None], TypeError, "found NoneType"),
         ([np.array(["a"]), np.array(["b"])], TypeError, "found an array of <U1"),
         ([object()], TypeError, "found object"),

@@ -114,6 +114,8 @@ def _pin(value: Any) -> Any:
 
 
 def _tensors(batch: Sequence[Tensor]) -> Tensor:
+    if not all(isinstance(t, Tensor) for t in batch):
+        return stack(batch)  # which says what is in between
     first = batch[0]._array
     arrays = [t._array for t in batch]
     alike = all(a.shape == first.shape and a.dtype == first.dtype for a in arrays)

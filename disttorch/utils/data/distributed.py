@@ -40,10 +40,8 @@ class DistributedSampler(Sampler[int]):
 
     Raises
     ------
-    RuntimeError
-        If n or r is not given and no process group is initialised.
     ValueError
-        If r is not between 0 and n - 1.
+        If n or r is not given and no process group is initialised, or r is not between 0 and n - 1.
 
     Examples
     --------
@@ -132,8 +130,8 @@ def _default_group() -> tuple[int, int]:
     from ... import distributed
 
     if not distributed.is_initialized():
-        raise RuntimeError(
-            "DistributedSampler asks the default process group for num_replicas and rank, and none is initialised: "
+        raise ValueError(
+            "Default process group has not been initialized, and DistributedSampler asks it for num_replicas and rank: "
             "call disttorch.distributed.init_process_group() first, or give both"
         )
     return distributed.get_world_size(), distributed.get_rank()
