@@ -1,5 +1,8 @@
 """As ``torch.multiprocessing``: Python's multiprocessing, whose processes take tensors as they are, and `spawn`.
 
+A tensor is copied to the process that it is sent to, unless it has been put into memory that both see (`Tensor.share_memory_`,
+`Module.share_memory`).
+
 Processes that `spawn` starts become the ranks of a job by ``init_process_group(rank=..., world_size=...)``, and meet over TCP.
 ``dlaunch``, mpiexec and srun start ranks on several hosts, watch over them, and give them MPI.
 """
@@ -23,7 +26,7 @@ __all__ += [
 
 
 def get_all_sharing_strategies() -> set[str]:
-    """How tensors can be passed to other processes: with their elements."""
+    """By what processes find shared memory."""
     return {"file_system", "file_descriptor"}
 
 
@@ -33,7 +36,7 @@ def get_sharing_strategy() -> str:
 
 
 def set_sharing_strategy(new_strategy: str) -> None:
-    """Accepted as in PyTorch: a tensor that is sent to another process is copied there."""
+    """Accepted as in PyTorch: shared memory is always found by its descriptor."""
     if new_strategy not in get_all_sharing_strategies():
         raise ValueError(f"there is no sharing strategy {new_strategy!r}")
 

@@ -1,7 +1,10 @@
 """The Tensor class as users meet it: old type names, constructors, subclasses, elements as Python's, storage."""
 
+import copy
 import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -105,6 +108,83 @@ def test_memory_shared_with_processes():
     os.waitpid(child, 0)
     assert x.tolist() == [0.0, 7.0, 0.0]
     assert not x.is_pinned() and x.pin_memory().tolist() == x.tolist()
+
+
+SHARING = """
+import torch
+import torch.multiprocessing as mp
+
+
+def work(model, views, there, back):
+    assert model.first.weight is model.second.weight and isinstance(model.first.weight, torch.nn.Parameter)
+    mine = torch.zeros(2).share_memory_()
+    back.put(mine)
+    views = [*views, there.get()]
+    with torch.no_grad():
+        model.first.weight.add_(5)
+        model.norm.running_mean.fill_(2)
+        for view in views:
+            view.add_(1)
+    mine[0] = 7
+    back.put(None)
+    there.get()
+
+
+class Tied(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.norm = torch.nn.Linear(2, 2, False), torch.nn.Linear(2, 2, False), torch.nn.BatchNorm1d(2)
+        self.second.weight = self.first.weight
+
+
+if __name__ == "__main__":
+    context = mp.get_context("METHOD")
+    model = Tied()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    torch.nn.init.zeros_(model.first.weight)
+    model.share_memory()
+    matrix = torch.zeros(3, 4, dtype=torch.bfloat16).share_memory_()
+    number, later = torch.tensor(1.5).share_memory_(), torch.zeros(3).share_memory_()
+    there, back = context.Queue(), context.Queue()
+    process = context.Process(target=work, args=(model, [matrix.t()[1:3, ::2], number], there, back))
+    process.start()
+    there.put(later[1:])
+    theirs = back.get()
+    back.get()
+    print(theirs.tolist(), theirs.is_shared(), model.second.weight.tolist(), model.norm.running_mean.tolist(), number.item())
+    print(matrix.tolist(), later.tolist(), model.first.weight.untyped_storage().nbytes())
+    model.first.weight.grad = torch.ones(2, 2)
+    optimizer.step()
+    print(model.second.weight.tolist())
+    there.put(None)
+    process.join()
+    print(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("library", ["disttorch", "torch"])
+def test_tensors_in_shared_memory_are_not_copied_to_processes(library, method, tmp_path):
+    if library == "torch":
+        pytest.importorskip("torch")
+    script = tmp_path / "script.py"
+    script.write_text(SHARING.replace("METHOD", method))
+    command = [sys.executable, *([] if library == "torch" else ["-m", "disttorch.as_torch"]), script]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        "[7.0, 0.0] True [[5.0, 5.0], [5.0, 5.0]] [2.0, 2.0] 2.5",
+        "[[0.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]] [0.0, 1.0, 1.0] 16",
+        "[[4.0, 4.0], [4.0, 4.0]]",
+        "0",
+    ]
+
+
+@pytest.mark.parametrize("copied", [lambda t: pickle.loads(pickle.dumps(t)), copy.copy, copy.deepcopy])
+def test_copies_of_tensors_in_shared_memory(copied):
+    shared = disttorch.arange(6.0).reshape(2, 3).share_memory_()
+    result = copied(shared.t())
+    assert result.tolist() == [[0, 3], [1, 4], [2, 5]] and result.is_shared() == (copied is copy.copy)
 
 
 def test_storage():

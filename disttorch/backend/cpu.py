@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import mmap
 from contextlib import nullcontext
 from typing import Any
 
@@ -17,6 +16,7 @@ from .device import device
 from .dtypes import DTYPES, HALF
 from .memory import keep_freed_memory
 from .namespace import NAMESPACES, Namespace, move
+from .shared_memory import for_pickle, is_shared, shared
 
 __all__ = ["cpu"]
 
@@ -288,17 +288,17 @@ class CPU(Namespace):
         """The address of the first element."""
         return address_of(a)
 
-    def shared(self, a: Any) -> Any:
-        """A copy in memory that processes started by fork share."""
-        block = mmap.mmap(-1, max(a.nbytes, 1))
-        copy = numpy.frombuffer(block, numpy.uint8, a.nbytes).view(a.dtype).reshape(a.shape)
-        copy[...] = a
-        return copy
+    def shared(self, arrays: Any) -> Any:
+        """Copies of arrays in memory that processes share."""
+        return shared(arrays)
 
     def is_shared(self, a: Any) -> bool:
         """Whether an array lies in such memory."""
-        root = memory_of(a)
-        return isinstance(root.base, mmap.mmap) or isinstance(getattr(root.base, "obj", None), mmap.mmap)
+        return is_shared(memory_of(a))
+
+    def for_pickle(self, a: Any) -> Any:
+        """What stands for an array in a pickle, where one in such memory is not to be copied to another process."""
+        return for_pickle(a)
 
     def random(self, seed: int) -> Any:
         """A counter-based bit stream, the same on every platform (Salmon et al., SC 2011)."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..autograd.grad_mode import no_grad
 from ..autograd.variable import Tensor
+from ..backend import cpu
 from ..backend import dtypes as dt
 from ..backend.dtypes import DTYPES, as_dtype
 from ..ops.creation import empty
@@ -77,7 +78,23 @@ def to_empty(self: Module, *, device: Any, recurse: bool = True) -> Module:
 
 def share_memory(self: Module) -> Module:
     """Move all parameters and buffers into memory that processes share; returns the module."""
-    return self._apply(lambda t: t.share_memory_())
+    arrays: dict[int, Any] = {}
+
+    def note(t: Tensor) -> Tensor:
+        if not t.is_shared():
+            arrays[id(t._array)] = t._array
+        return t
+
+    self._apply(note)
+    # all in one block: each block takes descriptors, of which a process may not have many
+    moved = dict(zip(arrays, cpu.shared(list(arrays.values())) if arrays else []))
+
+    def move(t: Tensor) -> Tensor:
+        if (array := moved.get(id(t._array))) is not None:
+            t._array, t._version, t._view = array, None, None
+        return t
+
+    return self._apply(move)
 
 
 def to_cpu(self: Module) -> Module:

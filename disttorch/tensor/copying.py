@@ -7,7 +7,8 @@ from typing import Any
 
 from ..autograd.graph import AccumulateGrad
 from ..autograd.variable import Tensor
-from ..backend import namespace
+from ..backend import cpu, namespace
+from ..backend.shared_memory import OnBlock
 from ..ops import creation
 from .attach import method
 
@@ -34,12 +35,12 @@ def __deepcopy__(self: Tensor, memo: dict) -> Tensor:
 def __reduce__(self: Tensor) -> tuple:
     if self._node is not None and self._node.__class__ is not AccumulateGrad:
         raise RuntimeError("only leaf tensors can be pickled; use detach()")
-    host = namespace(self._array).to_host(self._array)
+    host = cpu.for_pickle(namespace(self._array).to_host(self._array))
     return _rebuild, (self.__class__, host, str(self.device), self._node is not None)
 
 
 def _rebuild(cls: Any, host: Any, where: str, requires_grad: bool) -> Tensor:
-    moved = creation.as_tensor(host, device=where)
+    moved = creation.as_tensor(host.array if isinstance(host, OnBlock) else host, device=where)
     result = object.__new__(cls)
     result._array = moved._array
     result._node = result._grad = result._version = result._view = None

@@ -200,19 +200,20 @@ def record_stream(self: Tensor, s: Any) -> None:
 
 @method
 def share_memory_(self: Tensor) -> Tensor:
-    """Move the elements to memory that processes started from this one by fork see, and write, too.
+    """Move the elements to memory that other processes see, and write, too: those forked from this one, and those that get the
+    tensor by multiprocessing.
 
     Tensors on the old memory do not follow. (Data loaders share what they send by themselves.)
     """
     xp = namespace(self._array)
     if xp.name == "cpu" and not xp.is_shared(self._array):
-        self._array, self._version, self._view = xp.shared(self._array), None, None
+        (self._array,), self._version, self._view = xp.shared([self._array]), None, None
     return self
 
 
 @method
 def is_shared(self: Tensor) -> bool:
-    """Whether processes started from this one by fork see what is written here."""
+    """Whether other processes that have the tensor see what is written here."""
     xp = namespace(self._array)
     return xp.name == "cuda" or xp.is_shared(self._array)
 

@@ -127,8 +127,8 @@ def test_batches(n, size, drop, expected):
         (lambda: DistributedSampler("ab", 2, 2), ValueError, r"Invalid rank 2, rank should be in the interval \[0, 1\]"),
         (lambda: DistributedSampler("ab", 2, -1), ValueError, "Invalid rank -1"),
         (lambda: DistributedSampler("ab", 0, 0), ValueError, "num_replicas=0"),
-        (lambda: DistributedSampler("ab"), ValueError, "Default process group has not been initialized.*call disttorch.distributed.init_process_group"),
-        (lambda: DistributedSampler("ab", num_replicas=2), ValueError, "Default process group has not been initialized.*call disttorch.distributed.init_process_group"),
+        (lambda: DistributedSampler("ab"), ValueError, "Default process group has not been initialized"),
+        (lambda: DistributedSampler("ab", num_replicas=2), ValueError, "Default process group has not been initialized"),
     ],
 )
 def test_what_is_refused(make, error, message):
