@@ -82,7 +82,7 @@ def test_concat_counts_from_the_end_too(index):
 
 @pytest.mark.parametrize(
     ("index", "error", "message"),
-    [(5, IndexError, "index 5 is out of range"), (-6, ValueError, "absolute value of index should not exceed dataset length")],
+    [(5, IndexError, "index 5 is out of range"), (-6, ValueError, "index -6 is out of range")],
 )
 def test_concat_has_an_end(index, error, message):
     with pytest.raises(error, match=message):
@@ -109,9 +109,9 @@ def test_iterable_datasets_are_chained():
         (lambda: list(ChainDataset([Letters("a")])), AssertionError, "got Letters"),
         (lambda: Dataset()[0], NotImplementedError, "Dataset without __getitem__"),
         (lambda: iter(IterableDataset()), NotImplementedError, "IterableDataset without __iter__"),
-        (lambda: random_split(range(10), [3, 3]), ValueError, r"Sum of input lengths does not equal .* \[3, 3\] sum to 6.* 10 samples"),
+        (lambda: random_split(range(10), [3, 3]), ValueError, r"lengths \[3, 3\] sum to 6.* 10 samples"),
         (lambda: random_split(range(10), [0.3, 0.3]), ValueError, "fractions that sum to 1"),
-        (lambda: random_split(range(10), [1.5, -0.5]), ValueError, "Fraction at index 0 is not between 0 and 1: 1.5"),
+        (lambda: random_split(range(10), [1.5, -0.5]), ValueError, "fraction at index 0 is 1.5, not between 0 and 1"),
     ],
 )
 def test_what_is_refused(make, error, message):

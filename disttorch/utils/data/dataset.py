@@ -191,7 +191,7 @@ class ConcatDataset(Dataset[Any]):
         """The dataset that an index leads to, and the index in it."""
         length = len(self)
         if index < -length:
-            raise ValueError(f"absolute value of index should not exceed dataset length: index {index}, length {length}")
+            raise ValueError(f"index {index} is out of range for a ConcatDataset of {length} samples")
         if index >= length:
             raise IndexError(f"index {index} is out of range for a ConcatDataset of {length} samples")
         index %= length
@@ -293,7 +293,7 @@ def random_split(
     if math.isclose(sum(lengths), 1) and sum(lengths) <= 1 + 1e-9 and any(not isinstance(n, int) for n in lengths):
         for position, fraction in enumerate(lengths):
             if not 0 <= fraction <= 1:
-                raise ValueError(f"random_split: Fraction at index {position} is not between 0 and 1: {fraction}")
+                raise ValueError(f"random_split: the fraction at index {position} is {fraction}, not between 0 and 1")
         counts = [math.floor(total * fraction) for fraction in lengths]
         for i in range(total - sum(counts)):
             counts[i % len(counts)] += 1
@@ -305,10 +305,7 @@ def random_split(
         if list(counts) != list(lengths):
             raise ValueError(f"random_split: lengths must be integers, or fractions that sum to 1; got {list(lengths)}")
     if sum(counts) != total:
-        raise ValueError(
-            f"random_split: Sum of input lengths does not equal the length of the input dataset! {counts} sum to {sum(counts)}, but the "
-            f"dataset has {total} samples"
-        )
+        raise ValueError(f"random_split: lengths {counts} sum to {sum(counts)}, but the dataset has {total} samples")
     order = randperm(total, generator=generator).tolist()
     ends = list(itertools.accumulate(counts))
     return [Subset(dataset, order[end - count : end]) for count, end in zip(counts, ends)]
