@@ -15,6 +15,7 @@ import collectives
 from ..autograd.grad_mode import is_grad_enabled
 from ..autograd.variable import Tensor
 from ..backend import for_device
+from ..func.modules import replaced
 from ..futures import Future
 from ..nn.module import Module
 from . import data_parallel_checks as checks
@@ -173,7 +174,7 @@ class DistributedDataParallel(Module, Joinable):
         delayed = [(n, p) for n, p in self._delayed if p.requires_grad]
         self.reducer = Reducer(
             parameters,
-            self.process_group.lane,
+            self.process_group.lane if self._own_lane is None else self._own_lane,
             limits=self._bucket_bytes,
             delayed=delayed,
             awaited=self._awaited[0],
@@ -211,18 +212,22 @@ class DistributedDataParallel(Module, Joinable):
     # The forward pass ------------------------------------------------------------------------------------------------
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
-        """The module's result; its backward pass will average the gradients."""
+        """The module's result; its backward pass will average the gradients.
+
+        In a `func.functional_call` with other parameters than this module's own there is nothing of its own to average: their gradients
+        are those of this rank.
+        """
         with self._there():
             return self._forward(inputs, kwargs)
 
     def _forward(self, inputs: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        reduces = self.require_backward_grad_sync and is_grad_enabled()
+        reduces = self.require_backward_grad_sync and is_grad_enabled() and not self._is_replaced
         buffers = self._buffers_to_copy() if reduces and self.training else []
         root = 0
         if self._join_config.enable:
-            counting = Join.notify_join_context(self)
-            if counting is not None and not self._divide_by_initial_world_size:
-                self.reducer.reductions.scale = self._communicator.size / counting.result()[0].item()
+            Join.notify_join_context(self)
+            if self._join_config.counting and not self._divide_by_initial_world_size:
+                self.reducer.reductions.scale = self._communicator.size / self._join_config.counting[0].result()[0].item()
             root, *_ = agree(self, self._communicator.rank, reduces, bool(buffers))
         if reduces:
             self._places.check(self._communicator.rank)
@@ -238,9 +243,15 @@ class DistributedDataParallel(Module, Joinable):
             result = self._low_precision.call(inputs, kwargs)
         if buffers:
             self._sync_buffers(BufferCommHookLocation.POST_FORWARD, buffers, root)
-        if is_grad_enabled():
+        if is_grad_enabled() and not self._is_replaced:
             self.reducer.after_forward(tensors_in(result), reduces)
         return result
+
+    @property
+    def _is_replaced(self) -> bool:
+        """Whether a `functional_call` has put others in the place of parameters."""
+        aside = replaced()
+        return bool(aside) and any(e.parameter is own for own in aside for e in self.reducer.entries)
 
     def _buffers_to_copy(self) -> list[tuple[str, Tensor]]:
         return self._buffer_sync.named(self._communicator) if self.forward_sync_buffers else []
@@ -363,6 +374,14 @@ class DistributedDataParallel(Module, Joinable):
         """The hook that shadows this module's passes; takes ``divide_by_initial_world_size`` (True unless given)."""
         return DDPJoinHook(self, kwargs.get("divide_by_initial_world_size", True))
 
+    def _stand_apart(self) -> None:
+        if self._own_lane is None:
+            self._own_lane = self.process_group.another_lane()
+            with self._there():
+                self.reducer.release()
+                self._make_reducer()
+
+    _own_lane: collectives.Communicator | None = None
     _divide_by_initial_world_size = True
 
     @property
@@ -403,7 +422,7 @@ class DistributedDataParallel(Module, Joinable):
 
     def __getstate__(self) -> dict[str, Any]:
         checks.check_default_group(self.process_group)
-        left_out = ("process_group", "reducer", "_places", "_low_precision")
+        left_out = ("process_group", "reducer", "_own_lane", "_places", "_low_precision")
         return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -74,6 +74,7 @@ class ProcessGroup:
         self.coalescing: list[Any] | None = None
         """The works of a with-block of `_coalescing_manager`, while one is open."""
         self._lane: collectives.Communicator | None = None
+        self._more_lanes: list[collectives.Communicator] = []
 
     @property
     def lane(self) -> collectives.Communicator:
@@ -83,9 +84,18 @@ class ProcessGroup:
         communicator of their own the reductions cannot be taken for those, wherever on a rank they begin.
         """
         if self._lane is None:
-            self._lane = self.communicator if self.size() == 1 else self.communicator.split(0, self.rank())
-            assert self._lane is not None
+            self._lane = self._same_ranks()
         return self._lane
+
+    def another_lane(self) -> collectives.Communicator:
+        """One more `lane`, new with each call, for what must not be taken for what others do in the first."""
+        self._more_lanes.append(self._same_ranks())
+        return self._more_lanes[-1]
+
+    def _same_ranks(self) -> collectives.Communicator:
+        made = self.communicator if self.size() == 1 else self.communicator.split(0, self.rank())
+        assert made is not None
+        return made
 
     def rank(self) -> int:
         """This process's number in the group."""
@@ -108,14 +118,15 @@ class ProcessGroup:
         """How long collectives of this group may wait from now on."""
         seconds = seconds_of("set_timeout", timeout)
         assert seconds is not None
-        self.communicator.timeout = seconds
-        if self._lane is not None:
-            self._lane.timeout = seconds
+        for communicator in (self.communicator, self._lane, *self._more_lanes):
+            if communicator is not None:
+                communicator.timeout = seconds
 
     def shutdown(self) -> None:
         """Complete what is under way and give the group's resources back; every member calls."""
-        if self._lane is not None:
-            self._lane.close()
+        for lane in (self._lane, *self._more_lanes):
+            if lane is not None:
+                lane.close()
         self.communicator.close()
 
     def abort(self) -> None:

@@ -363,8 +363,8 @@ class Reducer:
 
     # Other ways through a pass ---------------------------------------------------------------------------------------
 
-    def shadow(self) -> None:
-        """Take part, with nothing, in the reduction of a backward pass that this rank does not have."""
+    def begin_shadow(self) -> None:
+        """Take part, with nothing, in the reduction of a backward pass that this rank does not have; `end_shadow` completes it."""
         self._reset()
         for b in self.buckets:
             b.flat[...] = 0
@@ -372,6 +372,9 @@ class Reducer:
         for e in self.entries:
             e.used = False
         self.reductions.start_full()
+
+    def end_shadow(self) -> None:
+        """Wait for what `begin_shadow` has begun."""
         self.reductions.wait()
         self._read_flags()
         self._hand_out()

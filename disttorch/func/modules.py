@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from ..autograd.variable import Tensor
@@ -12,7 +13,15 @@ from ..nn.normalization import BatchNorm1d, BatchNorm2d, BatchNorm3d
 from ..nn.parameter import Parameter
 from ..ops.shape import stack
 
-__all__ = ["functional_call", "replace_all_batch_norm_modules_", "stack_module_state"]
+__all__ = ["functional_call", "replace_all_batch_norm_modules_", "replaced", "stack_module_state"]
+
+#: what the calls of `functional_call` that are under way have put aside
+_aside: ContextVar[tuple[Tensor, ...]] = ContextVar("aside", default=())
+
+
+def replaced() -> tuple[Tensor, ...]:
+    """The modules' own parameters and buffers in whose place `functional_call` has put others for the moment."""
+    return _aside.get()
 
 
 def functional_call(
@@ -116,7 +125,11 @@ def _replaced(module: Module, given: dict[str, Tensor], tie_weights: bool, stric
             place = holder._parameters if last in holder._parameters else holder._buffers
             before.append((place, last, place[last]))
             place[last] = value  # type: ignore[assignment]
-        yield
+        token = _aside.set((*_aside.get(), *(old for place, last, old in before if place[last] is not old)))
+        try:
+            yield
+        finally:
+            _aside.reset(token)
     finally:
         for place, last, value in reversed(before):
             place[last] = value

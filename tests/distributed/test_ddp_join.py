@@ -1,5 +1,7 @@
 """Training in which ranks run out of inputs at different times."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,39 @@ def test_trains_with_uneven_inputs(options, by_initial, first_most):
     model.zero_grad()
     model(disttorch.ones(1, 3, dtype=f64)).sum().backward()
     assert model.module[2].bias.grad.item() == pytest.approx(1)
+
+
+ORDERS = {
+    "both forward, then both backward": lambda a, b, x: ((a(x) ** 2).sum() + (b(x) ** 2).sum()).backward(),
+    "one after the other": lambda a, b, x: ((a(x) ** 2).sum().backward(), (b(x) ** 2).sum().backward()),
+    "backward in the order of forward": lambda a, b, x: [loss.backward() for loss in [(a(x) ** 2).sum(), (b(x) ** 2).sum()]],
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[2], OPTIONS[4]], ids=str)
+@pytest.mark.parametrize("by_initial", [True, False])
+def test_two_models_in_one_block(order, options, by_initial):
+    both = [DistributedDataParallel(net(), **options) for _ in range(2)]
+    both[1](disttorch.ones(1, 3, dtype=f64)).sum().backward()  # its buckets are there already
+    for _ in range(2):  # the second time each has what it needs
+        for model in both:
+            model.module.load_state_dict(net().state_dict())
+        with Join(both, divide_by_initial_world_size=by_initial):
+            for x in inputs_of(dist.get_rank()):
+                for model in both:
+                    model.zero_grad()
+                ORDERS[order](*both, disttorch.tensor(x))
+                with disttorch.no_grad():
+                    for p in [p for model in both for p in model.parameters()]:
+                        p -= LR * p.grad
+        expected = by_hand(by_initial, False)
+        for model in both:
+            for found, wanted in zip(model.parameters(), expected.parameters()):
+                np.testing.assert_allclose(found.detach().numpy(), wanted.detach().numpy(), rtol=1e-9)
+    again = pickle.loads(pickle.dumps(both[1]))
+    again(disttorch.ones(1, 3, dtype=f64)).sum().backward()
+    assert again.module[2].bias.grad.item() == pytest.approx(1)
 
 
 def test_ranks_without_any_input():

@@ -304,3 +304,24 @@ def test_by_pytorchs_path():
     from disttorch.nn.parallel.distributed import DistributedDataParallel as found
 
     assert found is DistributedDataParallel
+
+
+def test_functional_call_with_other_parameters():
+    """Nothing of the model's own is there to average, so gradients stay those of this rank; as in PyTorch."""
+    rank, size = dist.get_rank(), dist.get_world_size()
+    model = DistributedDataParallel(nn.Linear(1, 1, bias=False))
+    own, x = model.module.weight, disttorch.full((1, 1), rank + 1.0)
+    others = {name: disttorch.full_like(p, 3.0).requires_grad_() for name, p in model.named_parameters()}
+    y = disttorch.func.functional_call(model, others, (x,))
+    y.sum().backward()
+    assert y.item() == 3 * (rank + 1)
+    assert others["module.weight"].grad.item() == rank + 1
+    assert own.grad is None
+    values = {name: p.detach() for name, p in others.items()}
+    gradients = disttorch.func.grad(lambda p: disttorch.func.functional_call(model, p, (x,)).sum())(values)
+    assert gradients["module.weight"].item() == rank + 1
+    disttorch.func.functional_call(model, dict(model.named_parameters()), (x,)).sum().backward()
+    assert own.grad.item() == pytest.approx((size + 1) / 2)
+    own.grad = None
+    model(x).sum().backward()
+    assert own.grad.item() == pytest.approx((size + 1) / 2)

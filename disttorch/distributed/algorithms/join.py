@@ -45,6 +45,8 @@ class _JoinConfig(NamedTuple):
     enable: bool = False
     throw_on_early_termination: bool = False
     is_first_joinable: bool = False
+    counting: list[Work] | None = None
+    """The last work that counts the ranks with inputs, in a list that all joinables have together."""
 
 
 class Joinable(ABC):
@@ -61,6 +63,13 @@ class Joinable(ABC):
     @abstractmethod
     def join_hook(self, **kwargs: Any) -> JoinHook:
         """The hook that shadows its collectives; `kwargs` are those that `Join` was given."""
+
+    def _stand_apart(self) -> None:
+        """Called on every rank before `join_hook` where one of the same class stands before it in the with-block.
+
+        What it begins in an iteration and completes later must not be taken for what the other one does. Here nothing is.
+        """
+        return
 
     @property
     @abstractmethod
@@ -81,7 +90,9 @@ class Join:
     Parameters
     ----------
     joinables : list of Joinable
-        Whose collectives are shadowed, in this order.
+        Whose collectives are shadowed, in this order: that in which the loop has them. Of several DistributedDataParallel it is the
+        order of their forward passes, each one in an iteration; backward passes may come in any order, also after all forward passes,
+        if none has a communication hook.
     enable : bool
         False: do nothing, for inputs that are known to be even.
     throw_on_early_termination : bool
@@ -114,15 +125,19 @@ class Join:
         if not joinables:
             raise ValueError("The join context manager requires at least one joinable")
         self._joinables = list(joinables)
-        self._hooks = [j.join_hook(**kwargs) for j in self._joinables]
         self._enable, self._throws = enable, throw_on_early_termination
         self._group = self._joinables[0].join_process_group
         if any(j.join_process_group is not self._group for j in self._joinables):
             raise ValueError("Using join context manager with multiple process groups")
+        for i, j in enumerate(self._joinables):
+            if enable and any(type(before) is type(j) for before in self._joinables[:i]):
+                j._stand_apart()
+        self._hooks = [j.join_hook(**kwargs) for j in self._joinables]
 
     def __enter__(self) -> None:
+        counting: list[Work] = []
         for i, j in enumerate(self._joinables):
-            j._join_config = _JoinConfig(self._enable, self._throws, is_first_joinable=i == 0)
+            j._join_config = _JoinConfig(self._enable, self._throws, i == 0, counting)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         try:
@@ -176,6 +191,8 @@ class Join:
         work = _add(joinable, 1)
         if config.throw_on_early_termination and _add(joinable, 0).result()[0].item():
             raise RuntimeError("Detected at least one rank that exhausted inputs. Throwing across all ranks.")
+        if config.counting is not None:
+            config.counting[:] = [work]
         return work
 
 
