@@ -24,9 +24,14 @@ def root_of(group: ProcessGroup, rank: int | None, group_rank: int | None, defau
 
     Raises
     ------
+    TypeError
+        If it is no integer.
     ValueError
         If it is given in both ways, in none and there is no default (a rank of the world), or is no member.
     """
+    for given in (rank, group_rank):
+        if given is not None and not hasattr(given, "__index__"):
+            raise TypeError(f"a rank must be an integer, got {given!r}")
     if rank is not None and group_rank is not None:
         raise ValueError(f"Can't specify both group_rank and global_rank: it is given twice, as {group_rank} and {rank}")
     if group_rank is not None:

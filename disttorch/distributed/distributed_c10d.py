@@ -36,6 +36,7 @@ from .groups import (
     is_initialized,
 )
 from .groups import _get_default_group as _get_default_group
+from .groups import _set_pg_timeout as _set_pg_timeout
 from .movement import (
     all_gather,
     all_gather_coalesced,

@@ -114,6 +114,8 @@ class ProcessGroup:
         """What carries the tensors of each kind of device that the group has a backend for."""
         return dict.fromkeys(self.config.device_backend_map, self.communicator)
 
+    _get_backend_name = name
+
     def set_timeout(self, timeout: timedelta) -> None:
         """How long collectives of this group may wait from now on."""
         seconds = seconds_of("set_timeout", timeout)
@@ -287,6 +289,11 @@ def get_node_local_rank(fallback_rank: int | None = None) -> int:
             "LOCAL_RANK is not in the environment. Consider passing fallback_rank to allow `get_node_local_rank` to work"
         )
     return int(fallback_rank)
+
+
+def _set_pg_timeout(timeout: timedelta, group: Any = None) -> None:
+    """How long collectives of a group, the world unless given, may wait from now on."""
+    _registered(group).set_timeout(timeout)
 
 
 def seconds_of(name: str, timeout: Any) -> float | None:

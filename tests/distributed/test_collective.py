@@ -1,5 +1,7 @@
 """Reductions, broadcasts and barriers on tensors against NumPy, on whatever number of ranks the job has."""
 
+import bdb
+import io
 from datetime import timedelta
 
 import numpy as np
@@ -173,6 +175,10 @@ BAD = [
     (lambda: dist.broadcast(disttorch.ones(1), src=99), ValueError, "Global rank 99 is not part of group"),
     (lambda: dist.broadcast(disttorch.ones(1), group_src=99), ValueError, "Group rank 99 is not part of group"),
     (lambda: dist.broadcast(disttorch.ones(1), src=0, group_src=0), ValueError, "given twice"),
+    (lambda: dist.broadcast(disttorch.ones(1), src=0.0), TypeError, "a rank must be an integer, got 0.0"),
+    (lambda: dist.reduce(disttorch.ones(1), "0"), TypeError, "a rank must be an integer, got '0'"),
+    (lambda: dist.isend(disttorch.ones(1), group_dst="0"), TypeError, "a rank must be an integer, got '0'"),
+    (lambda: dist.breakpoint(99), ValueError, "there is no rank 99"),
     (lambda: dist.reduce(disttorch.ones(1)), ValueError, "Must specify global_rank or group_rank"),
     (lambda: dist.barrier(timeout=3), TypeError, "of type datetime.timedelta"),
     (lambda: dist.monitored_barrier(timeout=3), TypeError, "of type datetime.timedelta"),
@@ -183,3 +189,18 @@ BAD = [
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_breakpoint_of_one_rank(monkeypatch, capsys):
+    rank, last = dist.get_rank(), dist.get_world_size() - 1
+    for _ in range(3):
+        value = f"here on {rank}"
+        monkeypatch.setattr("sys.stdin", io.StringIO("p value\nc\n"))
+        assert dist.breakpoint(last, skip=2) is None
+    said = capsys.readouterr().out
+    assert said.count(f"rank {last} is at a breakpoint") == said.count(repr(value)) == (rank == last)
+    monkeypatch.setattr("sys.stdin", io.StringIO("q\n"))
+    if rank == last:
+        with pytest.raises(bdb.BdbQuit):
+            dist.breakpoint(last)
+    dist.barrier()

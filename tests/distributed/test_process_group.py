@@ -129,6 +129,8 @@ def test_timeouts():
     assert dist.new_group().communicator.timeout == world.communicator.timeout
     group.set_timeout(timedelta(minutes=2))
     assert group.communicator.timeout == 120
+    dist.distributed_c10d._set_pg_timeout(timedelta(minutes=3), group)
+    assert group.communicator.timeout == 180
     assert summed(group, 1) == dist.get_world_size()
 
 
