@@ -16,7 +16,7 @@ from launcher.hosts import HostsError, place
 from launcher.launch import supervisor
 from launcher.mpi import MpiError
 from launcher.processor import CORE_TYPE, weaker_core_type
-from launcher.record import ENDING_SIGNALS
+from launcher.record import PASSED_ON
 from launcher.remote import RemoteError
 from launcher.restart import Runner, say
 
@@ -85,13 +85,13 @@ class _Stopped(BaseException):
 
 
 def _say_when_stopped() -> dict[signal.Signals, Any]:
-    """Lets signals that end a program raise `_Stopped`; returns the handlers that there were."""
+    """Lets signals raise `_Stopped` that end a program, as SIGUSR1 does, too; returns the handlers that there were."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise _Stopped(number)
 
     before: dict[signal.Signals, Any] = {}
-    for number in ENDING_SIGNALS:
+    for number in PASSED_ON:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup, and "&" of a shell without job control
             before[number] = signal.signal(number, stop)
     return before

@@ -294,6 +294,8 @@ class Supervisor:
             os.close(fd)
             return False
         if fd == self.stderr:
+            if b"Fatal Python error" in data:  # by a signal, after which it has a moment left: a full /dev/shm is SIGBUS in MPI_Init
+                self.segments |= process.shared_segments(self.pid)
             self.words.append(data)
             while len(self.words) > 1 and sum(map(len, self.words)) - len(self.words[0]) > WORDS_BYTES:
                 self.words.popleft()

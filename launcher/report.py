@@ -12,6 +12,7 @@ TRACEBACK_LINES = 12
 _ADVICE = {
     signal.SIGKILL: "Out of memory is the usual reason for a SIGKILL that nobody sent: see `dmesg` or Slurm's `sacct`.",
     signal.SIGBUS: "A full /dev/shm or a truncated file under a memory map is the usual reason.",
+    signal.SIGUSR1: "A script that saves its work on this signal does not get it before it has said so (signal.signal).",
     signal.SIGILL: "Code for another processor is the usual reason; is OPENBLAS_CORETYPE or a -march set?",
 }
 

@@ -33,6 +33,7 @@ ENDS = [
     ("exception", "{}['lr']\n", WAITS, 1, "by KeyError: 'lr'"),
     ("SyntaxError", "exec('a b')\n", WAITS, 1, "by SyntaxError: invalid syntax"),
     ("SIGKILL", "os.kill(os.getpid(), signal.SIGKILL)\n", WAITS, 137, "was killed by SIGKILL (signal 9)"),
+    ("SIGUSR1", "os.kill(os.getpid(), signal.SIGUSR1)\n", WAITS, 138, "does not get it before it has said so (signal.signal)"),
     ("SIGSEGV", "import ctypes; ctypes.string_at(0)\n", WAITS, 139, "was killed by SIGSEGV (signal 11)"),
     ("SIGABRT", "os.abort()\n", WAITS, 134, "was killed by SIGABRT (signal 6)"),
     ("the other ignores SIGTERM in C", "sys.exit(4)\n", STUCK_IN_C, 4, "ended with exit code 4"),
@@ -245,6 +246,27 @@ def test_the_shared_memory_of_mpi_is_given_back_by_ranks_that_crash_at_once(sess
     files = {file for path in session.directory.glob("start.*.json") for file in json.loads(path.read_text())["files"]}
     assert files
     assert not [file for file in files if os.path.exists(file)]
+
+
+def test_the_shared_memory_of_mpi_is_given_back_where_mpi_does_not_come_to_its_start(session, say):
+    """In a full /dev/shm MPI_Init ends by SIGBUS: what there is of its memory would keep /dev/shm full for the next job."""
+    script = session.script(
+        say + "import mmap\n"
+        "path = f'/dev/shm/mpich_shm_{os.getpid()}_0'\n"
+        "fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)\nos.truncate(fd, 4096)\nmapped = mmap.mmap(fd, 4096)\n"
+        "say('start', file=path)\n"
+        "os.write(2, b'Fatal Python error: Bus error\\n')\n"
+        "def state():\n"
+        "    with open(f'/proc/{os.getppid()}/stat') as stat:\n        return stat.read().rpartition(')')[2].split()[0]\n"
+        "while state() != 'S':\n    pass\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert session.run("-n", 1, "--engine", "plain", script).returncode == 128 + signal.SIGKILL
+    path = session.files("start.*.json", 1)[0]["file"]
+    stays = os.path.exists(path)
+    if stays:
+        os.unlink(path)
+    assert not stays
 
 
 def test_a_process_whose_memory_may_not_be_seen_has_no_segments():

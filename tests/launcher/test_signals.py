@@ -32,6 +32,7 @@ say("saved", seen=seen)
 UNTIL_SEEN = "while not seen:\n    time.sleep(0.01)\n"
 
 ENDING = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+BEFORE = [*ENDING, (signal.SIGUSR1, 138)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_ctrl_c_before_the_scripts_have_started(session, say, left_of):
     assert not [pid for pid in _children(os.getpid()) if pid != job.pid and _mentions(pid, str(session.directory))]
 
 
-@pytest.mark.parametrize(("number", "code"), ENDING)
+@pytest.mark.parametrize(("number", "code"), BEFORE)
 def test_a_signal_while_the_mpi_is_looked_for(session, number, code):
     """On a file system that is slow this takes long."""
     package = session.directory / "mpi4py"
