@@ -172,6 +172,16 @@ def test_an_array_is_a_sweep(cluster):
     assert runs[0].read_bytes() != runs[1].read_bytes()
 
 
+def test_an_array_over_a_file_with_an_empty_line_and_no_newline_at_its_end(cluster):
+    cluster.write("sweep.txt", "\n--lr 1")
+    cluster.write("says.py", "import sys\nprint(sys.argv[1:])\n")
+    job = cluster.submit("array.sbatch", "sweep.txt", "says.py", "--epochs", "2", options=("--array=1-3",))
+    first, second, third = (type(job)(cluster, f"{job.number}_{element}", job.mark) for element in (1, 2, 3))
+    assert first.ends().endswith("\n['--epochs', '2']\n")
+    assert second.ends().endswith("\n['--epochs', '2', '--lr', '1']\n")
+    assert "array.sbatch: sweep.txt has no line 3; it has 2 lines, counted from 1\n" == third.ends("FAILED", 2)
+
+
 @CLOTHING
 def test_the_example_learns_on_two_nodes_by_dlaunch_and_by_srun_alike(cluster, vendor):
     jobs = [cluster.submit("cpu.sbatch", EXAMPLE, *QUICK, "--checkpoint", "dlaunch.safetensors")]
