@@ -47,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return doctor.main(arguments[1:])
     before = _say_when_stopped()
+    request = None
     try:
+        _check_directory()
         request, environ, said = _checked(arguments, dict(os.environ))
         for line in said:
             say(line)
@@ -63,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(str(error))
         return 2
     except OSError as error:
-        if request.log_dir is None or error.filename is None or not str(error.filename).startswith(request.log_dir):
+        log_dir = None if request is None else request.log_dir
+        if request is None or log_dir is None or error.filename is None or not str(error.filename).startswith(log_dir):
             raise
         say(f"--log-dir {request.log_dir}: {error.strerror}")
         return 2
@@ -95,6 +98,13 @@ def _say_when_stopped() -> dict[signal.Signals, Any]:
         if signal.getsignal(number) not in (signal.SIG_IGN, None):  # nohup, and "&" of a shell without job control
             before[number] = signal.signal(number, stop)
     return before
+
+
+def _check_directory() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory does not exist any more: change to another one (cd), or to it again") from None
 
 
 def _checked(arguments: Sequence[str], environ: dict[str, str]) -> tuple[Request, dict[str, str], list[str]]:

@@ -100,7 +100,8 @@ def lines(outcome: Outcome) -> list[str]:
             f"which ended the job with exit code {failure.aborted}"
         ]
     if failure is not None and not (failure.told and outcome.mpiexec_status):
-        return [*_words(failure), f"dlaunch: {describe(failure)}{_others(failure, outcome)}{_advice(failure)}"]
+        why = f"{_advice(failure)}{_without_finalize(failure, outcome)}"
+        return [*_words(failure), f"dlaunch: {describe(failure)}{_others(failure, outcome)}{why}"]
     if _finished(outcome):
         return []
     status = outcome.mpiexec_status
@@ -119,6 +120,7 @@ def lines(outcome: Outcome) -> list[str]:
         return [
             f"dlaunch: MPI ended the job with {how} after {outcome.elapsed:.1f} s: {outcome.manager}'s own message is above. "
             f"The first end that was seen is that of rank {failure.rank} (pid {failure.pid} on {failure.host})"
+            f"{_without_finalize(failure, outcome)}"
         ]
     lost = sorted(set(range(outcome.world_size)) - set(outcome.ends))
     return [
@@ -199,6 +201,17 @@ def _others(failure: End, outcome: Outcome) -> str:
 def _advice(end: End) -> str:
     advice = _ADVICE.get(signal.Signals(end.signal)) if end.signal in set(signal.Signals) else None
     return f". {advice}" if advice and not end.supervisor else ""
+
+
+def _without_finalize(failure: End, outcome: Outcome) -> str:
+    """What may be the reason where MPI's process manager ended a rank that had not failed, and others were done already."""
+    before = sorted(end.rank for end in outcome.ends.values() if not end.failed and end.time <= failure.time)
+    if not failure.told or not before:
+        return ""
+    return (
+        f". {_name(before).capitalize()} had ended with exit code 0 before: if that was without MPI_Finalize, as by os._exit, "
+        f"{outcome.manager} took it for a failure"
+    )
 
 
 def _lost_its_guard(failure: End, outcome: Outcome) -> bool:

@@ -64,6 +64,14 @@ REFUSED = [
 ]
 
 
+def test_a_current_directory_that_is_gone(monkeypatch, capfd, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["-n", "1", "good.py"]) == 2
+    assert capfd.readouterr().err.startswith("dlaunch: the current directory does not exist any more")
+
+
 @pytest.mark.parametrize(("arguments", "message"), REFUSED)
 def test_refused(monkeypatch, capfd, tmp_path, plain_environ, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -186,6 +186,15 @@ def test_abort_of_mpi(session, say, meanwhile):
     assert before == "    KeyError: 'lr'"
 
 
+def test_a_rank_that_is_done_without_mpi_finalize(session, say):
+    """MPI ends the others because of it, and so it is the one to be told of."""
+    script = session.script(say + MPI + "if rank == 1:\n    os._exit(0)\nworld.Barrier()\n")
+    job = session.run("-n", 2, script)
+    assert job.returncode != 0
+    last = job.stderr.splitlines()[-1]
+    assert "Rank 1 had ended with exit code 0 before: if that was without MPI_Finalize, as by os._exit, mpiexec took it" in last, job.stderr
+
+
 SHARES = """
 from mpi4py import MPI
 window = MPI.Win.Allocate_shared(1 << 20, comm=MPI.COMM_WORLD)
