@@ -217,10 +217,11 @@ def _without_finalize(failure: End, outcome: Outcome) -> str:
 def _lost_its_guard(failure: End, outcome: Outcome) -> bool:
     """Whether somebody has killed the process that MPI takes for this rank, upon which MPI killed those of the others.
 
-    MPICH gives the number of the signal as its exit code, Open MPI adds 128.
+    MPICH gives the number of the signal as its exit code, Open MPI adds 128. But so it is, too, where MPI itself has killed them all
+    because of a rank that was done.
     """
     by_force = outcome.mpiexec_status in (signal.SIGKILL, 128 + signal.SIGKILL)
-    return failure.told and failure.guard is not None and by_force
+    return failure.told and failure.guard is not None and by_force and not _without_finalize(failure, outcome)
 
 
 def _finished(outcome: Outcome) -> bool:
