@@ -148,7 +148,12 @@ class Agent:
         """Sends the records that are new; a record is complete as soon as it has its name."""
         if not self.made:
             return
-        for name in sorted(os.listdir(self.path)):
+        try:
+            self.directory.make_again()
+            names = sorted(os.listdir(self.path))
+        except OSError:  # and it cannot be made: the exit codes are what is left to tell
+            return
+        for name in names:
             if name in self.sent or not RECORDS.fullmatch(name):
                 continue
             self.sent.add(name)

@@ -105,6 +105,32 @@ def test_the_plain_engine_from_one_of_them(session, say, hosts):
     assert ended(job) == [*places(hosts, (2, 2)), f"from {hosts[0]} {hosts[1]} {hosts[1]}"]
 
 
+# A host whose temporary directory is its own.
+OWN_TMP = """#!/bin/sh
+host=$1
+shift
+exec ip netns exec "$host" unshare --mount sh -c 'mount -t tmpfs none "$0" && exec "$@"' TMP "$@"
+"""
+
+
+def test_a_run_directory_that_somebody_removes_on_another_host(session, say, hosts):
+    """What its agent made there is made again, and how its ranks end is known."""
+    tmp = session.directory / "tmp"
+    tmp.mkdir()
+    way = session.script(OWN_TMP.replace("TMP", str(tmp)), "way")
+    way.chmod(0o700)
+    script = session.script(
+        say + "import shutil\nif rank == 1:\n    shutil.rmtree(os.environ['DISTTORCH_RUN_DIR'])\n"
+        "    wait_for(os.environ['DISTTORCH_RUN_DIR'])\n    sys.exit(3)\nwait_for('never')\n"
+    )
+    job = session.run(
+        "--oversubscribe", "--rsh", way, "--engine", "plain", "-n", 2, "--hosts", ",".join(f"{host}:1" for host in hosts), script,
+        TMPDIR=str(tmp),
+    )  # fmt: skip
+    assert job.returncode == 3, job.stderr
+    assert re.search(r"dlaunch: rank 1 .* ended with exit code 3", job.stderr.splitlines()[-1])
+
+
 def test_mpiexec(session, say, hosts):
     script = session.script(say + SUM)
     job = launch(session, hosts[0], "-n", 4, "--hosts", f"{hosts[0]}:2,{hosts[1]}:2", script, rsh=way(session))
