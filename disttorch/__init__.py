@@ -85,8 +85,8 @@ newaxis = None
 _LATER = frozenset(
     """
     __config__ accelerator amp array_api as_torch backends compiler cpu cuda distributed distributions
-    fft func futures jit linalg masked metrics multiprocessing
-    nn optim profiler random serialization signal special transforms utils
+    _dynamo _inductor fft func futures jit linalg masked metrics mps multiprocessing
+    nn optim profiler random serialization signal special testing transforms utils xpu
     """.split()
 )
 #: and functions that stand in one.

@@ -23,9 +23,9 @@ STOREYS = [
     {"cuda"},
     {
         "nn", "optim", "utils", "cpu", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
-        "distributions",
+        "distributions", "xpu", "mps",
     },
-    {"serialization", "multiprocessing", "array_api", "transforms", "accelerator"},
+    {"serialization", "multiprocessing", "array_api", "transforms", "accelerator", "testing", "_dynamo", "_inductor"},
     {"func", "profiler", "futures"},
     {"distributed", "as_torch"},
     {"metrics"},

@@ -9,8 +9,8 @@ from typing import Any
 from ..autograd.several_devices import computes_with_arrays
 from ..autograd.variable import Tensor, wrap
 from ..backend import NAMESPACES
+from ..utils._pytree import flatten
 from .transforms import Run
-from .tree import flatten
 from .vmap import vmap
 
 __all__ = ["hessian", "jacfwd", "jacrev"]

@@ -17,7 +17,7 @@ from ..autograd.grad_mode import enable_grad, is_grad_enabled
 from ..autograd.node import AccumulateGrad, Node
 from ..autograd.variable import Tensor
 from ..ops.creation import zeros_like
-from .tree import Structure, flatten, tree_map
+from ..utils._pytree import Structure, flatten, tree_map
 
 __all__ = ["grad", "grad_and_value", "jvp", "linearize", "value_and_grad", "vjp"]
 

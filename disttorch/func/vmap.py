@@ -14,7 +14,7 @@ from ..autograd.batching import batch_tensor, unbatch_tensor
 from ..autograd.variable import Tensor
 from ..backend.batched import levels, new_level
 from ..ops.shape import cat
-from .tree import Structure, flatten, flatten_prefix
+from ..utils._pytree import Structure, flatten, flatten_prefix
 
 __all__ = ["vmap"]
 

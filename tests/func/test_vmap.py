@@ -7,7 +7,7 @@ import pytest
 
 import disttorch
 from disttorch.func import grad, vmap
-from disttorch.func.tree import flatten
+from disttorch.utils._pytree import flatten
 
 F = disttorch.nn.functional
 Pair = namedtuple("Pair", "left right")

@@ -150,6 +150,24 @@ def test_worker_processes_see_it_too(tmp_path):
     assert [(tmp_path / str(i)).read_text() for i in range(2)] == ["disttorch.nn.linear"] * 2
 
 
+SURROUNDINGS = """
+import torch, torch._dynamo, torch._inductor.config as config
+import torch.utils.hooks as hooks
+config.coordinate_descent_tuning = True
+torch._dynamo.config.suppress_errors = True
+torch._dynamo.reset()
+model = torch.nn.Linear(1, 1)
+print(torch._inductor.config.coordinate_descent_tuning, isinstance(model, torch._dynamo.OptimizedModule))
+print(torch.xpu.is_available(), torch.xpu.device_count(), torch.mps.device_count(), torch.backends.mps.is_available())
+print(isinstance(model.register_forward_hook(print), hooks.RemovableHandle), torch.utils._pytree.tree_leaves([model.in_features]))
+torch.testing.assert_close(torch.ones(1), torch.ones(1) + 1e-7)
+"""
+
+
+def test_what_scripts_ask_and_set_besides(tmp_path):
+    assert run(tmp_path, SURROUNDINGS) == ("True False\nFalse 0 0 False\nTrue [1]\n", "")
+
+
 ABSENT = [
     ("import torch.hub", "No module named 'torch.hub': disttorch, which stands in for PyTorch here, does not have it"),
     ("from torch.utils.tensorboard import SummaryWriter", "tensorboardX"),

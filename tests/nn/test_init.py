@@ -191,3 +191,13 @@ def test_parameters_as_a_vector_and_back():
         nn.utils.vector_to_parameters(disttorch.zeros(7), m.parameters())
     with pytest.raises(TypeError, match="list"):
         nn.utils.vector_to_parameters([], m.parameters())
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (3, 4, 5), (6, 2, 3, 3)])
+def test_what_layers_of_users_ask_for(shape):
+    # by these names, though they are not meant for it
+    theirs = pytest.importorskip("torch").nn.init
+    weight = disttorch.empty(shape)
+    expected = theirs._calculate_fan_in_and_fan_out(theirs.torch.empty(shape))
+    assert init._calculate_fan_in_and_fan_out(weight) == expected
+    assert (init._calculate_correct_fan(weight, "fan_in"), init._calculate_correct_fan(weight, "FAN_OUT")) == expected

@@ -21,7 +21,7 @@ import torch
 
 import disttorch
 from disttorch.func import grad, vmap
-from disttorch.func.tree import flatten
+from disttorch.utils._pytree import flatten
 from tests.parity.exceptions import RANDOM
 from tests.parity.operations import TABLE_FIRST, Case, function_of, infos, samples, swapped
 from tests.parity.translate import Untranslatable

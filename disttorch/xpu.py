@@ -1,0 +1,20 @@
+"""As ``torch.xpu``: Intel's GPUs, which are not used. Scripts that take what there is ask for them."""
+
+from __future__ import annotations
+
+__all__ = ["device_count", "is_available", "is_bf16_supported"]
+
+
+def is_available() -> bool:
+    """Whether there is one that is used: there is not."""
+    return False
+
+
+def is_bf16_supported() -> bool:
+    """Whether it computes in bfloat16: there is none."""
+    return False
+
+
+def device_count() -> int:
+    """How many are used: none."""
+    return 0
