@@ -84,7 +84,7 @@ newaxis = None
 #: Subpackages, imported when they are first used,
 _LATER = frozenset(
     """
-    __config__ accelerator amp array_api as_torch backends compiler cpu cuda distributed distributions
+    _C __config__ accelerator amp array_api as_torch backends compiler cpu cuda distributed distributions
     _dynamo _inductor fft func futures jit linalg masked metrics mps multiprocessing
     nn optim profiler random serialization signal special testing transforms utils xpu
     """.split()
@@ -107,6 +107,10 @@ def __getattr__(name: str) -> Any:
     """Subpackages are imported when they are first used; a name that is not there is said to be absent."""
     if name in _LATER:
         return import_module(f"disttorch.{name}")
+    if name.startswith("_foreach_"):
+        found = import_module("disttorch.ops.foreach").FOREACH.get(name)
+        if found is not None:
+            return found
     if name in _PLACES:
         return getattr(import_module(f"disttorch.{_PLACES[name]}"), name)
     raise AttributeError(

@@ -25,7 +25,7 @@ STOREYS = [
         "nn", "optim", "utils", "cpu", "linalg", "fft", "signal", "special", "masked", "backends", "compiler", "jit", "__config__",
         "distributions", "xpu", "mps",
     },
-    {"serialization", "multiprocessing", "array_api", "transforms", "accelerator", "testing", "_dynamo", "_inductor"},
+    {"serialization", "multiprocessing", "array_api", "transforms", "accelerator", "testing", "_C", "_dynamo", "_inductor"},
     {"func", "profiler", "futures"},
     {"distributed", "as_torch"},
     {"metrics"},

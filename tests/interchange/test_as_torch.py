@@ -156,6 +156,7 @@ import torch.utils.hooks as hooks
 config.coordinate_descent_tuning = True
 torch._dynamo.config.suppress_errors = True
 torch._dynamo.reset()
+torch._C._log_api_usage_once("train.script")
 model = torch.nn.Linear(1, 1)
 print(torch._inductor.config.coordinate_descent_tuning, isinstance(model, torch._dynamo.OptimizedModule))
 print(torch.xpu.is_available(), torch.xpu.device_count(), torch.mps.device_count(), torch.backends.mps.is_available())
