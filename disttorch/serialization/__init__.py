@@ -2,7 +2,7 @@
 
 Nothing that is loaded can run code, and any program that reads safetensors reads the tensors. See structure.py for
 what can be saved, container.py for the file, sharing.py for tensors on common memory; pytorch.py and pytorch_out.py for the
-archives of ``torch.save``, unpickle.py and rebuild.py for what may stand in them.
+archives of ``torch.save``, unpickle.py, rebuild.py and objects.py for what may stand in them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from ..autograd.variable import Tensor
 from ..backend import device
 from . import container, pytorch
 from .container import FileError
+from .objects import add_safe_globals, clear_safe_globals, get_safe_globals, safe_globals
 from .pytorch_out import Archive
 from .structure import Located, decode, encode
 
-__all__ = ["load", "save", "set_default_format"]
+__all__ = ["add_safe_globals", "clear_safe_globals", "get_safe_globals", "load", "safe_globals", "save", "set_default_format"]
 
 _KEY = "disttorch"  # of the structure among the file's metadata
 
@@ -61,7 +62,8 @@ def save(
     ----------
     obj : object
         Tensors of any device, NumPy arrays and scalars, None, bool, int, float, complex, str, bytes, dtypes, devices
-        and sizes, in dicts (with keys of these types), OrderedDicts, lists, tuples and sets. So: ``state_dict()``s.
+        and sizes, in dicts (with keys of these types), OrderedDicts, lists, tuples and sets. So: ``state_dict()``s. PyTorch's
+        format also takes objects that have attributes of these types and nothing else, of classes that can be imported.
         Tensors that share memory are saved once, and share it again when loaded.
     f : path or file object
         A file object is written from where it is.
@@ -131,8 +133,9 @@ def load(
     pickle_module, pickle_load_args
         Accepted as in PyTorch; Python's pickle module is never used.
     weights_only : bool, optional
-        Accepted as in PyTorch. No file makes `load` run code, whatever this says: a file in which something else is than
-        tensors, parameters, numbers, texts and plain containers of them (and NumPy's arrays) is refused.
+        False: of PyTorch's files also objects of plain classes, such as an ``argparse.Namespace`` or a dataclass of the program;
+        else only of those that `add_safe_globals` was given. No file makes `load` run code, whatever this says: a file in which
+        something else is than these, tensors, parameters, numbers, texts and plain containers of them (and NumPy's arrays) is refused.
     mmap : bool, optional
         Map the file into memory and read tensors when they are used. The file must not be changed in place meanwhile
         (`save` never does that); changes to the tensors do not reach it.
@@ -152,22 +155,22 @@ def load(
     if hasattr(f, "read"):
         if mmap:
             raise ValueError(f"load: mmap=True needs a path, got a file object: {f!r}")
-        return _load(f, repr(f), None, False, locate)
+        return _load(f, repr(f), None, False, locate, weights_only is False)
     where = os.fsdecode(f)
     with open(where, "rb") as file:
         info = os.fstat(file.fileno())
         size = info.st_size if stat.S_ISREG(info.st_mode) else None
-        return _load(file, where, size, bool(mmap), locate)
+        return _load(file, where, size, bool(mmap), locate, weights_only is False)
 
 
-def _load(file: Any, where: str, size: int | None, mapped: bool, locate: Callable[[Tensor, str], Tensor]) -> Any:
+def _load(file: Any, where: str, size: int | None, mapped: bool, locate: Callable[[Tensor, str], Tensor], any_class: bool) -> Any:
     try:
         first = container.read_some(file, 8)
         for begin, read in ((pytorch.ZIP, pytorch.read_zip), (pytorch.LEGACY, pytorch.read_legacy)):
             if first.startswith(begin[: len(first)] if len(first) > 3 else begin) and first[4:8] != bytes(4):
                 if mapped and begin == pytorch.LEGACY:
                     raise ValueError(f"load: mmap=True needs a file of PyTorch 1.6 or later; {where} is of an older one")
-                return read(_seekable(file, first), locate, *([True] if mapped else []))
+                return read(_seekable(file, first), locate, any_class=any_class, **({"mapped": True} if mapped else {}))
         contents = container.read(file, first, size, mapped)
         located = Located(contents.arrays, locate)
         structure = contents.metadata.get(_KEY)

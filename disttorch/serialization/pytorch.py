@@ -17,6 +17,7 @@ from ..autograd.variable import Tensor, wrap
 from ..backend import cpu
 from ..backend.dtypes import as_dtype, uint8
 from .container import FileError
+from .objects import WithClasses
 from .rebuild import KNOWN, STORAGES, Storage, finished
 from .unpickle import Name, unpickle
 
@@ -31,7 +32,7 @@ _LOCAL_HEADER = 30  # bytes before the name in a zip member
 Locate = Callable[[Tensor, str], Tensor]
 
 
-def read_zip(file: Any, locate: Locate, mapped: bool = False) -> Any:
+def read_zip(file: Any, locate: Locate, mapped: bool = False, any_class: bool = False) -> Any:
     """The object in a zip archive of ``torch.save``.
 
     Parameters
@@ -42,6 +43,8 @@ def read_zip(file: Any, locate: Locate, mapped: bool = False) -> Any:
         From a storage's tensor on the CPU and the device that it was saved from to the tensor where it shall be.
     mapped : bool
         Whether storages are mapped into memory instead of read.
+    any_class : bool
+        Whether objects of all plain classes that the program has are made.
 
     Raises
     ------
@@ -82,11 +85,11 @@ def read_zip(file: Any, locate: Locate, mapped: bool = False) -> Any:
         return _same_kind(storages[key], kind, root + "data/" + key)
 
     raw = member("data.pkl", "the structure")
-    return _value(io.BytesIO(raw), f"member {root}data.pkl", stored)
+    return _value(io.BytesIO(raw), f"member {root}data.pkl", stored, any_class)
 
 
-def _value(file: Any, where: str, stored: Callable[[Any], Storage]) -> Any:
-    value = unpickle(file, where, KNOWN, stored)
+def _value(file: Any, where: str, stored: Callable[[Any], Storage], any_class: bool) -> Any:
+    value = unpickle(file, where, WithClasses(KNOWN, any_class), stored)
     try:
         return finished(value)
     except RecursionError:
@@ -159,7 +162,7 @@ def _typed(raw: Any, dtype: Any, swapped: bool) -> Any:
 # --- before PyTorch 1.6 ------------------------------------------------------------------------------------------------
 
 
-def read_legacy(file: Any, locate: Locate) -> Any:
+def read_legacy(file: Any, locate: Locate, any_class: bool = False) -> Any:
     """The object in a file of ``torch.save`` of before 1.6: pickles, then the storages one after the other.
 
     Raises
@@ -182,7 +185,7 @@ def read_legacy(file: Any, locate: Locate) -> Any:
         kinds[key] = kind, location, count
         return _part(Storage(cpu.empty((count,), (as_dtype(kind) if kind else uint8).numpy)), part)
 
-    unpickle(file, "the structure", KNOWN, noted)
+    unpickle(file, "the structure", WithClasses(KNOWN, any_class), noted)
     storages: dict[str, Storage] = {}
     for key in unpickle(file, "the list of storages", {}):
         if key not in kinds:
@@ -202,7 +205,7 @@ def read_legacy(file: Any, locate: Locate) -> Any:
 
     after = file.tell()
     file.seek(begin)
-    value = _value(file, "the structure", stored)
+    value = _value(file, "the structure", stored, any_class)
     file.seek(after)
     return value
 

@@ -18,6 +18,7 @@ from ..backend import cpu, device, namespace
 from ..backend.dtypes import DTYPES, dtype, uint8
 from ..ops.dims import Size
 from .container import write_all
+from .objects import is_plain, name_of
 from .rebuild import STORAGES, is_parameter
 from .sharing import address, extent, plan, view
 from .structure import unsupported
@@ -124,7 +125,11 @@ class _Search:
             self.each(obj, [(v, f"{place}[{k!r}]") for k, v in obj.items()] + [(k, f"a key of {place}") for k in obj], place)
         elif type(obj) in (list, tuple, set, frozenset):
             self.each(obj, [(v, f"{place}[{i}]") for i, v in enumerate(obj)], place)
-        elif type(obj) not in _WRITERS:
+        elif type(obj) in _WRITERS:
+            return
+        elif is_plain(type(obj)):
+            self.each(obj, [(v, f"{place}.{k}") for k, v in vars(obj).items()], place)
+        else:
             raise TypeError(unsupported(obj, place))
 
     def each(self, obj: Any, parts: list[tuple[Any, str]], place: str) -> None:
@@ -146,7 +151,7 @@ class _Writer:
 
     def write(self, obj: Any) -> None:
         kind = Tensor if isinstance(obj, Tensor) else OrderedDict if isinstance(obj, OrderedDict) else type(obj)
-        _WRITERS[kind](self, obj)
+        _WRITERS.get(kind, _Writer.plain)(self, obj)
 
     def call(self, name: str, *arguments: Any) -> None:
         self.name(name)
@@ -223,16 +228,32 @@ class _Writer:
         self.write((3, of.str[0], None, None, None, -1, -1, 0))
         self.out += b"b"
 
-    def tensor(self, obj: Tensor) -> None:
-        if id(obj) in self.noted:  # the same Tensor again, to be one Tensor when loaded
+    def plain(self, obj: Any) -> None:
+        if not self.again(obj):
+            self.name(name_of(type(obj)))
+            self.out += b")\x81"
+            self.note(obj)
+            self.mapping(vars(obj))
+            self.out += b"b"
+
+    def again(self, obj: Any) -> bool:
+        """Whether it is the same object again, to be one when loaded."""
+        if id(obj) in self.noted:
             self.out += b"j" + struct.pack("<I", self.noted[id(obj)])
+        return id(obj) in self.noted
+
+    def note(self, obj: Any) -> None:
+        self.noted[id(obj)] = len(self.noted)
+        self.out += b"r" + struct.pack("<I", self.noted[id(obj)])
+
+    def tensor(self, obj: Tensor) -> None:
+        if self.again(obj):
             return
         if is_parameter(obj):
             self.call("torch._utils._rebuild_parameter", lambda w: w.plain_tensor(obj, False), obj.requires_grad, OrderedDict())
         else:
             self.plain_tensor(obj, obj.requires_grad)
-        self.noted[id(obj)] = len(self.noted)
-        self.out += b"r" + struct.pack("<I", self.noted[id(obj)])
+        self.note(obj)
 
     def plain_tensor(self, obj: Tensor, requires_grad: bool) -> None:
         placed = self.tensors[id(obj)]

@@ -12,6 +12,7 @@ from ..backend.dtypes import PUBLIC_DTYPES, as_dtype, uint8
 from ..ops.creation import require_grad
 from ..ops.dims import Size
 from .container import FileError
+from .objects import PlainObject
 from .unpickle import Name, Unfinished
 
 __all__ = ["KNOWN", "STORAGES", "Storage", "as_parameter", "finished", "is_parameter"]
@@ -149,12 +150,16 @@ def finished(value: Any) -> Any:
     """A value with its arrays in the places of what stood for them."""
     if isinstance(value, _Array):
         return value.value
+    if isinstance(value, PlainObject):
+        return value.finish(finished)
     if isinstance(value, _ArrayType):
         return value.dtype
     if isinstance(value, Storage):  # a storage by itself
         return wrap(value.array[value.offset // value.array.itemsize :])
     if isinstance(value, dict):
         for k in list(value):
+            if isinstance(k, Unfinished):
+                raise FileError("is refused: an object with attributes is the key of a dict; nothing was run")
             value[k] = finished(value[k])
         return value
     if type(value) in (list, tuple):
@@ -187,6 +192,8 @@ KNOWN: dict[str, Any] = {
     **{f"{m}._reconstruct": Name("numpy array", _Array) for m in ("numpy.core.multiarray", "numpy._core.multiarray")},
     **{f"{m}.{t}": Name(t, make) for m in ("__builtin__", "builtins") for t, make in
        {**_FACTORIES, "set": set, "frozenset": frozenset, "complex": complex, "bytearray": bytearray, "slice": slice}.items()},
+    # protocol 2 says what Python 2 called them
+    "__builtin__.long": Name("int", int), "__builtin__.unicode": Name("str", str),
     **{name: Name(name) for name in ("numpy.ndarray", "torch.Tensor", "torch._tensor.Tensor", "torch.nn.parameter.Parameter",
                                      "torch.nn.parameter.Buffer")},
     **{f"torch.{name}": d for name, d in PUBLIC_DTYPES.items()},

@@ -1,7 +1,7 @@
 """Reads a pickle without running anything: its instructions are carried out here, on plain values only.
 
 Python's own unpickler calls whatever a pickle names. This one knows a table of names, each with the function that makes the
-value, and refuses every other name before anything is made; no attribute of anything is ever set.
+value, and refuses every other name before anything is made; attributes are set of nothing but plain objects (objects.py).
 """
 
 from __future__ import annotations
@@ -174,8 +174,9 @@ class _Machine:
         if name not in self.known:
             raise FileError(
                 f"is refused: {self.where} names {name!r}, which load does not make. It makes tensors, parameters, numbers, "
-                "texts and plain containers of them, and never runs code from a file, weights_only=False or not; "
-                "save a state_dict() instead. Nothing was run"
+                "texts and plain containers of them; with weights_only=False, or for classes that "
+                "serialization.add_safe_globals was given, also objects that are their attributes and nothing else. It never runs code "
+                "from a file; save a state_dict() instead. Nothing was run"
             )
         self.stack.append(self.known[name])
 

@@ -9,7 +9,9 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections import OrderedDict
+from argparse import Namespace
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -219,6 +221,62 @@ def test_the_default_format_can_be_set(tmp_path):
             call()
 
 
+# --- plain objects -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Config:
+    """What scripts keep beside the weights."""
+
+    width: int = 8
+    start: object = None
+
+
+def arguments(library):
+    config = Config(4, library.arange(3))
+    return {"args": Namespace(lr=0.1, betas=(0.9, 0.99), config=config), "config": config, "weight": library.ones(2)}
+
+
+def as_before(state):
+    args, config = state["args"], state["config"]
+    assert (type(args), args.lr, args.betas, type(config), config.width) == (Namespace, 0.1, (0.9, 0.99), Config, 4)
+    return args.config is config and config.start.tolist() == [0, 1, 2] and state["weight"].tolist() == [1, 1]
+
+
+def test_plain_objects_in_checkpoints(tmp_path):
+    torch.save(arguments(torch), tmp_path / "f", format="torch")
+    assert as_before(torch.load(tmp_path / "f", weights_only=False))
+    for options in ({}, {"weights_only": True}):
+        with pytest.raises(RuntimeError, match=r"argparse\.Namespace.*weights_only=False.*add_safe_globals"):
+            torch.load(tmp_path / "f", **options)
+        with torch.serialization.safe_globals([Namespace, (Config, f"{__name__}.Config")]):
+            assert as_before(torch.load(tmp_path / "f", **options))
+            assert len(torch.serialization.get_safe_globals()) == 2
+    torch.serialization.add_safe_globals([Namespace, np.dtype])
+    with pytest.raises(RuntimeError, match=r"Config', which load does not make"):
+        torch.load(tmp_path / "f")
+    torch.serialization.clear_safe_globals()
+    assert torch.serialization.get_safe_globals() == []
+    with pytest.raises(TypeError, match=r"obj\['a'\] is of type Acting"):
+        torch.save({"a": Acting()}, tmp_path / "f", format="torch")
+    with pytest.raises(TypeError, match=r"obj\['a'\]\.start is a function"):
+        torch.save({"a": Config(start=len)}, tmp_path / "f", format="torch")
+    with pytest.raises(TypeError, match=r"obj\['args'\] is of type Namespace"):
+        torch.save(arguments(torch), tmp_path / "f", format="safetensors")
+
+
+def test_plain_objects_to_and_from_pytorch(tmp_path):
+    theirs = pytest.importorskip("torch")
+    torch.save(arguments(torch), tmp_path / "ours", format="torch")
+    assert as_before(theirs.load(tmp_path / "ours", weights_only=False))
+    with theirs.serialization.safe_globals([Namespace, Config]):
+        assert as_before(theirs.load(tmp_path / "ours"))
+    for zipped in (True, False):
+        theirs.save({**arguments(theirs), "counts": defaultdict(int, a=1)}, tmp_path / "theirs", _use_new_zipfile_serialization=zipped)
+        state = torch.load(tmp_path / "theirs", weights_only=False)
+        assert as_before(state) and state["counts"].default_factory is int
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------
 
 
@@ -240,12 +298,38 @@ class Calls:
         return self.call
 
 
+class Acting:
+    """Does something when it is made again."""
+
+    def __setstate__(self, state):
+        Path(MARKER).touch()
+
+
+class Dying:
+    """Does something when it goes."""
+
+    def __del__(self):
+        Path(MARKER).touch()
+
+
+def plain(name, state=b"}", module=__name__):
+    """The pickle of an object without a call of its class."""
+    return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b")\x81" + state + b"b."
+
+
 MARKER = "/tmp/disttorch-test-code-was-run"
 HOSTILE = [
     (pickle.dumps(Calls(os.system, f"touch {MARKER}"), 2), "posix.system"),
     (pickle.dumps(Calls(eval, f"open({MARKER!r}, 'w')"), 4), "eval"),
     (pickle.dumps(Calls(getattr, Calls(__import__, "os"), "system"), 2), "getattr|__import__"),
     (pickle.dumps({"args": Path("x")}, 2), "pathlib.PosixPath"),
+    (plain("Acting"), "Acting', which load does not make"),
+    (plain("Dying"), "Dying', which load does not make"),
+    (plain("Path"), "Path', which load does not make"),
+    (plain("Popen", module="subprocess"), "subprocess.Popen"),  # has a __del__
+    (plain("Module", module="disttorch.nn.module"), "disttorch.nn.module.Module"),
+    (plain("this_module_is_not_there", module="antigravity"), "antigravity"),
+    (b"\x80\x02}" + plain("Config")[2:-1] + b"Ns.", "Config|key of a dict"),
     (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n}X\x08\x00\x00\x00__code__Nsb.", "sets attributes"),
     (b"\x80\x02ctorch\nSize\n(I1\nI2\ntR.", "is damaged"),
     (b"(S'touch'\nios\nsystem\n.", "instruction INST"),
@@ -272,6 +356,12 @@ def test_no_code_is_run(tmp_path, raw, message, weights_only):
     else:
         assert not torch.load(tmp_path / "f", weights_only=weights_only)
     assert not Path(MARKER).exists()
+
+
+def test_attributes_must_have_names(tmp_path):
+    (tmp_path / "f").write_bytes(archive(**{"data.pkl": plain("Config", b"}J\x01\x00\x00\x00Ns")}))
+    with pytest.raises(RuntimeError, match=r"is damaged.*attributes of a Config"):
+        torch.load(tmp_path / "f", weights_only=False)
 
 
 def test_legacy_files_run_no_code_either(tmp_path):
