@@ -36,7 +36,6 @@ VERSIONS: dict[str, dict[str, Any]] = {
 
 #: What to do where a module is not there and there is something to do.
 ADVICE = {
-    "torch.utils.tensorboard": "the package tensorboardX writes TensorBoard's files without PyTorch",
     "torch.hub": "load a state_dict that was downloaded, with torch.load",
     "torchvision": "it is built for PyTorch itself; transforms and data sets without it read from NumPy arrays",
     "torchaudio": "it is built for PyTorch itself",

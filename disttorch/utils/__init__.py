@@ -8,6 +8,6 @@ from typing import Any
 
 def __getattr__(name: str) -> Any:
     """Subpackages are imported when they are first used."""
-    if name in ("_pytree", "checkpoint", "data", "dlpack", "hooks"):
+    if name in ("_pytree", "checkpoint", "data", "dlpack", "hooks", "tensorboard"):
         return import_module(f"disttorch.utils.{name}")
     raise AttributeError(f"disttorch.utils has no {name!r}: it is not built (yet) or no name of PyTorch's")

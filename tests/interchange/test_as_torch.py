@@ -169,9 +169,17 @@ def test_what_scripts_ask_and_set_besides(tmp_path):
     assert run(tmp_path, SURROUNDINGS) == ("True False\nFalse 0 0 False\nTrue [1]\n", "")
 
 
+def test_tensorboard_is_tensorboardx(tmp_path):
+    (tmp_path / "job").mkdir()
+    (tmp_path / "job" / "tensorboardX.py").write_text("class SummaryWriter: pass\n")
+    text = "from torch.utils.tensorboard import SummaryWriter\nimport torch.utils.tensorboard as tb\n"
+    out, err = run(tmp_path, text + "print(SummaryWriter.__module__, tb.SummaryWriter is SummaryWriter, hasattr(tb, 'FileWriter'))")
+    assert (out, err) == ("tensorboardX True False\n", "")
+
+
 ABSENT = [
     ("import torch.hub", "No module named 'torch.hub': disttorch, which stands in for PyTorch here, does not have it"),
-    ("from torch.utils.tensorboard import SummaryWriter", "tensorboardX"),
+    ("from torch.utils.tensorboard import SummaryWriter", "No module named 'tensorboardX'.*pip install tensorboardX"),
     ("import torch.onnx as onnx", "docs/api-coverage.md"),
     ("import torch.nn.no_such", "No module named 'torch.nn.no_such'"),
     ("import torch; torch.no_such_function", "disttorch has no 'no_such_function'.*docs/api-coverage.md"),
