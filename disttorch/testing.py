@@ -72,7 +72,7 @@ def assert_close(
     >>> disttorch.testing.assert_close(disttorch.tensor([1.0, 2.0]), disttorch.tensor([1.0, 2.000001]))
     """
     if (rtol is None) != (atol is None):
-        raise ValueError(f"Both 'rtol' and 'atol' must be either specified or omitted, but got no {'rtol' if rtol is None else 'atol'}.")
+        raise ValueError(f"assert_close: rtol and atol go together, and {'rtol' if rtol is None else 'atol'} is not given")
     checks = {"device": check_device, "dtype": check_dtype, "stride": check_stride, "subclasses": allow_subclasses}
     _compare(actual, expected, (rtol, atol), equal_nan, checks, msg, "")
 
@@ -80,7 +80,7 @@ def assert_close(
 def _compare(actual: Any, expected: Any, given: Any, equal_nan: bool, checks: dict[str, bool], msg: Message, place: str) -> None:
     def fail(message: str) -> None:
         if place:
-            message += f"\n\nThe failure occurred for item {place}"
+            message = f"at {place}: {message}"
         raise AssertionError(msg(message) if callable(msg) else msg or message)
 
     def below(key: Any) -> Any:
@@ -92,24 +92,20 @@ def _compare(actual: Any, expected: Any, given: Any, equal_nan: bool, checks: di
     if isinstance(actual, Mapping) and isinstance(expected, Mapping):
         missing, more = expected.keys() - actual.keys(), actual.keys() - expected.keys()
         if missing or more:
-            fail(
-                "The keys of the mappings do not match:"
-                + (f"\nMissing keys in the actual mapping: {sorted(missing, key=str)}" if missing else "")
-                + (f"\nAdditional keys in the actual mapping: {sorted(more, key=str)}" if more else "")
-            )
+            fail(f"the mappings have different keys: only expected has {sorted(missing, key=str)}, only actual {sorted(more, key=str)}")
         for key in actual:
             below(key)
     elif isinstance(actual, Sequence) and isinstance(expected, Sequence):
         if len(actual) != len(expected):
-            fail(f"The length of the sequences mismatch: {len(actual)} != {len(expected)}")
+            fail(f"the sequences have {len(actual)} items and {len(expected)}")
         for index in range(len(actual)):
             below(index)
     elif actual is None or expected is None:
         if actual is not expected:
-            fail(f"None mismatch: {actual} is not {expected}")
+            fail(f"one of the two is None: actual is {actual!r}, expected {expected!r}")
     elif isinstance(actual, bool) and isinstance(expected, bool):
         if actual is not expected:
-            fail(f"Booleans mismatch: {actual} is not {expected}")
+            fail(f"actual is {actual}, expected {expected}")
     elif type(actual) in _NUMBERS and type(expected) in _NUMBERS:
         _compare_numbers(actual, expected, given, equal_nan, checks, fail)
     else:
@@ -123,12 +119,12 @@ def _as_number(value: Any) -> Any:
 
 
 def _cannot(actual: Any, expected: Any) -> TypeError:
-    return TypeError(f"No comparison pair was able to handle inputs of type {type(actual)} and {type(expected)}.")
+    return TypeError(f"assert_close cannot compare {type(actual).__name__} with {type(expected).__name__}")
 
 
 def _compare_numbers(actual: Any, expected: Any, given: Any, equal_nan: bool, checks: dict[str, bool], fail: Callable) -> None:
     if checks["dtype"] and type(actual) is not type(expected):
-        fail(f"The (d)types do not match: {type(actual)} != {type(expected)}.")
+        fail(f"actual is of type {type(actual).__name__}, expected of {type(expected).__name__}")
     rtol, atol = _tolerances(given, _NUMBERS[type(actual)], _NUMBERS[type(expected)])
     if isinstance(actual, complex) or isinstance(expected, complex):
         close = actual == expected or abs(actual - expected) <= atol + rtol * abs(expected)
@@ -150,11 +146,11 @@ def _compare_tensors(actual: Any, expected: Any, given: Any, equal_nan: bool, ch
     except (TypeError, ValueError, RuntimeError) as error:
         raise _cannot(actual, expected) from error
     if actual.shape != expected.shape:
-        fail(f"The values for attribute 'shape' do not match: {actual.shape} != {expected.shape}.")
+        fail(f"the shapes differ: actual has {list(actual.shape)}, expected {list(expected.shape)}")
     for name in ("device", "dtype", "stride"):
         of_each = [getattr(t, name)() if name == "stride" else getattr(t, name) for t in (actual, expected)]
         if checks[name] and of_each[0] != of_each[1]:
-            fail(f"The values for attribute {name + '()' if name == 'stride' else name!r} do not match: {of_each[0]} != {of_each[1]}.")
+            fail(f"the {name}s differ: actual has {of_each[0]}, expected {of_each[1]}")
     rtol, atol = _tolerances(given, actual.dtype, expected.dtype)
     expected = expected.to(actual.device)
     common = dt.promote_types(actual.dtype, expected.dtype)
@@ -174,21 +170,14 @@ def _tolerances(given: Any, *dtypes: dt.dtype) -> tuple[float, float]:
     return max(r for r, _ in each), max(a for _, a in each)
 
 
-def _heading(what: str, rtol: float, atol: float) -> str:
-    return f"{what} are not {'close' if rtol or atol else 'equal'}!"
-
-
-def _allowed(tolerance: float, rtol: float, atol: float) -> str:
-    return f" (up to {tolerance} allowed)" if rtol or atol else ""
+def _within(rtol: float, atol: float) -> str:
+    return f"(allowed: {atol} + {rtol} * |expected|)"
 
 
 def _of_a_scalar(actual: Any, expected: Any, rtol: float, atol: float) -> str:
     absolute = abs(actual - expected)
-    relative = absolute / abs(expected) if expected else float("inf")
-    return (
-        f"{_heading('Scalars', rtol, atol)}\n\nExpected {expected} but got {actual}.\n"
-        f"Absolute difference: {absolute}{_allowed(atol, rtol, atol)}\nRelative difference: {relative}{_allowed(rtol, rtol, atol)}"
-    )
+    relative = f", {absolute / abs(expected)} of it" if expected else ""
+    return f"actual is {actual}, expected {expected}; they differ by {absolute}{relative} {_within(rtol, atol)}"
 
 
 def _of_elements(actual: Tensor, expected: Tensor, close: Tensor, rtol: float, atol: float) -> str:
@@ -196,15 +185,14 @@ def _of_elements(actual: Tensor, expected: Tensor, close: Tensor, rtol: float, a
     if actual.dtype is dt.bool_:
         actual, expected = actual.to(dt.int64), expected.to(dt.int64)
     absolute = (actual - expected).abs()
-    relative = absolute / expected.abs()
-    lines = [f"Mismatched elements: {count} / {close.numel()} ({count / close.numel():.1%})"]
-    for name, difference, tolerance in (("absolute", absolute, atol), ("relative", relative, rtol)):
+    lines = [f"{count} of {close.numel()} elements differ ({count / close.numel():.1%}) {_within(rtol, atol)}"]
+    for name, difference in (("absolute", absolute), ("relative", absolute / expected.abs())):
         difference = difference.masked_fill(close, 0)
         flat = int(difference.argmax())
         index: list[int] = []
         for size in reversed(difference.shape):
             flat, i = divmod(flat, size)
             index.insert(0, i)
-        value = difference[tuple(index)].item()
-        lines.append(f"Greatest {name} difference: {value} at index {tuple(index)}{_allowed(tolerance, rtol, atol)}")
-    return f"{_heading('Tensor-likes', rtol, atol)}\n\n" + "\n".join(lines)
+        at = tuple(index)
+        lines.append(f"largest {name} difference: {difference[at].item()} at {at}, {actual[at].item()} instead of {expected[at].item()}")
+    return "\n".join(lines)

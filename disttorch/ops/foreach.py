@@ -57,12 +57,12 @@ def _foreach(name: str, compute: Callable[..., Any]) -> Callable[..., Any]:
 
     def function_of(tensors: Any, each: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if not isinstance(tensors, (list, tuple)):
-            raise TypeError(f"{full}(): argument 'self' must be tuple of Tensors, not {type(tensors).__name__}")
+            raise TypeError(f"{full}: it takes a list of tensors, not {type(tensors).__name__}")
         if not tensors:
-            raise RuntimeError(f"{full}: Tensor list must have at least one tensor.")
+            raise RuntimeError(f"{full}: the list of tensors is empty")
         for i, t in enumerate(tensors):
             if not isinstance(t, Tensor):
-                raise TypeError(f"{full}: expected Tensor as element {i} in argument 0, but got {type(t).__name__}")
+                raise TypeError(f"{full}: element {i} of the list must be a tensor, got {type(t).__name__}")
         if "scalars" in kwargs:
             kwargs["value"] = kwargs.pop("scalars")
         columns = [_column(full, a, len(tensors), place > 1) for place, a in enumerate(args)]
@@ -83,7 +83,7 @@ def _column(full: str, argument: Any, count: int, numbers: bool) -> Any:
     if not isinstance(argument, (list, tuple)):
         return repeat(argument, count)
     if len(argument) != count:
-        raise RuntimeError(f"{full}: Tensor lists must have the same number of tensors, got {count} and {len(argument)}")
+        raise RuntimeError(f"{full}: there are {count} tensors, but a list of {len(argument)} beside them")
     return argument
 
 
