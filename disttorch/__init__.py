@@ -94,7 +94,7 @@ _STANDS_IN = {
     "serialization": "load save",
     "compiler": "compile",
     "func": "vmap",
-    "accelerator": "get_device_module",
+    "accelerator": "Event Stream get_device_module",
     "amp.autocast_mode": """
         autocast clear_autocast_cache get_autocast_cpu_dtype get_autocast_dtype get_autocast_gpu_dtype is_autocast_cache_enabled
         is_autocast_cpu_enabled is_autocast_enabled

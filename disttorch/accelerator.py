@@ -12,10 +12,57 @@ from .backend import as_device
 from .backend.device import device as device_type
 
 __all__ = [
-    "current_accelerator", "current_device_idx", "current_device_index", "current_stream", "device_count", "device_index", "empty_cache",
-    "get_memory_info", "is_available", "max_memory_allocated", "max_memory_reserved", "memory_allocated", "memory_reserved", "memory_stats",
-    "reset_accumulated_memory_stats", "reset_peak_memory_stats", "set_device_idx", "set_device_index", "set_stream", "synchronize",
+    "current_accelerator", "current_device_idx", "current_device_index", "current_stream", "device_count",
+    "device_index", "empty_cache", "get_memory_info", "is_available", "max_memory_allocated", "max_memory_reserved", "memory_allocated",
+    "memory_reserved", "memory_stats", "reset_accumulated_memory_stats", "reset_peak_memory_stats", "set_device_idx", "set_device_index",
+    "set_stream", "synchronize",
 ]  # fmt: skip
+
+
+def _kind(device: Any) -> str:
+    return as_device(device).type if device is not None else "cuda" if cuda.is_available() else "cpu"
+
+
+class _OfAnyDevice(type):
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, tuple(getattr(world, cls.__name__) for world in (cpu, cuda)))
+
+
+class Stream(metaclass=_OfAnyDevice):
+    """A stream of a device, made as one of its own kind: a `cuda.Stream` or a `cpu.Stream`; as ``torch.Stream``.
+
+    Parameters
+    ----------
+    device : device, str or int, optional
+        The accelerator's current one unless given; the CPU where there is none.
+    priority : int
+        Streams with lower numbers go first.
+
+    Examples
+    --------
+    >>> import disttorch
+    >>> stream = disttorch.Stream("cpu")
+    >>> stream.query(), isinstance(stream, disttorch.Stream)
+    (True, True)
+    """
+
+    def __new__(cls, device: Any = None, *, priority: int = 0) -> Any:
+        return cpu.Stream(priority) if _kind(device) == "cpu" else cuda.Stream(device, priority)
+
+
+class Event(metaclass=_OfAnyDevice):
+    """An event of a device, made as one of its own kind: a `cuda.Event` or a `cpu.Event`; as ``torch.Event``.
+
+    Parameters
+    ----------
+    device : device, str or int, optional
+        As for `Stream`.
+    enable_timing, blocking, interprocess : bool
+        As for `cuda.Event`.
+    """
+
+    def __new__(cls, device: Any = None, *, enable_timing: bool = False, blocking: bool = False, interprocess: bool = False) -> Any:
+        return (cpu if _kind(device) == "cpu" else cuda).Event(enable_timing, blocking, interprocess)
 
 
 def is_available() -> bool:

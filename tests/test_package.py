@@ -174,6 +174,38 @@ def test_without_a_gpu():
     assert (model.device_ids, model.module is layer, model(torch.ones(3, 2)).shape) == ([], True, (3, 1))
 
 
+def test_streams_and_events_of_the_cpu():
+    theirs = pytest.importorskip("torch")
+    for library in (torch, theirs):
+        stream, event = library.cpu.Stream(), library.cpu.Event()
+        with library.cpu.stream(stream):
+            event.record(library.cpu.current_stream())
+            stream.wait_stream(library.cpu.current_stream())
+        assert event.query()
+        assert (library.cpu.is_initialized(), library.cpu.set_device("cpu")) == (True, None)
+        generic = library.Stream("cpu"), library.Event("cpu", enable_timing=True)
+        assert [str(each.device) for each in (*generic, library.Stream(), library.Event())] == ["cpu"] * 4  # there is no accelerator
+        assert [isinstance(each, library.Stream) for each in generic] == [True, False]
+        assert [isinstance(each, library.Event) for each in generic] == [False, True]
+        with pytest.raises((RuntimeError, ValueError)):
+            generic[1].elapsed_time(generic[1])
+    for each in generic_streams():
+        assert each.query()
+        each.synchronize()
+    names = {n for n in dir(theirs.cpu) if not n.startswith("_") and inspect.getmodule(getattr(theirs.cpu, n)) is theirs.cpu}
+    assert names - {"get_capabilities"} <= set(torch.cpu.__all__)
+
+
+def generic_streams():
+    stream, event = torch.Stream(), torch.Event(enable_timing=True)
+    with stream as entered:
+        assert entered is stream
+        event.record(stream)
+        event.wait()
+    stream.wait_event(stream.record_event(event))
+    return stream, event
+
+
 @pytest.mark.parametrize(
     "name", ["accelerator", "nn.DataParallel", "nn.parallel.data_parallel", "get_device_module", "backends.cuda.sdp_kernel"]
 )

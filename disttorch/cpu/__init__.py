@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from . import amp
+from .streams import Event, Stream, StreamContext, current_stream, stream
 
-__all__ = ["amp", "current_device", "device_count", "is_available", "synchronize"]
+__all__ = [
+    "Event", "Stream", "StreamContext", "amp", "current_device", "current_stream", "device_count", "is_available", "is_initialized",
+    "set_device", "stream", "synchronize",
+]  # fmt: skip
 
 
 def is_available() -> bool:
     """Whether there is one."""
     return True
+
+
+def is_initialized() -> bool:
+    """Whether it is ready."""
+    return True
+
+
+def set_device(device: Any) -> None:
+    """There is one."""
 
 
 def device_count() -> int:

@@ -121,6 +121,19 @@ def test_types_of_tensors(torch):
         torch.set_default_tensor_type(torch.FloatTensor)
 
 
+def test_streams_and_events_of_any_device(two):
+    stream, event = two.Stream("cuda:1", priority=-1), two.Event("cuda", enable_timing=True)
+    assert type(stream) is two.cuda.Stream
+    assert (str(stream.device), stream.priority) == ("cuda:1", -1)
+    assert type(event) is two.cuda.Event
+    assert isinstance(stream, two.Stream)
+    assert isinstance(event, two.Event)
+    event.record(stream)
+    assert str(event.device) == "cuda:1"
+    assert type(two.Stream()) is two.cuda.Stream
+    assert type(two.Event("cpu")) is two.cpu.Event
+
+
 def test_the_accelerator(two):
     accelerator = two.accelerator
     found = accelerator.current_accelerator()
