@@ -292,9 +292,9 @@ def test_switches():
     assert not is_warn_always_enabled()
 
 
-def test_backends():
-    torch.backends.cudnn.benchmark = True
-    torch.backends.cuda.matmul.allow_tf32 = True
+def test_backends(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     with torch.backends.cudnn.flags(enabled=False, benchmark=False):
         assert not torch.backends.cudnn.benchmark
     assert torch.backends.cudnn.benchmark
