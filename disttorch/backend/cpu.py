@@ -269,6 +269,10 @@ class CPU(Namespace):
         """A view with any shape and strides (bytes, offset too) on the array's memory."""
         return numpy.ndarray(shape, a.dtype, buffer=memory_of(a), offset=offset, strides=strides)
 
+    def empty_strided(self, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...]) -> Any:
+        """A new array with the strides, in bytes, of a dense one."""
+        return numpy.ndarray(shape, dtype, None, 0, strides)
+
     def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
         """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""
         if offset >= 0 and a.flags.c_contiguous and a.size:

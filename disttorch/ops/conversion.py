@@ -10,6 +10,7 @@ from ..autograd.variable import Tensor, bump_version, share_version, wrap
 from ..backend import dtypes as dt
 from ..backend import for_device, namespace
 from ..backend.dtypes import DTYPES, as_dtype
+from ..backend.layout import in_format, is_channels_last, is_in_format, kept, kept_format, strides_in, turned
 from ..backend.layout import memory_format as memory_format_type
 
 # What users find of this family, and where: see ops/public.py.
@@ -19,23 +20,20 @@ FUNCTIONS = "fill_"
 ARGUMENTS = {"copy_": {"other": "src"}}
 
 # the engine converts a gradient to the dtype of the input
-_cast = Operation("to_copy", lambda xp, x, *, dtype: x.astype(dtype), x=lambda g: g)
+_cast = Operation("to_copy", lambda xp, x, *, dtype: kept(xp, x.astype(dtype), x), x=lambda g: g)
 _real_cast = Operation("to_copy", lambda xp, x, *, dtype: x.real.astype(dtype), x=lambda g: g)
 _move = Operation(
     "to_copy",
     lambda xp, x, *, target, source, non_blocking: xp.move(x, target, non_blocking),
     x=lambda g, source, non_blocking, xp: xp.move(g, source, non_blocking),
 )
-_clone = Operation("clone", lambda xp, x: xp.array(x), x=lambda g: g)
+_clone = Operation("clone", lambda xp, x: kept(xp, xp.array(x), x), x=lambda g: g)
+_formatted = Operation("clone", lambda xp, x, *, name: in_format(xp, x, name), x=lambda g: g)
 _contiguous = Operation("clone", lambda xp, x: xp.ascontiguousarray(x), x=lambda g: g)
 # what was there before has no part in the result
 assign = Operation(
     "copy", lambda xp, x, source: xp.broadcast_to(source, x.shape), x=lambda g, xp: xp.zeros_like(g), source=lambda g: g
 )
-
-
-def _is_contiguous_format(memory_format: Any) -> bool:
-    return getattr(memory_format, "name", None) == "contiguous_format"
 
 
 def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
@@ -45,11 +43,23 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     ----------
     input : Tensor
     memory_format : memory_format, optional
-        ``contiguous_format`` for C order; otherwise dimensions lie in memory as in the input.
+        The order of dimensions in memory; as in the input unless given.
+
+    Raises
+    ------
+    RuntimeError
+        If the format is for another number of dimensions.
     """
-    if _is_contiguous_format(memory_format) and not input._array.flags.c_contiguous:
-        return apply(_contiguous, input)
-    return apply(_clone, input)
+    name = kept_format(memory_format)
+    return apply(_clone, input) if name == "preserve_format" else apply(_formatted, input, name=name)
+
+
+def _lies_in(a: Any, name: str) -> bool:
+    """Whether `to` leaves an array in its order of dimensions: PyTorch asks which format it suggests to operations."""
+    if name == "preserve_format":
+        return True
+    suggested = is_channels_last(a)
+    return suggested == (name != "contiguous_format")
 
 
 def to(
@@ -79,7 +89,12 @@ def to(
     copy : bool
         Whether to copy in any case.
     memory_format : memory_format, optional
-        Accepted as in PyTorch; ``contiguous_format`` gives C order.
+        The order of dimensions in memory. A tensor that needs no other conversion is itself if operations on it see it in that order.
+
+    Raises
+    ------
+    RuntimeError
+        If the memory format is for another number of dimensions.
 
     Examples
     --------
@@ -103,6 +118,9 @@ def to(
             device = arg
     non_blocking = non_blocking or bool(flags and flags[0])
     copy = copy or (len(flags) > 1 and flags[1])
+    name = kept_format(memory_format)
+    if name != "preserve_format":
+        strides_in(input._array.shape, 1, name)  # refuses another number of dimensions
     result = input
     if device is not None:
         here = input.device
@@ -117,9 +135,11 @@ def to(
         if wanted != have:
             # of a complex number the real part stays
             result = apply(_real_cast if have.kind == "c" and wanted.kind not in "cb" else _cast, result, dtype=wanted)
-    if copy and result is input:
-        return clone(input, memory_format=memory_format)
-    return contiguous(result) if _is_contiguous_format(memory_format) else result
+    if result is not input:
+        a = result._array
+        lies_so = name == "preserve_format" or a.strides == strides_in(a.shape, a.itemsize, name)
+        return result if lies_so else apply(_formatted, result, name=name)
+    return input if not copy and _lies_in(input._array, name) else clone(input, memory_format=memory_format)
 
 
 def detach(input: Tensor) -> Tensor:
@@ -154,8 +174,22 @@ def resolve_neg(input: Tensor) -> Tensor:
 
 
 def contiguous(input: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor with its elements in C order: itself if they are, else a copy; as ``torch.Tensor.contiguous``."""
-    return input if input._array.flags.c_contiguous else apply(_contiguous, input)
+    """The tensor with its elements in C order, or in a memory format: itself if they are, else a copy; as ``torch.Tensor.contiguous``.
+
+    Raises
+    ------
+    RuntimeError
+        If the format is for another number of dimensions, or none that says an order.
+    """
+    a = input._array
+    if memory_format is None:
+        return input if a.flags.c_contiguous else apply(_contiguous, input)
+    name = kept_format(memory_format)
+    if is_in_format(a, name):
+        return input
+    if name == "preserve_format":
+        raise RuntimeError("preserve memory format is unsupported by the contiguous operator")
+    return apply(_formatted, input, name=name)
 
 
 # --- written in place -----------------------------------------------------------------------------------------------
@@ -206,6 +240,7 @@ def _transferred(xp: Any, a: Any, source: Any, non_blocking: bool) -> bool:
     there = namespace(source)
     if there is xp or there.name == xp.name:
         return False
+    a, source = turned((a, source))
     return there.into_host(a, source, non_blocking) if xp.name == "cpu" else xp.into_device(a, source, non_blocking)
 
 

@@ -15,7 +15,7 @@ from .attach import method
 @method
 def cpu(self: Tensor, memory_format: Any = None) -> Tensor:
     """The tensor on the CPU."""
-    return conversion.to(self, device="cpu")
+    return conversion.to(self, device="cpu", memory_format=memory_format)
 
 
 @method
@@ -29,7 +29,7 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False, memory_fo
     """
     if device is not None and as_device(device).type != "cuda":
         raise RuntimeError(f"Invalid device, must be cuda device, but got {device!r}")
-    return conversion.to(self, device="cuda" if device is None else device, non_blocking=non_blocking)
+    return conversion.to(self, device="cuda" if device is None else device, non_blocking=non_blocking, memory_format=memory_format)
 
 
 @method
@@ -44,7 +44,7 @@ for _name, _dtype in {
 }.items():  # fmt: skip
 
     def _converter(self: Tensor, memory_format: Any = None, _dtype: str = _dtype) -> Tensor:
-        return conversion.to(self, dtype=dt.PUBLIC_DTYPES[_dtype])
+        return conversion.to(self, dtype=dt.PUBLIC_DTYPES[_dtype], memory_format=memory_format)
 
     _converter.__name__, _converter.__doc__ = _name, f"The tensor in {_dtype}."
     setattr(Tensor, _name, _converter)

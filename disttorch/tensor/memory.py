@@ -7,7 +7,7 @@ from typing import Any
 from ..autograd.variable import Tensor, share_version, wrap
 from ..backend import cuda_is_available, for_device, namespace
 from ..backend import dtypes as dt
-from ..backend.layout import LAYOUTS
+from ..backend.layout import LAYOUTS, is_in_format, kept_format
 from ..ops.dims import normal_dim
 from ..ops.shape import as_strided
 from .attach import add_property, method
@@ -28,18 +28,7 @@ def stride(self: Tensor, dim: int | None = None) -> Any:
 @method
 def is_contiguous(self: Tensor, memory_format: Any = None) -> bool:
     """Whether the elements lie without gaps in C order, or in the order of a memory format."""
-    name = getattr(memory_format, "name", "contiguous_format")
-    if name not in ("channels_last", "channels_last_3d"):
-        return self._array.flags.c_contiguous
-    a = self._array
-    if a.ndim != (4 if name == "channels_last" else 5):
-        return False
-    step = a.itemsize
-    for d in (1, *range(a.ndim - 1, 1, -1), 0):
-        if a.shape[d] != 1 and a.strides[d] != step:
-            return False
-        step *= a.shape[d]
-    return True
+    return is_in_format(self._array, kept_format(memory_format))
 
 
 @method

@@ -337,7 +337,7 @@ def test_where_tensors_lie():
     images = disttorch.zeros(2, 3, 4, 5)
     assert not images.is_contiguous(memory_format=disttorch.channels_last)
     assert images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2).is_contiguous(memory_format=disttorch.channels_last)
-    assert images.to(memory_format=disttorch.channels_last) is images
+    assert images.to(memory_format=disttorch.channels_last).dim_order() == (0, 2, 3, 1)
     y = disttorch.zeros(2).set_(x, 3, (2, 2), (6, 1))
     y.fill_(1)
     assert x.sum().item() == 4 and x[0, 3].item() == x[1, 4].item() == 1

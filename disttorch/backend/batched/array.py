@@ -245,6 +245,10 @@ class _Flags:
     def c_contiguous(self) -> bool:
         return self._array.value.flags.c_contiguous
 
+    @property
+    def f_contiguous(self) -> bool:
+        return self._array.value.flags.f_contiguous
+
 
 def _operator(function: str, swapped: bool = False) -> Callable:
     def method(self: BatchedArray, other: Any) -> Any:

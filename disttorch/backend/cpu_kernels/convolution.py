@@ -4,6 +4,8 @@ A block's padded inputs are copied into one matrix with a row for each (channel,
 window (im2col: Chellapilla et al., "High performance convolutional neural networks for document processing", 2006).
 Where all strides are 1, the windows that would straddle two rows of the image are computed as well and dropped: then
 each copied run is a whole image long instead of one row.
+
+Arrays with channels last, if there are no groups, are `convolution_last`'s. The result lies as one of the two operands with channels last.
 """
 
 from __future__ import annotations
@@ -18,6 +20,9 @@ from numpy.lib.stride_tricks import as_strided
 from ..kernels.convolution import check_gradient, convolution_shape
 from ..kernels.precision import wide
 from ..kernels.windows import Dims, spread
+from ..layout import is_channels_last
+from . import convolution_last
+from .layouts import with_channels_last
 
 __all__ = ["convolution", "convolution_input", "convolution_weight"]
 
@@ -29,6 +34,15 @@ WASTE = 1.3
 
 def convolution(x: Any, weight: Any, stride: Dims, padding: Dims, dilation: Dims, groups: int) -> Any:
     shape = convolution_shape(x.shape, weight.shape, stride, padding, dilation, groups)
+    if is_channels_last(x) or is_channels_last(weight):
+        if groups == 1 and 0 not in shape:
+            return convolution_last.convolution(x, weight, shape, stride, padding, dilation)
+        x, weight = np.ascontiguousarray(x), np.ascontiguousarray(weight)
+        return with_channels_last(_convolution(x, weight, shape, stride, padding, dilation, groups))
+    return _convolution(x, weight, shape, stride, padding, dilation, groups)
+
+
+def _convolution(x: Any, weight: Any, shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int) -> Any:
     dtype, x, weight = x.dtype, wide(np, x), wide(np, weight)
     channels, kernel = weight.shape[1], weight.shape[2:]
     out = np.empty(shape, x.dtype)
@@ -62,6 +76,17 @@ def convolution_weight(
     g: Any, x: Any, weight_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
 ) -> Any:
     check_gradient(g.shape, x.shape, weight_shape, stride, padding, dilation, groups)
+    if is_channels_last(x) or is_channels_last(g):
+        if groups == 1:
+            return convolution_last.convolution_weight(g, x, weight_shape, stride, padding, dilation)
+        window = (stride, padding, dilation, groups)
+        return with_channels_last(_convolution_weight(np.ascontiguousarray(g), np.ascontiguousarray(x), weight_shape, *window))
+    return _convolution_weight(g, x, weight_shape, stride, padding, dilation, groups)
+
+
+def _convolution_weight(
+    g: Any, x: Any, weight_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
+) -> Any:
     dtype, g, x = x.dtype, wide(np, g), wide(np, x)
     kernel = weight_shape[2:]
     layout = Layout.of(x.shape, g.shape, kernel, stride, padding, dilation, groups)
@@ -86,6 +111,17 @@ def convolution_input(
     g: Any, weight: Any, x_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
 ) -> Any:
     check_gradient(g.shape, x_shape, weight.shape, stride, padding, dilation, groups)
+    if is_channels_last(g) or is_channels_last(weight):
+        if groups == 1 and 0 not in x_shape:
+            return convolution_last.convolution_input(g, weight, x_shape, stride, padding, dilation)
+        window = (stride, padding, dilation, groups)
+        return with_channels_last(_convolution_input(np.ascontiguousarray(g), np.ascontiguousarray(weight), x_shape, *window))
+    return _convolution_input(g, weight, x_shape, stride, padding, dilation, groups)
+
+
+def _convolution_input(
+    g: Any, weight: Any, x_shape: Dims, stride: Dims, padding: Dims, dilation: Dims, groups: int
+) -> Any:
     dtype, g, weight = g.dtype, wide(np, g), wide(np, weight)
     kernel, channels, per_group = weight.shape[2:], weight.shape[1], weight.shape[0] // groups
     if max(stride) == 1 and per_group <= 2 * channels:

@@ -6,13 +6,14 @@ Half types, and batch normalization without spatial dimensions, take the plain k
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from math import prod
+from collections.abc import Callable, Iterator
+from math import gcd, prod
 from typing import Any
 
 import numpy as np
 
 from ..kernels import normalization as plain
+from .layouts import empty_last
 
 __all__ = [
     "batch_norm",
@@ -33,6 +34,8 @@ SMALL = 2048
 def batch_norm_stats(x: Any) -> tuple[Any, Any]:
     if not by_channel(x):
         return plain.batch_norm_stats(np, x)
+    if lies_in_rows(x):
+        return row_stats(pixel_rows(x))
     planes = as_planes(x)
     count = planes.shape[0] * planes.shape[2]
     mean = np.add.reduce(np.vecdot(planes, np.ones(planes.shape[2], x.dtype)), 0) / x.dtype.type(count)
@@ -46,6 +49,8 @@ def batch_norm_stats(x: Any) -> tuple[Any, Any]:
 def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, rstd: Any) -> Any:
     if not by_channel(x):
         return plain.batch_norm(np, x, weight, bias, mean, rstd)
+    if lies_in_rows(x):
+        return normalized_rows(x, weight, bias, mean, rstd)
     planes = as_planes(x)
     out = np.empty(planes.shape, x.dtype)
     mean, scale = columns(mean, planes), columns(rstd if weight is None else rstd * weight, planes)
@@ -62,6 +67,8 @@ def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, rstd: Any) -> Any:
 def batch_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> tuple[Any, Any, Any]:
     if not by_channel(x) or g.dtype != x.dtype:
         return plain.batch_norm_backward(np, g, x, weight, mean, rstd)
+    if lies_in_rows(x):
+        return normalized_rows_backward(g, x, weight, mean, rstd)
     planes, above = as_planes(x), as_planes(g)
     count = x.dtype.type(planes.shape[0] * planes.shape[2])
     gb = np.add.reduce(np.vecdot(above, np.ones(planes.shape[2], x.dtype)), 0)
@@ -82,6 +89,82 @@ def batch_norm_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> tu
         np.multiply(o, scale[channels], o)
     to = gw.dtype if weight is None else weight.dtype
     return gx.reshape(x.shape), gw.astype(to, copy=False), gb.astype(to, copy=False)
+
+
+# --- batch normalization where channels lie last: a row for each position, and BLAS adds the rows up -----------------------
+
+
+def lies_in_rows(x: Any) -> bool:
+    """Whether an array (N, C, *spatial) is in memory (N, *spatial, C), and not in C order as well."""
+    return not x.flags.c_contiguous and np.moveaxis(x, 1, -1).flags.c_contiguous
+
+
+def pixel_rows(x: Any) -> Any:
+    """``(N, C, *spatial)`` as ``(N * positions, C)``: a view where it lies so."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1)).reshape(-1, x.shape[1])
+
+
+def row_stats(rows: Any) -> tuple[Any, Any]:
+    """The mean and the biased variance of each column; blocks are added up in float64."""
+    total, squares = np.zeros((2, rows.shape[1]))
+    ones = np.ones(max(1, BLOCK // rows.shape[1]), rows.dtype)
+    for r in row_blocks(rows):
+        total += ones[: len(rows[r])] @ rows[r]
+    mean = (total / len(rows)).astype(rows.dtype)
+    for r in row_blocks(rows):
+        centered = rows[r] - mean
+        np.multiply(centered, centered, centered)
+        squares += ones[: len(centered)] @ centered
+    return mean, (squares / len(rows)).astype(rows.dtype)
+
+
+def normalized_rows(x: Any, weight: Any, bias: Any, mean: Any, rstd: Any) -> Any:
+    out = empty_last(x.shape, x.dtype)
+    (rows, wide_out), beside = wide_rows(pixel_rows(x), pixel_rows(out))
+    scale = beside(rstd if weight is None else rstd * weight)
+    mean, bias = beside(mean), None if bias is None else beside(bias)
+    for r in row_blocks(rows):
+        o = wide_out[r]
+        np.subtract(rows[r], mean, o)
+        np.multiply(o, scale, o)
+        if bias is not None:
+            np.add(o, bias, o)
+    return out
+
+
+def normalized_rows_backward(g: Any, x: Any, weight: Any, mean: Any, rstd: Any) -> tuple[Any, Any, Any]:
+    rows, above = pixel_rows(x), pixel_rows(g)
+    count = x.dtype.type(len(rows))
+    sums_g, products = np.zeros((2, rows.shape[1]))
+    ones = np.ones(max(1, BLOCK // rows.shape[1]), rows.dtype)
+    for r in row_blocks(rows):
+        centered = rows[r] - mean
+        np.multiply(centered, above[r], centered)
+        products += ones[: len(centered)] @ centered
+        sums_g += ones[: len(centered)] @ above[r]
+    gb, gw = sums_g.astype(x.dtype), products.astype(x.dtype) * rstd
+    gx = empty_last(x.shape, x.dtype)
+    (rows, above, wide_gx), beside = wide_rows(rows, above, pixel_rows(gx))
+    scale = beside(rstd if weight is None else rstd * weight)
+    mean, slope, shift = beside(mean), beside(gw * rstd / count), beside(gb / count)
+    for r in row_blocks(rows):
+        o = wide_gx[r]
+        np.subtract(rows[r], mean, o)
+        np.multiply(o, slope, o)
+        np.add(o, shift, o)
+        np.subtract(above[r], o, o)
+        np.multiply(o, scale, o)
+    to = gw.dtype if weight is None else weight.dtype
+    return gx, gw.astype(to, copy=False), gb.astype(to, copy=False)
+
+
+def wide_rows(*arrays: Any) -> tuple[list[Any], Callable[[Any], Any]]:
+    """Rows joined to rows of at least 512 elements where their number allows it, since NumPy's start of a loop for each takes long; and
+    what brings a number for each channel beside them.
+    """
+    count, channels = arrays[0].shape
+    together = gcd(count, 1 << max(0, 512 // channels).bit_length())
+    return [a.reshape(count // together, -1) for a in arrays], lambda values: np.tile(values, together)
 
 
 def layer_norm(x: Any, weight: Any, bias: Any, ndim: int, eps: float) -> tuple[Any, Any, Any]:

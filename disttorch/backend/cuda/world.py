@@ -9,6 +9,7 @@ import numpy
 
 from .. import in_use
 from ..device import device
+from ..layout import along_axes
 from ..namespace import NAMESPACES, Namespace, move
 from . import capturing, memory, transfers
 from .cudnn import CUDNN_KERNELS
@@ -33,6 +34,7 @@ class CUDA(Namespace):
         self.__dict__.update(CUDNN_KERNELS)
         self.__dict__.update(CUDA_PRODUCTS)
         self.__dict__.update(FUSED_KERNELS)
+        self.resample = along_axes(self.__dict__["resample"])
         self.linalg = LINALG
         self.from_dlpack = transfers.from_dlpack
 
@@ -86,6 +88,10 @@ class CUDA(Namespace):
     def as_strided(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> Any:
         """A view with any shape and strides (bytes, offset too) on the array's memory."""
         return cupy.ndarray(shape, a.dtype, memptr=cupy.cuda.MemoryPointer(a.data.mem, offset), strides=strides)
+
+    def empty_strided(self, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...]) -> Any:
+        """A new array with the strides, in bytes, of a dense one."""
+        return cupy.ndarray(shape, dtype, memptr=cupy.empty(shape, dtype).data, strides=strides)
 
     def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
         """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..layout import hides_samples, is_channels_last, last_axes
 from . import kernel
 
 
 @kernel
 def put_slice(xp: Any, g: Any, shape: tuple[int, ...], index: Any) -> Any:
     """Zeros of a shape with ``g`` at a basic index (integers, slices, None, ...)."""
-    result = xp.zeros(shape, g.dtype)
+    if len(shape) == g.ndim and not hides_samples(g) and is_channels_last(g):  # images of which it is a part lie as it does
+        order, back = last_axes(len(shape))
+        result = xp.zeros(tuple([shape[d] for d in order]), g.dtype).transpose(back)
+    else:
+        result = xp.zeros(shape, g.dtype)
     result[index] = g
     return result
 

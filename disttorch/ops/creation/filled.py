@@ -8,7 +8,7 @@ from ...autograd.variable import Tensor, wrap
 from ...backend import dtypes as dt
 from ...backend import for_device, namespace
 from ...backend.dtypes import as_dtype
-from ...backend.layout import check_layout
+from ...backend.layout import check_layout, in_format, is_dense, kept_format, laid_out_like, strides_in
 from ..dims import as_shape
 from .data import require_grad
 
@@ -70,7 +70,14 @@ def _filled(name: str, what: str, *more: str) -> Any:
         check_layout(layout)
         if size is not None:
             sizes = (size,)
-        return put_into(out, _make(name, sizes, _dtype_of(dtype, out), device if out is None else out.device, requires_grad))
+        form = kept_format(options.get("memory_format"), "contiguous_format")
+        if form == "preserve_format":
+            raise RuntimeError(f"{name}(): unsupported memory format option Preserve")
+        made = _make(name, sizes, _dtype_of(dtype, out), device if out is None else out.device, requires_grad)
+        if form != "contiguous_format":
+            a = made._array
+            made._array = namespace(a).empty_strided(a.shape, a.dtype, strides_in(a.shape, a.itemsize, form))
+        return put_into(out, made)
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = f"""A tensor of a shape {what}; as ``torch.{name}``.
@@ -129,11 +136,17 @@ def _like(name: str, maker: Any) -> Any:
     ) -> Tensor:
         check_layout(layout)
         a = input._array
+        form = kept_format(memory_format)
+        if form != "preserve_format":
+            strides_in(a.shape, 1, form)  # refuses another number of dimensions
         result = maker(
             a.shape, *args, dtype=input.dtype if dtype is None else dtype, device=input.device if device is None else device, **options
         )
-        if not a.flags.c_contiguous and getattr(memory_format, "name", "preserve_format") == "preserve_format":
-            result._array = _laid_out_like(result._array, a)
+        if form == "preserve_format":
+            if not a.flags.c_contiguous or a.ndim > 3:
+                result._array = _laid_out_like(result._array, a)
+        elif form != "contiguous_format":
+            result._array = in_format(namespace(result._array), result._array, form)
         return require_grad(result, requires_grad)
 
     function.__name__ = function.__qualname__ = name
@@ -143,8 +156,12 @@ def _like(name: str, maker: Any) -> Any:
 
 def _laid_out_like(made: Any, a: Any) -> Any:
     """An array with the dimensions in memory in the order that they have in another."""
-    if 0 in a.strides or a.__class__ is not made.__class__:
+    if 0 in a.strides:
         return made
+    if a.__class__ is not made.__class__:  # on another device, or of many samples
+        return laid_out_like(namespace(made), made, a)
+    if a.flags.c_contiguous or is_dense(a):
+        return laid_out_like(namespace(a), made, a)
     turned = namespace(a).empty_like(a, dtype=made.dtype)
     turned[...] = made
     return turned

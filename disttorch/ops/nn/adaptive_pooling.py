@@ -9,6 +9,7 @@ from typing import Any
 from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, wrap
 from ...backend import namespace
+from ...backend.layout import is_channels_last, last_axes
 from .arguments import batched
 from .pooling import average, gather_maxima
 
@@ -41,6 +42,15 @@ def _means(x: Tensor, shape: tuple[int, ...]) -> Tensor:
         kernel = tuple(h // w for h, w in zip(have, shape))
         return average(x, kernel, kernel, (0,) * ndim)
     # windows of unequal length: the mean over a block is a mean along each dimension in turn
+    if is_channels_last(x._array):
+        order, back = last_axes(ndim + 2)
+        x = x.permute(order)
+        for dim, (h, w) in enumerate(zip(have, shape), 1):
+            if h != w:
+                size = x._array.shape
+                means = _window_means(x, h, w).t().matmul(x.reshape(prod(size[:dim]), h, prod(size[dim + 1 :])))
+                x = means.reshape(*size[:dim], w, *size[dim + 1 :])
+        return x.permute(back)
     for dim, (h, w) in enumerate(zip(have, shape), 2):
         if h != w:
             x = x.movedim(dim, -1).matmul(_window_means(x, h, w)).movedim(-1, dim)

@@ -10,6 +10,7 @@ from weakref import ref
 from ...autograd.graph import AccumulateGrad
 from ...autograd.variable import Tensor, wrap
 from ...backend import namespace
+from ...backend.layout import MEMORY_FORMATS, is_channels_last, kept_format, strides_in
 from ..dims import as_shape
 from . import strided, views
 
@@ -55,12 +56,13 @@ swapaxes_ = _become("swapaxes_", views.swapaxes)
 def resize_(input: Tensor, *sizes: Any, size: Any = None, memory_format: Any = None) -> Tensor:
     """Change the shape, keeping the elements that are there in their order in memory; as ``torch.Tensor.resize_``.
 
-    Where the tensor's memory is too small it gets another one, and tensors on the old one do not follow.
+    Where the tensor's memory is too small it gets another one, and tensors on the old one do not follow. With a memory format the
+    elements that are there are then taken to lie in that order.
 
     Raises
     ------
     RuntimeError
-        If the tensor requires grad.
+        If the tensor requires grad, or the format is for another number of dimensions.
     """
     if input._node is not None:
         raise RuntimeError("cannot resize variables that require grad")
@@ -68,27 +70,31 @@ def resize_(input: Tensor, *sizes: Any, size: Any = None, memory_format: Any = N
     if any(n < 0 for n in shape):
         raise RuntimeError(f"resize_: negative size in {list(shape)}")
     a = input._array
-    if shape == a.shape:
+    name = kept_format(memory_format, "contiguous_format")
+    if name == "preserve_format":
+        raise RuntimeError("Unsupported memory format Preserve")
+    if shape == a.shape and name == "contiguous_format":
         return input
     xp = namespace(a)
     count = math.prod(shape)
     start, available = xp.storage_of(a)
     here = xp.address_of(a) - start
-    steps, step = [], a.itemsize
-    for n in reversed(shape):
-        steps.append(step)
-        step *= max(n, 1)
-    strides = tuple(reversed(steps))
+    strides = strides_in(shape, a.itemsize, name)
     if here + count * a.itemsize <= available:
         input._array = xp.restride(a, shape, strides)
         return input
     held = (available - here) // a.itemsize
     grown = xp.empty((count,), a.dtype)
     grown[:held] = xp.restride(a, (held,), (a.itemsize,))
-    input._array, input._version, input._view = xp.reshape(grown, shape), None, None
+    input._array, input._version, input._view = xp.restride(grown, shape, strides), None, None
     return input
 
 
 def resize_as_(input: Tensor, the_template: Tensor, *, memory_format: Any = None) -> Tensor:
-    """`resize_` to another tensor's shape."""
-    return resize_(input, tuple(the_template._array.shape))
+    """`resize_` to another tensor's shape, with `preserve_format` also to its memory format, where it has one."""
+    name = kept_format(memory_format, "contiguous_format")
+    if name == "preserve_format":
+        a = the_template._array
+        last = "channels_last" if a.ndim == 4 else "channels_last_3d"
+        memory_format = MEMORY_FORMATS[last if is_channels_last(a) else "contiguous_format"]
+    return resize_(input, tuple(the_template._array.shape), memory_format=memory_format)

@@ -8,6 +8,7 @@ from ...autograd.operation import Operation, apply
 from ...autograd.variable import Tensor, wrap
 from ...backend import dtypes as dt
 from ...backend import namespace
+from ...backend.layout import hides_samples, is_channels_last, laid_out_like, last_axes
 from ..dims import as_shape, normal_dim, normal_dims
 from .views import expand, reshape, transpose
 
@@ -16,7 +17,7 @@ BOTH = "flip fliplr flipud repeat_interleave roll rot90 tile"
 METHODS = "repeat"
 FUNCTIONS = "constant_pad_nd"
 
-_flip = Operation("flip", lambda xp, x, *, dims: xp.flip(x, dims).copy(), x=lambda g, dims, xp: xp.flip(g, dims))
+_flip = Operation("flip", lambda xp, x, *, dims: laid_out_like(xp, xp.flip(x, dims).copy(), x), x=lambda g, dims, xp: xp.flip(g, dims))
 
 
 def flip(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
@@ -181,7 +182,11 @@ def _interleaved(input: Tensor, repeats: Any, dim: int, output_size: int | None)
 
 def _padded(xp: Any, x: Any, pairs: tuple[tuple[int, int], ...], value: Any) -> Any:
     shape = tuple(n + a + b for n, (a, b) in zip(x.shape, pairs))
-    result = xp.full(shape, value, x.dtype) if value else xp.zeros(shape, x.dtype)
+    last = is_channels_last(x) and not hides_samples(x)
+    made = tuple([shape[d] for d in last_axes(x.ndim)[0]]) if last else shape
+    result = xp.full(made, value, x.dtype) if value else xp.zeros(made, x.dtype)
+    if last:
+        result = result.transpose(last_axes(x.ndim)[1])
     # negative amounts take away
     result[tuple(slice(max(a, 0), n - max(b, 0)) for n, (a, b) in zip(shape, pairs))] = x[_kept(x.shape, pairs)]
     return result
