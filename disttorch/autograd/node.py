@@ -16,6 +16,7 @@ from weakref import ref
 
 from ..backend import NAMESPACES, get_default_device
 from ..backend.dtypes import COMPLEX_DTYPES
+from ..backend.layout import is_dense, kept, strides_like
 from .grad_mode import ANOMALY, SAVED_HOOKS
 from .saved import Packed
 from .variable import Tensor, bump_version, wrap
@@ -296,7 +297,7 @@ class AccumulateGrad(Node):
             if isinstance(gradient, Tensor):
                 leaf._grad = gradient if existing is None else existing + gradient
             elif existing is None:
-                leaf._grad = wrap(self._settle(gradient, is_fresh))
+                leaf._grad = wrap(self._settle(gradient, leaf._array, is_fresh))
             elif existing._node is not None:
                 leaf._grad = wrap(existing._array + gradient)
             else:
@@ -306,15 +307,26 @@ class AccumulateGrad(Node):
             for hook in tuple(self.post_hooks.values()):
                 hook(leaf)
 
-    def _settle(self, gradient: Any, is_fresh: bool) -> Any:
-        """The array that ``.grad`` will keep: its own, in C order, or its home's memory."""
+    def _settle(self, gradient: Any, of: Any, is_fresh: bool) -> Any:
+        """The array that ``.grad`` will keep: its own, which lies as the leaf's `of` does if that is dense, or its home's memory."""
         xp = NAMESPACES[gradient.__class__]
         if self.home is not None:
             xp.copyto(self.home, gradient)
             return self.home
-        if is_fresh and gradient.__class__ is xp.ndarray and gradient.flags.c_contiguous:
+        if gradient.__class__ is not xp.ndarray or gradient.ndim < 2 or of.__class__ is not xp.ndarray:
+            return gradient if is_fresh and gradient.__class__ is xp.ndarray and gradient.flags.c_contiguous else xp.array(gradient)
+        if of.flags.c_contiguous:
+            if gradient.flags.c_contiguous:
+                return gradient if is_fresh else kept(xp, xp.array(gradient), of)
+            return xp.ascontiguousarray(gradient)
+        strides = strides_like(of, gradient.itemsize)
+        if is_fresh and gradient.strides == strides:
             return gradient
-        return xp.array(gradient)
+        if not is_dense(of):
+            return xp.ascontiguousarray(xp.array(gradient))
+        made = xp.empty_strided(gradient.shape, gradient.dtype, strides)
+        xp.copyto(made, gradient)
+        return made
 
 
 def retain_gradient(tensor: Tensor) -> None:

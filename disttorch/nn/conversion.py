@@ -13,6 +13,7 @@ from ..autograd.variable import Tensor
 from ..backend import cpu
 from ..backend import dtypes as dt
 from ..backend.dtypes import DTYPES, as_dtype
+from ..backend.layout import memory_format
 from ..ops.creation import empty
 from .parameter import Buffer, is_lazy
 
@@ -51,18 +52,24 @@ def to(self: Module, *args: Any, **kwargs: Any) -> Module:
     dtype : dtype, optional
         Floating point or complex.
     non_blocking : bool
+    memory_format : memory_format, optional
+        The order of dimensions in memory of parameters and buffers of 4 or 5 dimensions.
 
     Raises
     ------
     TypeError
         If the dtype is neither floating point nor complex.
+    RuntimeError
+        If one of 4 or 5 dimensions has not the number of them that the memory format is for.
     """
-    device, dtype = _parse_to(*args, **kwargs)
+    device, dtype, wanted, non_blocking = _parse_to(*args, **kwargs)
     if dtype is not None and not (dtype.is_floating_point or dtype.is_complex):
         raise TypeError(f"nn.Module.to only accepts floating point or complex dtypes, but got desired dtype={dtype}")
 
     def convert(t: Tensor) -> Tensor:
-        return t.to(device=device, dtype=dtype if DTYPES[t._array.dtype].category >= dt.FLOAT else None)
+        own = dtype if DTYPES[t._array.dtype].category >= dt.FLOAT else None
+        order = wanted if t._array.ndim in (4, 5) else None
+        return t.to(device=device, dtype=own, non_blocking=non_blocking, memory_format=order)
 
     return self._apply(convert)
 
@@ -140,19 +147,23 @@ def _as_buffer(old: Tensor, new: Tensor) -> Tensor:
     return Buffer(new, old.persistent) if isinstance(old, Buffer) else new
 
 
-def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, dt.dtype | None]:
-    """The device and the dtype that the arguments of `Module.to` name."""
+def _parse_to(*args: Any, **kwargs: Any) -> tuple[Any, dt.dtype | None, Any, bool]:
+    """The device, the dtype and the memory format that the arguments of `Module.to` name, and whether not to wait for copies."""
     options = {"device": None, "dtype": None, "non_blocking": False, "memory_format": None, "tensor": None, **kwargs}
     if len(options) > 5:
         raise TypeError(f"to() got an unexpected keyword argument {list(options)[5]!r}")
-    device, dtype = options["device"], options["dtype"]
+    device, dtype, order, at_once = (options[name] for name in ("device", "dtype", "memory_format", "non_blocking"))
     for arg in (*args, options["tensor"]):
         if isinstance(arg, Tensor):
             device, dtype = arg.device, arg.dtype
         elif isinstance(arg, (dt.dtype, type)):
             dtype = arg
-        elif arg is not None and not isinstance(arg, bool):
+        elif isinstance(arg, memory_format):
+            order = arg
+        elif isinstance(arg, bool):
+            at_once = arg
+        elif arg is not None:
             device = arg
-    return device, None if dtype is None else as_dtype(dtype)
+    return device, None if dtype is None else as_dtype(dtype), order, at_once
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from ..autograd.variable import Tensor, bump_version, wrap
 from ..backend import NAMESPACES, cpu
 from ..backend.kernels.optimization import decay
+from ..backend.layout import turned
 from ..backend.tracing import python
 
 __all__ = ["Batch", "is_elsewhere", "on_device", "on_host"]
@@ -118,6 +119,7 @@ class Batch:
 
 def real_parts(arrays: list[Any]) -> list[list[Any]]:
     """Complex arrays as rows of real ones on their memory: one row where all lie without gaps, else the real and the imaginary parts."""
+    arrays = turned(arrays)
     if all(a is None or a.flags.c_contiguous for a in arrays):
         dtype = arrays[0].real.dtype
         return [[None if a is None else a.reshape(-1).view(dtype) for a in arrays]]

@@ -22,6 +22,7 @@ from ..autograd.variable import Tensor, bump_version
 from ..backend import NAMESPACES, cpu, namespace
 from ..backend.dtypes import float32
 from ..backend.kernels.optimization import decay, prepared
+from ..backend.layout import laid_out_like
 from ..backend.tracing import python
 from .batches import Batch, is_elsewhere, on_device, on_host
 
@@ -395,7 +396,10 @@ class Optimizer:
             )
         dtype = param.dtype if value.is_floating_point() else None
         with_param = value.ndim or value._array.shape == param._array.shape
-        return value.detach().to(device=param.device if with_param else None, dtype=dtype, copy=True)
+        fitted = value.detach().to(device=param.device if with_param else None, dtype=dtype, copy=True)
+        if fitted._array.shape == param._array.shape:  # a step takes arrays that lie alike in one go
+            fitted._array = laid_out_like(namespace(fitted._array), fitted._array, param._array)
+        return fitted
 
     # Hooks and looks
 

@@ -8,6 +8,7 @@ from typing import Any
 from ..autograd.variable import Tensor, wrap
 from ..backend import cpu, namespace
 from ..backend.dtypes import float32
+from ..backend.layout import laid_out_like
 
 __all__ = ["Params", "betas_in_range", "computed", "non_negative", "number", "zeros_like"]
 
@@ -15,11 +16,11 @@ Params = Iterable[Any]
 
 
 def zeros_like(param: Tensor) -> Tensor:
-    """State of a parameter's shape and dtype, in C order."""
+    """State of a parameter's shape and dtype that lies in memory as the parameter does, if that is dense."""
     a = param._array
     xp = namespace(a)
     with xp.on(xp.device_of(a)):
-        return wrap(xp.zeros(a.shape, a.dtype))
+        return wrap(laid_out_like(xp, xp.zeros(a.shape, a.dtype), a))
 
 
 def number(value: float, param: Tensor, group: dict[str, Any]) -> Tensor:

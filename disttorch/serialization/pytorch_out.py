@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ..autograd.variable import Tensor
 from ..backend import cpu, device, namespace
 from ..backend.dtypes import DTYPES, dtype, uint8
+from ..backend.layout import strides_in
 from ..ops.dims import Size
 from .container import write_all
 from .objects import is_plain, name_of
@@ -49,7 +50,7 @@ class Archive:
             if place.view is not None and (place.view.offset % a.itemsize or any(s % a.itemsize for s in a.strides)):
                 self.stored[name] = a  # PyTorch counts in elements
                 places[i] = place._replace(name=name, view=None)
-            elif place.view is None and not a.flags.c_contiguous and (flat := _whole(a)) is not None:
+            elif place.view is None and _has_strides(a) and (flat := _whole(a)) is not None:
                 self.stored[name], places[i] = flat, place._replace(view=view(a, extent(a)[0]))
         types: dict[str, set[str]] = {}
         for (_, a), place in zip(named, places):
@@ -88,6 +89,11 @@ class Archive:
 def _with_steps_forward(tensor: Any) -> Any:
     a = tensor._array if isinstance(tensor, Tensor) else tensor
     return namespace(a).ascontiguousarray(a) if any(s < 0 for s in a.strides) else a
+
+
+def _has_strides(a: Any) -> bool:
+    """Whether the strides are not those of C order; PyTorch keeps those of dimensions of size 1 as well."""
+    return a.strides != strides_in(a.shape, a.itemsize, "contiguous_format")
 
 
 def _whole(a: Any) -> Any:

@@ -67,9 +67,13 @@ def test_others_are_not_joined(arrange):
     assert len(_runs([p.grad for p in arrange()])) == 3
 
 
-def test_transposed_and_double_gradients_in_a_buffer_are_not_joined():
+def test_transposed_gradients_in_a_buffer_are_joined_and_those_with_gaps_are_not():
     a, b = disttorch.zeros(12).chunk(2)
-    assert len(_runs([a.reshape(2, 3).T, b])) == 2
+    assert [len(run) for run in _runs([a.reshape(2, 3).T, b])] == [12]
+    assert len(_runs([a.reshape(2, 3)[:, :2], b])) == 2
+    c = disttorch.zeros(6).reshape(3, 2).T
+    runs = _runs([c, a, b])
+    assert len(runs) == 2 and sum(run.size for run in runs) == 18
 
 
 def test_nothing_to_clip_and_infinite_norms():

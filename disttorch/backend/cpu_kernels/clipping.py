@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import clipping as plain
+from ..layout import is_dense
 
 __all__ = ["sum_of_squares"]
 
@@ -16,7 +17,7 @@ BLAS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 def sum_of_squares(a: Any) -> Any:
-    if a.dtype not in BLAS or not (a.flags.c_contiguous or a.flags.f_contiguous):
+    if a.dtype not in BLAS or not is_dense(a):
         return np.asarray(plain.sum_of_squares(np, a))
     flat = a.ravel(order="K")
     if flat.size <= BLOCK:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import optimization as plain
+from ..layout import turned
 
 __all__ = ["step_"]
 
@@ -32,6 +33,9 @@ def step_(
 ) -> None:
     kept = [i for i, m in enumerate(moments) if m is not None]
     arrays = (p, g, *(moments[i] for i in kept))
+    if not p.flags.c_contiguous:
+        p, g, *moments = turned((p, g, *moments))
+        arrays = (p, g, *(moments[i] for i in kept))
     if not flat(arrays):
         plain.step_(np, formula, p, g, moments, numbers, maximize, add, shrink)
         return

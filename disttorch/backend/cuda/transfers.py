@@ -2,10 +2,13 @@
 
 Everything is launched on the current stream. A copy from page-locked ("pinned") memory that the caller says not to wait for reads that
 memory later, so it is kept until then (`memory.hold`); other memory of the host is copied to page-locked memory first, by CuPy.
+A copy lies in memory as its source does, if that has no gaps.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import cupy
@@ -13,12 +16,29 @@ import cupyx
 import numpy
 
 from .. import in_use
+from ..layout import is_dense, order_in_memory, strides_in
 from . import capturing
 from .memory import hold
 
 __all__ = ["between_devices", "from_dlpack", "from_host", "into_device", "into_host", "is_pinned", "pinned", "to_host"]
 
 
+def _in_order_of_memory(copy: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that copies arrays in C order, also for others without gaps: they are, with their dimensions in another order."""
+
+    @functools.wraps(copy)
+    def function(array: Any, *args: Any, **options: Any) -> Any:
+        if not isinstance(array, (cupy.ndarray, numpy.ndarray)) or array.ndim < 2:
+            return copy(array, *args, **options)
+        if array.strides == strides_in(array.shape, array.itemsize, "contiguous_format") or not is_dense(array):
+            return copy(array, *args, **options)
+        order = order_in_memory(array)
+        return copy(array.transpose(order), *args, **options).transpose([order.index(d) for d in range(array.ndim)])
+
+    return function
+
+
+@_in_order_of_memory
 def pinned(array: Any) -> Any:
     """A copy of a NumPy array in page-locked memory."""
     copy = _empty_pinned(array)
@@ -40,6 +60,7 @@ def is_pinned(array: Any) -> bool:
     return cupy.cuda.runtime.pointerGetAttributes(address).type == cupy.cuda.runtime.memoryTypeHost
 
 
+@_in_order_of_memory
 def from_host(array: Any, index: int | None = None, non_blocking: bool = False) -> Any:
     """A copy of a NumPy array, or of another device's array, on a device.
 
@@ -79,6 +100,7 @@ def _send(target: Any, source: Any) -> None:
     hold(source, stream)
 
 
+@_in_order_of_memory
 def to_host(array: Any, non_blocking: bool = False) -> Any:
     """A copy of a device's array as a NumPy array.
 
@@ -161,6 +183,7 @@ def from_dlpack(source: Any) -> Any:
     return cupy.ndarray(a.shape, a.dtype, memptr=cupy.cuda.MemoryPointer(memory, below), strides=a.strides)
 
 
+@_in_order_of_memory
 def between_devices(array: Any) -> Any:
     """A copy of an array on the current device, in order with the work of both devices' streams."""
     origin = array.data.device_id

@@ -13,6 +13,7 @@ from typing import Any
 from ...autograd.variable import Tensor, bump_version, wrap
 from ...backend import NAMESPACES, cpu, namespace
 from ...backend import dtypes as dt
+from ...backend.layout import is_dense
 
 __all__ = ["clip_grad_norm", "clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
@@ -34,9 +35,9 @@ def _runs(tensors: list[Tensor]) -> list[Any]:
     end = -1
     for a in sorted(arrays, key=lambda a: a.__array_interface__["data"][0]):
         start = a.__array_interface__["data"][0]
-        joins = runs and start == end and a.base is not None and a.flags.c_contiguous and a.size
+        joins = runs and start == end and a.base is not None and is_dense(a) and a.size
         last = runs[-1][-1] if runs else None
-        if joins and last.base is a.base and last.dtype == a.dtype and last.flags.c_contiguous:  # type: ignore[union-attr]
+        if joins and last.base is a.base and last.dtype == a.dtype and is_dense(last):  # type: ignore[union-attr]
             runs[-1].append(a)
         else:
             runs.append([a])

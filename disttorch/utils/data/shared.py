@@ -18,6 +18,7 @@ from weakref import ref
 from ...autograd.variable import Tensor, wrap
 from ...backend import cpu
 from ...backend.dtypes import DTYPES, as_dtype, uint8
+from ...backend.layout import is_dense, order_in_memory
 
 __all__ = ["Segment"]
 
@@ -113,10 +114,15 @@ class _Pickler(pickle.Pickler):
         if kind is Tensor and obj._node is None and type(obj._array) is cpu.ndarray:
             return wrap, (obj._array,)
         if kind is cpu.ndarray and obj.dtype in DTYPES:
+            order = None
+            if not obj.flags.c_contiguous and is_dense(obj):
+                order = order_in_memory(obj)
+                obj = obj.transpose(order)
             flat = cpu.ascontiguousarray(obj).reshape(-1).view(uint8.numpy)
-            return _array, (pickle.PickleBuffer(flat), DTYPES[obj.dtype].name, obj.shape)
+            return _array, (pickle.PickleBuffer(flat), DTYPES[obj.dtype].name, obj.shape, order)
         return NotImplemented
 
 
-def _array(buffer: Any, dtype: str, shape: tuple[int, ...]) -> Any:
-    return cpu.ndarray(shape, as_dtype(dtype).numpy, buffer=buffer)
+def _array(buffer: Any, dtype: str, shape: tuple[int, ...], order: list[int] | None = None) -> Any:
+    array = cpu.ndarray(shape, as_dtype(dtype).numpy, buffer=buffer)
+    return array if order is None else array.transpose([order.index(d) for d in range(len(order))])

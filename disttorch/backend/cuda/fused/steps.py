@@ -15,6 +15,7 @@ import cupy
 
 from ...kernels import PLAIN
 from ...kernels.optimization import decay, prepared
+from ...layout import turned
 from ...namespace import NAMESPACES
 from ...tracing import Untraceable
 from .plans import Numbers, Plan, element_name, plan, settled
@@ -138,10 +139,12 @@ def _run(
 
 
 def _flat(row: list[Any], writes: Sequence[bool]) -> list[Any] | None:
-    """The row with arrays that are only read copied to C order where they are not; None if one that is written is not."""
+    """The row's arrays in one order of elements in memory, the first one's: those that are only read are copied where they lie otherwise;
+    None if one that is written does.
+    """
     size = row[0].size
     result = []
-    for a, written in zip(row, writes):
+    for a, written in zip(turned(row), writes):
         if a is not None and not a.flags.c_contiguous:
             if written:
                 return None

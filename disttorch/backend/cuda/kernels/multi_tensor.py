@@ -10,6 +10,7 @@ import cupy
 import numpy
 
 from ... import dtypes as dt
+from ...layout import is_dense
 from .arrays import ELEMENT, THREADS, WIDE, plain
 from .compilation import ELEMENTS, declare, function, launch
 
@@ -24,11 +25,6 @@ declare(SOURCE, [{"ELEMENT": e} for e in ELEMENTS])
 ARRAYS, PART = 180, 16384
 TABLE = numpy.dtype([("data", "u8", ARRAYS), ("sizes", "i8", ARRAYS), ("first_blocks", "i4", ARRAYS + 1), ("unused", "i4")])
 FLOAT32, FLOAT64, INT32 = dt.float32.numpy, dt.float64.numpy, dt.PUBLIC_DTYPES["int32"].numpy
-
-
-def _dense(a: Any) -> bool:
-    """Whether the elements fill their memory without gaps, in any order of dimensions."""
-    return a.flags.c_contiguous or a.flags.f_contiguous
 
 
 def tables(arrays: Sequence[Any]) -> Iterator[tuple[Any, int]]:
@@ -59,8 +55,8 @@ def unscale_(arrays: Sequence[Any], inverse_scale: Any, found_inf: Any) -> None:
     if not simple:
         plain("unscale_", arrays, inverse_scale, found_inf)
         return
-    fast = [a for a in arrays if a.dtype in ELEMENT and _dense(a)]
-    others = [a for a in arrays if not (a.dtype in ELEMENT and _dense(a))]
+    fast = [a for a in arrays if a.dtype in ELEMENT and is_dense(a)]
+    others = [a for a in arrays if not (a.dtype in ELEMENT and is_dense(a))]
     if others:
         plain("unscale_", others, inverse_scale, found_inf)
     factor = inverse_scale.astype(FLOAT32, copy=False)
@@ -98,7 +94,7 @@ def sum_of_squares(a: Any) -> Any:
 def _norm(arrays: Sequence[Any], p: float, root: bool) -> Any:
     """In two steps of fixed order: a sum for each part of an array, in the arrays' own precision, and in float64 the sum of those."""
     # a copy where there are gaps
-    groups = _by_dtype([a if _dense(a) else cupy.ascontiguousarray(a) for a in arrays])
+    groups = _by_dtype([a if is_dense(a) else cupy.ascontiguousarray(a) for a in arrays])
     wide = FLOAT64 if any(WIDE[a.dtype] == FLOAT64 for a in arrays) else FLOAT32
     launches = [(dtype, *made) for dtype, group in groups.items() for made in tables(group)]
     count = sum(blocks for _, _, blocks in launches)
