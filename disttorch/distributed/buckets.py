@@ -16,6 +16,7 @@ from ..autograd.graph import AccumulateGrad, RemovableHandle
 from ..autograd.variable import Tensor, wrap
 from ..backend import namespace
 from ..backend.dtypes import as_dtype
+from ..backend.layout import shaped_like
 from ..futures import Future
 
 __all__ = ["Bucket", "BuiltinCommHookType", "Entry", "GradBucket", "Memory", "MiB", "divide"]
@@ -44,7 +45,7 @@ class Entry:
     bucket : Bucket or None
         Where its gradient is reduced; None if it is not.
     slice : ndarray
-        The part of the bucket that is its gradient's, in the parameter's shape.
+        The part of the bucket that is its gradient's, in the parameter's shape and order of dimensions in memory.
     firings : int
         How often its gradient arrives in a backward pass.
     left : int
@@ -188,7 +189,7 @@ class Bucket:
         for e in entries:
             stop = start + e.parameter._array.size
             e.bucket = self
-            e.slice = self.flat[start:stop].reshape(e.shape)
+            e.slice = shaped_like(self.flat[start:stop], e.parameter._array)
             start = stop
         self.missing = 0
         self.work: collectives.Work | None = None
@@ -332,11 +333,11 @@ class GradBucket:
         return [e.parameter for e in self._bucket.entries]
 
     def parts_of(self, flat: Any) -> list[Any]:
-        """The parts of an array of the bucket's size that belong to its parameters, in their shapes."""
+        """The parts of an array of the bucket's size that belong to its parameters, in their shapes and orders of dimensions."""
         parts, start = [], 0
         for e in self._bucket.entries:
             stop = start + e.parameter._array.size
-            parts.append(flat[start:stop].reshape(e.shape))
+            parts.append(shaped_like(flat[start:stop], e.parameter._array))
             start = stop
         return parts
 

@@ -9,6 +9,7 @@ import collectives
 
 from ..autograd.variable import Tensor, bump_version
 from ..backend import namespace
+from ..backend.layout import is_dense
 from ..nn.module import Module
 
 __all__ = ["check_models", "copy_from", "copy_model", "said"]
@@ -41,7 +42,7 @@ def check_models(communicator: collectives.Communicator, named: Iterable[tuple[s
     RuntimeError
         On all ranks; says which rank differs from rank 0 in what.
     """
-    mine = [(kind, name, str(t.dtype), tuple(t.shape), t.requires_grad) for kind, name, t in named]
+    mine = [(kind, name, str(t.dtype), tuple(t.shape), t.requires_grad, _order(t)) for kind, name, t in named]
     models = communicator.all_gather_object(mine)
     for rank, theirs in enumerate(models):
         difference = _difference(models[0], theirs)
@@ -51,14 +52,23 @@ def check_models(communicator: collectives.Communicator, named: Iterable[tuple[s
             )
 
 
+def _order(t: Tensor) -> tuple[int, ...] | None:
+    """The strides of a parameter whose gradient does not lie in C order in its bucket: there ranks add up what lies in one place."""
+    a = t._array
+    if not t.requires_grad or a.flags.c_contiguous or not is_dense(a):
+        return None
+    return tuple([s // a.itemsize if n > 1 else 0 for s, n in zip(a.strides, a.shape)])
+
+
 def _difference(first: list[tuple], other: list[tuple]) -> tuple[str, str] | None:
     """The first place where two models differ, in words."""
 
     def words(entry: tuple | None) -> str:
         if entry is None:
             return "no such parameter or buffer"
-        kind, name, dtype, shape, requires_grad = entry
-        return f"{kind} {name!r} of {dtype} and shape {list(shape)}{'' if requires_grad or kind == 'buffer' else ' without gradient'}"
+        kind, name, dtype, shape, requires_grad, order = entry
+        lies = "" if order is None else f", not in C order but with strides {list(order)},"
+        return f"{kind} {name!r} of {dtype} and shape {list(shape)}{lies}{'' if requires_grad or kind == 'buffer' else ' without gradient'}"
 
     for i in range(max(len(first), len(other))):
         a = first[i] if i < len(first) else None

@@ -175,7 +175,7 @@ def _by_layers(state: PowerSGDState, bucket: GradBucket) -> _Reduction:
     xp = namespace(flat)
     _add_error(state, bucket.index(), flat)
     sent = xp.array(flat)
-    matrices, others = [], []
+    matrices, others, copied = [], [], []
     for gradient, own in zip(bucket.parts_of(flat), bucket.parts_of(sent)):
         matrix = gradient.reshape(gradient.shape[0], -1) if gradient.ndim > 1 and gradient.size else None
         count = 0 if matrix is None else sum(matrix.shape) * min(state.matrix_approximation_rank, *matrix.shape)
@@ -184,6 +184,8 @@ def _by_layers(state: PowerSGDState, bucket: GradBucket) -> _Reduction:
             count = gradient.size
         else:
             matrices.append(matrix)
+            if not gradient.flags.c_contiguous:  # a parameter with channels last, whose gradient is no matrix in memory
+                copied.append((gradient, matrix))
         state.total_numel_before_compression += gradient.size
         state.total_numel_after_compression += count
     state.maybe_increase_iter(bucket)
@@ -191,6 +193,8 @@ def _by_layers(state: PowerSGDState, bucket: GradBucket) -> _Reduction:
     plain = xp.concatenate([xp.zeros(0, flat.dtype), *(g.reshape(-1) for g, _ in others)])
     plain_work = communicator.all_reduce(plain, "avg", async_op=True)
     yield from _approximate(state, bucket.index(), matrices, communicator)
+    for gradient, matrix in copied:
+        gradient[...] = matrix.reshape(gradient.shape)
     yield plain_work
     start = 0
     for gradient, own in others:
