@@ -12,8 +12,9 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from ..backend import NAMESPACES
+from ..backend import IN_ONE_ORDER, NAMESPACES
 from ..backend.batched import BatchedArray
+from ..backend.layout import is_expanded
 from .batching import in_current_levels
 from .grad_mode import is_anomaly_check_nan_enabled, is_anomaly_enabled, mode_of, recording
 from .node import AccumulateGrad, Node, Pick
@@ -150,7 +151,7 @@ def _walk(
     add = add_there
     for node, gradient in roots:
         if node in gradients:
-            gradient = gradients[node] + gradient if add is None else add(gradients[node], gradient)
+            gradient = summed(gradients[node], gradient) if add is None else add(gradients[node], gradient)
         gradients[node] = gradient
         waiting_for[node] -= 1
         if not waiting_for[node]:
@@ -203,7 +204,7 @@ def _walk(
                 elif add is None and edge in fresh and result.ndim:
                     sum_so_far += result
                 else:
-                    gradients[edge] = sum_so_far + result if add is None else add(sum_so_far, result)
+                    gradients[edge] = summed(sum_so_far, result) if add is None else add(sum_so_far, result)
                     if not create_graph:
                         fresh.add(edge)
                 previous = result
@@ -212,6 +213,11 @@ def _walk(
             if not still:
                 ready.append(edge)
     return captured
+
+
+def summed(a: Any, b: Any) -> Any:
+    """The sum of two gradients, which lies in memory as they do."""
+    return NAMESPACES[a.__class__].add(a, b) if a.__class__ in IN_ONE_ORDER else a + b
 
 
 def _count_consumers(roots: Iterable[Node]) -> dict[Node, int]:
@@ -258,7 +264,7 @@ def _collect(gradients: dict[Node, Any], pick: Pick, gradient: Any) -> None:
     parts = gradients.get(node)
     if parts is None:
         parts = gradients[node] = [None] * len(node.shape)
-    parts[pick.index] = gradient if parts[pick.index] is None else parts[pick.index] + gradient
+    parts[pick.index] = gradient if parts[pick.index] is None else summed(parts[pick.index], gradient)
 
 
 def _fill_missing(node: Node, gradients: list) -> None:
@@ -292,6 +298,9 @@ def _fit(node: Node, edge: Node, gradient: Any, create_graph: bool) -> Any:
     if array.dtype != edge.dtype:
         if array.dtype.kind == "c" and edge.dtype.kind != "c":
             gradient = gradient.real
+        if not create_graph and is_expanded(array):  # it stays so: converted is what there is of it in memory
+            held = array[tuple([slice(None, 1) if s == 0 else slice(None) for s in array.strides])]
+            return xp.broadcast_to(xp.astype(held, edge.dtype), array.shape)
         gradient = xp.astype(gradient, edge.dtype)
     return gradient
 

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
-from ..backend import NAMESPACES, get_default_device
+from ..backend import IN_ONE_ORDER, NAMESPACES, get_default_device
 from ..backend.dtypes import COMPLEX_DTYPES
 from ..backend.layout import is_dense, kept, strides_like
 from .grad_mode import ANOMALY, SAVED_HOOKS
@@ -200,12 +200,15 @@ class OperationNode(Node):
             saved = self.operation.wrap_saved(self, saved, xp)
         else:
             xp = NAMESPACES[first.__class__]
+        backward = self.operation.backward
+        if self.operation.is_elementwise and (in_one_order := IN_ONE_ORDER.get(first.__class__)) is not None:
+            backward = in_one_order(backward)
         if self.dtype in COMPLEX_DTYPES:
             # a rule multiplies by the derivative; the gradient of a real number is the product with its conjugate
             # (https://docs.pytorch.org/docs/stable/notes/autograd.html#autograd-for-complex-numbers)
-            results = self.operation.backward(xp.conjugate(gradient), saved, xp, self.params, self.edges)
+            results = backward(xp.conjugate(gradient), saved, xp, self.params, self.edges)
             return [r if r is None else xp.conjugate(r) for r in results]
-        return self.operation.backward(gradient, saved, xp, self.params, self.edges)
+        return backward(gradient, saved, xp, self.params, self.edges)
 
     def release(self) -> None:
         if self.versions is not CONSTANT:

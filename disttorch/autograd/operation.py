@@ -59,6 +59,8 @@ class Operation:
         Whether, of several results, those that no gradient reached count as zeros; else the rule is given None for them.
     is_view : bool
         Whether the result shares the first input's memory (where the forward function did not have to copy).
+    elementwise : bool
+        Whether the rules treat all places of their arrays alike, in whatever order the dimensions are.
     gradients : callable, optional
         One rule for all inputs.
     **rules : callable
@@ -66,8 +68,8 @@ class Operation:
     """
 
     __slots__ = (
-        "backward", "extras", "fills_missing", "forward", "inputs", "is_plain", "is_single", "is_view", "name", "needed_by",
-        "node_name", "plans", "recompute", "results", "saved_names", "shape_names",
+        "backward", "extras", "fills_missing", "forward", "inputs", "is_elementwise", "is_plain", "is_single",
+        "is_view", "name", "needed_by", "node_name", "plans", "recompute", "results", "saved_names", "shape_names",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +82,7 @@ class Operation:
         results: int = 1,
         fills_missing: bool = True,
         is_view: bool = False,
+        elementwise: bool = False,
         gradients: Callable[..., Any] | None = None,
         **rules: Callable[..., Any],
     ):
@@ -92,6 +95,7 @@ class Operation:
         self.is_single = results == 1 and not self.extras
         self.fills_missing = fills_missing
         self.is_view = is_view
+        self.is_elementwise = elementwise
         parameters = list(inspect.signature(forward).parameters.values())[1:]
         self.inputs = tuple(p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD)
         unknown = set(rules) - set(self.inputs)

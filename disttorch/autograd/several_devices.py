@@ -60,7 +60,7 @@ def install() -> None:
         _exchange.put(replacements, (ops.FUNCTIONS, ops.METHODS, elementwise.OPERATORS, elementwise.IN_PLACE))
         for name in ("_collect", "_fill_missing", "_fit", "_look_for_nan", "_run_hooks", "_run_node_hooks"):
             _exchange.attribute(engine, name, _on_device_of_gradient(getattr(engine, name), _GRADIENT_AT[name]))
-        _exchange.attribute(engine, "add_there", _on_device_of_gradient(lambda sum_so_far, gradient: sum_so_far + gradient, 0))
+        _exchange.attribute(engine, "add_there", _on_device_of_gradient(engine.summed, 0))
         kinds: list[type[Node]] = [Node]
         while kinds:
             kind = kinds.pop()

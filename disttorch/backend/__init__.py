@@ -7,9 +7,10 @@ from typing import Any
 
 from .cpu import cpu
 from .device import as_device, device
-from .namespace import NAMESPACES, Namespace, namespace
+from .namespace import IN_ONE_ORDER, NAMESPACES, Namespace, namespace
 
 __all__ = [
+    "IN_ONE_ORDER",
     "NAMESPACES",
     "Namespace",
     "as_device",

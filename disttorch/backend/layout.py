@@ -13,9 +13,10 @@ from typing import Any
 from .choices import CHOICES
 
 __all__ = [
-    "CHANNELS_LAST", "LAYOUTS", "MEMORY_FORMATS", "along_axes", "check_layout", "hides_samples", "in_format", "is_channels_last",
-    "is_dense", "is_expanded", "is_in_format", "is_writeable", "kept", "kept_format", "laid_out_like", "last_axes", "layout",
-    "memory_format", "order_in_memory", "shaped_like", "strides_in", "strides_like", "turned",
+    "CHANNELS_LAST", "FOLLOWING", "LAYOUTS", "MEMORY_FORMATS", "along_axes", "check_layout", "hides_samples", "in_format",
+    "is_channels_last", "is_dense", "is_expanded", "is_in_format", "is_writeable", "kept", "kept_format", "laid_out_like",
+    "last_axes", "layout", "memory_format", "order_in_memory", "shaped_like", "strides_in", "strides_like", "turned",
+    "with_channels_last",
 ]  # fmt: skip
 
 
@@ -166,6 +167,27 @@ def in_format(xp: Any, a: Any, name: str) -> Any:
     made = xp.empty_strided(a.shape, a.dtype, strides)
     xp.copyto(made, a)
     return made
+
+
+def with_channels_last(xp: Any, a: Any) -> Any:
+    """An array of 4 or 5 dimensions, or a copy, with channels last; others as they are."""
+    name = {4: "channels_last", 5: "channels_last_3d"}.get(a.ndim)
+    return a if name is None or a.strides == strides_in(a.shape, a.itemsize, name) else in_format(xp, a, name)
+
+
+#: kernel of the table -> which arguments, if one lies with channels last, say that the results do; of a maximum the indices tell how its
+#: input lies
+FOLLOWING = {
+    "convolution": (0, 1),
+    "convolution_input": (0, 1),
+    "convolution_weight": (0, 1),
+    "max_pool": (0,),
+    "max_pool_backward": (0, 1),
+    "max_pool_gather": (0,),
+    "avg_pool": (0,),
+    "avg_pool_backward": (0,),
+    "adaptive_max_pool": (0,),
+}
 
 
 def strides_like(a: Any, itemsize: int) -> tuple[int, ...]:

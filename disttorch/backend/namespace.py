@@ -12,7 +12,7 @@ from typing import Any
 
 from .kernels import PLAIN
 
-__all__ = ["ARRAY_FUNCTIONS", "NAMESPACES", "Namespace", "move", "namespace"]
+__all__ = ["ARRAY_FUNCTIONS", "IN_ONE_ORDER", "NAMESPACES", "Namespace", "move", "namespace"]
 
 ARRAY_FUNCTIONS = tuple(
     """
@@ -58,6 +58,11 @@ class Namespace(SimpleNamespace):
 
 #: from the type of an array (or of a library's scalar) to its namespace
 NAMESPACES: dict[type, Any] = {}
+
+
+#: from the type of an array whose operators give results in C order, whatever the operands: what makes of the rules of an elementwise
+#: operation some whose results lie as the operands do
+IN_ONE_ORDER: dict[type, Any] = {}
 
 
 def namespace(array: Any) -> Any:

@@ -150,6 +150,7 @@ _lerp = Operation(
     start=lambda g, weight: g * (1 - weight),
     end=lambda g, weight: g * weight,
     weight=lambda g, start, end: g * (end - start),
+    elementwise=True,
 )
 
 
@@ -180,6 +181,7 @@ _addcmul = Operation(
     x=lambda g: g,
     tensor1=lambda g, tensor2, value: g * tensor2 * value,
     tensor2=lambda g, tensor1, value: g * tensor1 * value,
+    elementwise=True,
 )
 _addcdiv = Operation(
     "addcdiv",
@@ -187,6 +189,7 @@ _addcdiv = Operation(
     x=lambda g: g,
     tensor1=lambda g, tensor2, value: g * value / tensor2,
     tensor2=lambda g, tensor1, tensor2, value: -g * value * tensor1 / (tensor2 * tensor2),
+    elementwise=True,
 )
 
 
@@ -229,6 +232,7 @@ _clamp_numbers = Operation(
     "clamp",
     lambda xp, x, *, low, high: xp.clip(x, low, high),
     x=lambda g, x, low, high: g * _within(x, low, high),
+    elementwise=True,
 )
 _clamp = Operation(
     "clamp",
@@ -236,12 +240,15 @@ _clamp = Operation(
     x=lambda g, x, low, high: g * _within(x, low, high),
     low=lambda g, x, low, high: g * ((x < low) & (low < high)),
     high=lambda g, x, low, high: g * ((x > high) | (low > high)),
+    elementwise=True,
 )
 _clamp_min = Operation(
-    "clamp_min", lambda xp, x, low: xp.maximum(x, low), x=lambda g, x, low: g * (x >= low), low=lambda g, x, low: g * (x < low)
+    "clamp_min", lambda xp, x, low: xp.maximum(x, low), x=lambda g, x, low: g * (x >= low), low=lambda g, x, low: g * (x < low),
+    elementwise=True,
 )
 _clamp_max = Operation(
-    "clamp_max", lambda xp, x, high: xp.minimum(x, high), x=lambda g, x, high: g * (x <= high), high=lambda g, x, high: g * (x > high)
+    "clamp_max", lambda xp, x, high: xp.minimum(x, high), x=lambda g, x, high: g * (x <= high), high=lambda g, x, high: g * (x > high),
+    elementwise=True,
 )
 
 

@@ -85,7 +85,7 @@ def unary(
         return kernels[xp.ndarray](x)
 
     rules: dict[str, Any] = {"x": rule} if rule else {}
-    operation = Operation(name, forward, **rules)
+    operation = Operation(name, forward, elementwise=True, **rules)
     saves_x, saves_out = "x" in operation.needed_by[0], "out" in operation.needed_by[0]
 
     def function(input: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -204,7 +204,7 @@ def binary(
         return kernels[xp.ndarray](x, y)
 
     rules: dict[str, Any] = {k: v for k, v in (("x", x), ("y", y)) if v is not None}
-    operation = Operation(name, forward, **rules)
+    operation = Operation(name, forward, elementwise=True, **rules)
     for_x, for_y = operation.needed_by
     x_for_x, y_for_x, out_for_x = (n in for_x for n in ("x", "y", "out"))
     x_for_y, y_for_y, out_for_y = (n in for_y for n in ("x", "y", "out"))

@@ -139,6 +139,7 @@ _pow_number = Operation(
     "pow",
     lambda xp, x, *, exponent: xp.power(x, xp.scalar(exponent, x.dtype)),
     x=lambda g, x, exponent, xp: g * (exponent * x ** (exponent - 1)) if exponent else xp.zeros_like(g),
+    elementwise=True,
 )
 
 

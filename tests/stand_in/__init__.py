@@ -41,7 +41,7 @@ from .streams import CUDARuntimeError, delayed, gate, held
 
 __all__ = [
     "BUS", "CUDARuntimeError", "OrderError", "calls", "check", "delayed", "gate", "held", "install", "installed", "no_synchronisation",
-    "reset", "set_count", "synchronize", "total_memory",
+    "reset", "set_count", "synchronize", "total_memory", "turned",
 ]  # fmt: skip
 
 BACKEND = "disttorch.backend.cuda"
@@ -116,6 +116,7 @@ def reset() -> None:
         devices.BUS.clear()
         devices.select(0)
         state.failures, state.forbid_synchronisation, state.calls = [], "", None
+        state.turned = None
         for capture in list(graphs.open_captures):
             for line in capture.lines:
                 line.capture = None
@@ -133,6 +134,16 @@ def no_synchronisation(why: str = "and it must not here") -> Iterator[None]:
         yield
     finally:
         state.forbid_synchronisation = ""
+
+
+@contextmanager
+def turned() -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+    """Within the with-block, the names and shapes of what laid images out in another order of dimensions than it read them in."""
+    state.turned = []
+    try:
+        yield state.turned
+    finally:
+        state.turned = None
 
 
 @contextmanager

@@ -324,8 +324,10 @@ def empty(shape: Any, dtype: Any = float, order: str = "C") -> ndarray:
     return ndarray(shape, dtype, order="C" if order in ("C", "K", "A") else order)
 
 
-def empty_like_result(values: np.ndarray) -> ndarray:
-    """New memory for what NumPy has computed, laid out alike."""
+def empty_like_result(values: np.ndarray, keeps_order: bool = False) -> ndarray:
+    """New memory for what NumPy has computed, in C or in Fortran order; laid out alike where CuPy keeps the order of dimensions."""
+    if keeps_order and values.ndim and min(values.strides) > 0:
+        return ndarray(values.shape, values.dtype, strides=values.strides)
     order = "F" if values.flags.f_contiguous and not values.flags.c_contiguous else "C"
     return ndarray(values.shape, values.dtype, order=order)
 

@@ -61,6 +61,7 @@ def uses_of(reads: Sequence[Any], writes: Sequence[Any], name: str) -> Uses:
 def launch(name: str, action: Callable[[], Any], reads: Sequence[Any], writes: Sequence[Any]) -> None:
     """Launch what writes to arrays that are there already."""
     with lock:
+        note_order(name, reads, writes)
         uses = uses_of(reads, writes, name)
         line = current()
         line.advance()
@@ -70,6 +71,23 @@ def launch(name: str, action: Callable[[], Any], reads: Sequence[Any], writes: S
             return True
 
         submit(line, name, act, uses)
+
+
+def note_order(name: str, reads: Sequence[Any], writes: Sequence[Any]) -> None:
+    """Note where elements of images or volumes are laid out in another order than they are read in."""
+    if state.turned is None:
+        return
+    for made in writes:
+        for read in reads:
+            alike = made.ndim > 3 and read.shape == made.shape and all(read.strides) and all(made.strides)
+            if alike and made.size and steps(read) != steps(made):
+                state.turned.append((name, made.shape))
+                break
+
+
+def steps(array: Any) -> list[int]:
+    """The dimensions of more than one element, from the outermost in memory to the innermost."""
+    return sorted([d for d, n in enumerate(array.shape) if n > 1], key=lambda d: -abs(array.strides[d]))
 
 
 def compute(name: str, function: Callable[[], Any], reads: Sequence[Any], synchronises: bool = False) -> Any:
@@ -87,7 +105,7 @@ def compute(name: str, function: Callable[[], Any], reads: Sequence[Any], synchr
             if isinstance(part, np.ndarray) and part.dtype.kind != "O":
                 view = _view(part, reads)
                 if view is None:
-                    view = empty_like_result(part)
+                    view = empty_like_result(part, name in ("astype", "copy"))
                     fresh.append((number, view))
                 made.append(view)
             elif isinstance(part, (np.generic, bool)):
@@ -96,6 +114,7 @@ def compute(name: str, function: Callable[[], Any], reads: Sequence[Any], synchr
                 made.append(view)
             else:
                 made.append(part)
+        note_order(name, reads, [view for _, view in fresh])
         if fresh:
             uses = uses_of(reads, [view for _, view in fresh], name)
             line.advance()

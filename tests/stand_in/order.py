@@ -47,6 +47,8 @@ class State:
         """Why the host must not wait now; empty where it may."""
         self.calls: list[str] | None = None
         """Names of the operations launched, where somebody counts them."""
+        self.turned: list[tuple[str, tuple[int, ...]]] | None = None
+        """Names and shapes of what was laid out in another order of dimensions than it was read in, where somebody looks for that."""
 
 
 state = State()

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..layout import along_axes
-from .layouts import FOLLOWING, following, plain
+from ..layout import FOLLOWING, along_axes
+from .layouts import following, plain
 
 __all__ = ["CPU_KERNELS"]
 
@@ -39,5 +39,6 @@ for _family in (
     _module = import_module(f"{__name__}.{_family}")
     CPU_KERNELS.update((_name, getattr(_module, _name)) for _name in _module.__all__)
 for _name, _deciding in FOLLOWING.items():
-    CPU_KERNELS[_name] = following(CPU_KERNELS.get(_name) or plain(_name), _deciding)
+    if not _name.startswith("convolution"):  # which sees to it itself
+        CPU_KERNELS[_name] = following(CPU_KERNELS.get(_name) or plain(_name), _deciding)
 CPU_KERNELS["resample"] = along_axes(CPU_KERNELS["resample"])

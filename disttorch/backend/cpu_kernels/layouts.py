@@ -11,18 +11,7 @@ import numpy as np
 from ..kernels import PLAIN
 from ..layout import CHANNELS_LAST, is_channels_last, strides_in
 
-__all__ = ["FOLLOWING", "empty_last", "following", "plain", "with_channels_last"]
-
-#: name -> which arguments, if one lies with channels last, say that the results do. Of a maximum the indices tell how its input lies.
-FOLLOWING = {
-    "max_pool": (0,),
-    "max_pool_backward": (0, 1),
-    "max_pool_gather": (0,),
-    "avg_pool": (0,),
-    "avg_pool_backward": (0,),
-    "adaptive_max_pool": (0,),
-}
-
+__all__ = ["empty_last", "following", "plain", "with_channels_last"]
 
 NAMES = {ndim: name for name, (ndim, _) in CHANNELS_LAST.items()}
 

@@ -15,6 +15,7 @@ import numpy
 
 from .. import dtypes as dt
 from ..dtypes import HALF
+from ..layout import is_channels_last, last_axes
 from . import capturing
 
 __all__ = ["FUNCTIONS"]
@@ -127,11 +128,14 @@ def fmod(x: Any, y: Any) -> Any:
 
 
 def concatenate(arrays: Any, axis: int | None = 0, **options: Any) -> Any:
-    """Arrays one behind the other.
+    """Arrays one behind the other; with channels last if all of them are.
 
     A captured graph would copy addresses from the host at every replay, when others have that memory: there few are joined at a time.
     """
     arrays = list(arrays)
+    if axis is not None and all(is_channels_last(a) for a in arrays):
+        order, back = last_axes(arrays[0].ndim)
+        return concatenate([a.transpose(order) for a in arrays], order.index(axis % len(order)), **options).transpose(back)
     if capturing.in_this_thread():
         while len(arrays) > MOST_JOINED:
             arrays = [cupy.concatenate(arrays[i : i + MOST_JOINED], axis) for i in range(0, len(arrays), MOST_JOINED)]

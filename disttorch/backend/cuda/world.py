@@ -9,7 +9,7 @@ import numpy
 
 from .. import in_use
 from ..device import device
-from ..layout import along_axes
+from ..layout import FOLLOWING, along_axes
 from ..namespace import NAMESPACES, Namespace, move
 from . import capturing, memory, transfers
 from .cudnn import CUDNN_KERNELS
@@ -18,10 +18,19 @@ from .fused import FUSED_KERNELS
 from .kernels import CUDA_KERNELS
 from .kernels.random import Philox
 from .kernels.scatter import accumulate_at
+from .layouts import Elementwise, following, in_one_order
 from .linalg import LINALG
 from .products import CUDA_PRODUCTS
 
 __all__ = ["CUDA", "cuda", "device_count"]
+
+
+#: Functions of ours that are elementwise, and kernels of the table that are.
+ELEMENTWISE = """
+    clip floor_divide fmod nan_to_num remainder where
+    elu elu_backward frac gelu gelu_backward hardsigmoid hardsigmoid_backward hardswish hardswish_backward leaky_relu leaky_relu_backward
+    logsigmoid mish mish_backward relu sigmoid silu silu_backward softplus softplus_backward where_kept
+""".split()
 
 
 class CUDA(Namespace):
@@ -29,11 +38,14 @@ class CUDA(Namespace):
 
     def __init__(self) -> None:
         super().__init__("cuda", cupy)
+        self.__dict__.update({name: Elementwise(f) for name, f in vars(self).items() if isinstance(f, cupy.ufunc)})
         self.__dict__.update(FUNCTIONS)
         self.__dict__.update(CUDA_KERNELS)
         self.__dict__.update(CUDNN_KERNELS)
         self.__dict__.update(CUDA_PRODUCTS)
         self.__dict__.update(FUSED_KERNELS)
+        self.__dict__.update({name: in_one_order(self.__dict__[name]) for name in ELEMENTWISE})
+        self.__dict__.update({name: following(self.__dict__[name], deciding) for name, deciding in FOLLOWING.items()})
         self.resample = along_axes(self.__dict__["resample"])
         self.linalg = LINALG
         self.from_dlpack = transfers.from_dlpack

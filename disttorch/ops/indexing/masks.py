@@ -22,6 +22,7 @@ _where = Operation(
     lambda xp, condition, x, y: xp.where(condition, x, y),
     x=lambda g, condition, xp: xp.where(condition, g, xp.zeros_like(g)),
     y=lambda g, condition, xp: xp.where(condition, xp.zeros_like(g), g),
+    elementwise=True,
 )
 
 

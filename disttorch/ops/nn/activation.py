@@ -44,58 +44,67 @@ _gelu = Operation(
     "gelu",
     lambda xp, x, *, approximate: xp.gelu(x, approximate),
     x=lambda g, x, approximate, xp: xp.gelu_backward(g, x, approximate),
+    elementwise=True,
 )
-_silu = Operation("silu", lambda xp, x: xp.silu(x), x=lambda g, x, xp: xp.silu_backward(g, x))
+_silu = Operation("silu", lambda xp, x: xp.silu(x), x=lambda g, x, xp: xp.silu_backward(g, x), elementwise=True)
 _biased = Operation(
     "biased_activation",
     lambda xp, x, bias, *, kind: xp.biased(x, bias, kind),
     gradients=lambda g, x, bias, kind, xp: xp.biased_backward(g, x, bias, kind),
 )
-_mish = Operation("mish", lambda xp, x: xp.mish(x), x=lambda g, x, xp: xp.mish_backward(g, x))
-_logsigmoid = Operation("log_sigmoid", lambda xp, x: xp.logsigmoid(x), x=lambda g, x, xp: g * xp.sigmoid(-x))
+_mish = Operation("mish", lambda xp, x: xp.mish(x), x=lambda g, x, xp: xp.mish_backward(g, x), elementwise=True)
+_logsigmoid = Operation("log_sigmoid", lambda xp, x: xp.logsigmoid(x), x=lambda g, x, xp: g * xp.sigmoid(-x), elementwise=True)
 _softplus = Operation(
     "softplus",
     lambda xp, x, *, beta, threshold: xp.softplus(x, beta, threshold),
     x=lambda g, x, beta, threshold, xp: xp.softplus_backward(g, x, beta, threshold),
+    elementwise=True,
 )
 _elu = Operation(
     "elu",
     lambda xp, x, *, alpha, scale, rate: xp.elu(x, alpha, scale, rate),
     x=lambda g, x, alpha, scale, rate, xp: xp.elu_backward(g, x, alpha, scale, rate),
+    elementwise=True,
 )
 _leaky_relu = Operation(
     "leaky_relu",
     lambda xp, x, *, slope: xp.leaky_relu(x, slope),
     x=lambda g, x, slope, xp: xp.leaky_relu_backward(g, x, slope),
+    elementwise=True,
 )
 _prelu = Operation(
     "prelu",
-    lambda xp, x, weight: xp.maximum(x, xp.zeros_like(x)) + weight * xp.minimum(x, xp.zeros_like(x)),
+    lambda xp, x, weight: xp.add(xp.maximum(x, xp.zeros_like(x)), xp.multiply(weight, xp.minimum(x, xp.zeros_like(x)))),
     x=lambda g, x, weight, xp: g * (xp.astype(x > 0, g.dtype) * (1 - weight) + weight),
     weight=lambda g, x, xp: g * (x * xp.astype(x <= 0, g.dtype)),
+    elementwise=True,
 )
-_hardsigmoid = Operation("hardsigmoid", lambda xp, x: xp.hardsigmoid(x), x=lambda g, x, xp: xp.hardsigmoid_backward(g, x))
-_hardswish = Operation("hardswish", lambda xp, x: xp.hardswish(x), x=lambda g, x, xp: xp.hardswish_backward(g, x))
+_hardsigmoid = Operation("hardsigmoid", lambda xp, x: xp.hardsigmoid(x), x=lambda g, x, xp: xp.hardsigmoid_backward(g, x), elementwise=True)
+_hardswish = Operation("hardswish", lambda xp, x: xp.hardswish(x), x=lambda g, x, xp: xp.hardswish_backward(g, x), elementwise=True)
 _hardtanh = Operation(
     "hardtanh",
     lambda xp, x, *, low, high: xp.minimum(xp.maximum(x, xp.scalar(low, x.dtype)), xp.scalar(high, x.dtype)),
     # unlike clamp's, the gradient at the ends is 0
     x=lambda g, x, low, high, xp: g * xp.astype(xp.logical_and(x > low, x < high), g.dtype),
+    elementwise=True,
 )
 _hardshrink = Operation(
     "hardshrink",
     lambda xp, x, *, lambd: xp.where(_is_small(xp, x, lambd), xp.scalar(0, x.dtype), x),
     x=lambda g, x, lambd, xp: g * xp.astype(xp.logical_not(_is_small(xp, x, lambd)), g.dtype),
+    elementwise=True,
 )
 _softshrink = Operation(
     "softshrink",
-    lambda xp, x, *, lambd: x - xp.clip(x, xp.scalar(-lambd, x.dtype), xp.scalar(lambd, x.dtype)),
+    lambda xp, x, *, lambd: xp.subtract(x, xp.clip(x, xp.scalar(-lambd, x.dtype), xp.scalar(lambd, x.dtype))),
     x=lambda g, x, lambd, xp: g * xp.astype(xp.logical_not(_is_small(xp, x, lambd)), g.dtype),
+    elementwise=True,
 )
 _threshold = Operation(
     "threshold",
     lambda xp, x, *, threshold, value: xp.where(x <= threshold, xp.scalar(value, x.dtype), x),
     x=lambda g, x, threshold, xp: g * xp.astype(xp.logical_not(x <= threshold), g.dtype),
+    elementwise=True,
 )
 
 

@@ -59,9 +59,9 @@ def _channel_sum(xp: Any, a: Any) -> Any:
 _batch_affine = Operation(
     "batch_norm",
     lambda xp, x, weight, bias, mean, rstd: xp.batch_norm(x, weight, bias, mean, rstd),
-    x=lambda g, weight, rstd: g * _per_channel(rstd if weight is None else rstd * weight, g.ndim),
+    x=lambda g, weight, rstd, xp: xp.multiply(g, _per_channel(rstd if weight is None else rstd * weight, g.ndim)),
     weight=lambda g, x, mean, rstd, xp: _channel_sum(
-        xp, g * (x - _per_channel(mean, g.ndim)) * _per_channel(rstd, g.ndim)
+        xp, xp.multiply(xp.multiply(g, xp.subtract(x, _per_channel(mean, g.ndim))), _per_channel(rstd, g.ndim))
     ),
     bias=lambda g, xp: _channel_sum(xp, g),
 )

@@ -1,7 +1,7 @@
 """Convolution over 1 to 3 spatial dimensions and its gradients, by cuDNN.
 
-Arrays lie in memory as (N, C, *spatial) or as (N, *spatial, C), "channels last", if the input does; then so does the result. One
-spatial dimension is two, the first of size 1.
+Arrays lie in memory as (N, C, *spatial) or as (N, *spatial, C), "channels last", if one of the two operands does; then so does the
+result. One spatial dimension is two, the first of size 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from ...choices import CHOICES
 from ...dtypes import float32
 from ...kernels.convolution import check_gradient, convolution_shape
 from ...kernels.windows import Dims
-from ..kernels.arrays import ELEMENT, plain
+from ...layout import is_channels_last
+from ..kernels.arrays import ELEMENT, empty, in_order, plain
 from .library import usable
 from .plans import Unsupported, data_type, run, tensor
 
@@ -31,7 +32,7 @@ def convolution(x: Any, weight: Any, stride: Dims, padding: Dims, dilation: Dims
     window = (stride, padding, dilation)
     if takes(x, weight, shape, stride):
         try:
-            return computed("conv_fprop", ("image", "weight"), (x, weight), shape, window, is_channels_last(x))
+            return computed("conv_fprop", ("image", "weight"), (x, weight), shape, window, lies_last(x, weight))
         except Unsupported:
             pass
     return plain("convolution", x, weight, *window, groups)
@@ -42,7 +43,7 @@ def convolution_input(g: Any, weight: Any, x_shape: Dims, stride: Dims, padding:
     window = (stride, padding, dilation)
     if takes(g, weight, x_shape, stride):
         try:
-            return computed("conv_dgrad", ("loss", "filter"), (g, weight), tuple(x_shape), window, is_channels_last(g))
+            return computed("conv_dgrad", ("loss", "filter"), (g, weight), tuple(x_shape), window, lies_last(g, weight))
         except Unsupported:
             pass
     return plain("convolution_input", g, weight, x_shape, *window, groups)
@@ -53,8 +54,7 @@ def convolution_weight(g: Any, x: Any, weight_shape: Dims, stride: Dims, padding
     window = (stride, padding, dilation)
     if takes(g, x, weight_shape, stride):
         try:
-            last = is_channels_last(x)
-            return computed("conv_wgrad", ("image", "loss"), (x, g), tuple(weight_shape), window, last)
+            return computed("conv_wgrad", ("image", "loss"), (x, g), tuple(weight_shape), window, lies_last(x, g))
         except Unsupported:
             pass
     return plain("convolution_weight", g, x, weight_shape, *window, groups)
@@ -76,7 +76,7 @@ def computed(operation: str, names: tuple[str, str], arrays: tuple[Any, Any], sh
         If cuDNN has no plan for it.
     """
     dtype = arrays[0].dtype
-    first, second = (in_layout(a, last) for a in arrays)
+    first, second = (in_order(a, last) for a in arrays)
     out = empty(shape, dtype, last)
     shapes = [two_dimensional(a.shape) for a in (first, second, out)]
     inputs = [(s, strides_of(s, last), dtype) for s in shapes]
@@ -108,23 +108,13 @@ def computed(operation: str, names: tuple[str, str], arrays: tuple[Any, Any], sh
 # --- how arrays lie in memory -----------------------------------------------------------------------------------------------
 
 
-def is_channels_last(a: Any) -> bool:
-    """Whether the channels of a position lie next to each other, and the array is not in the usual order as well."""
+def lies_last(a: Any, b: Any) -> bool:
+    """Whether one of two arrays has channels last, as PyTorch sees it; of one spatial dimension, whether the first's channels lie next to
+    each other.
+    """
+    if a.ndim > 3:
+        return is_channels_last(a) or is_channels_last(b)
     return not a.flags.c_contiguous and a.shape[1] > 1 and cupy.moveaxis(a, 1, -1).flags.c_contiguous
-
-
-def in_layout(a: Any, last: bool) -> Any:
-    """The array, or a copy that lies in memory as is asked for."""
-    if not last:
-        return a if a.flags.c_contiguous else cupy.ascontiguousarray(a)
-    return cupy.moveaxis(cupy.ascontiguousarray(cupy.moveaxis(a, 1, -1)), -1, 1)
-
-
-def empty(shape: Dims, dtype: Any, last: bool) -> Any:
-    """A new array of a shape (N, C, *spatial) that lies in memory as is asked for."""
-    if not last:
-        return cupy.empty(shape, dtype)
-    return cupy.moveaxis(cupy.empty((shape[0], *shape[2:], shape[1]), dtype), -1, 1)
 
 
 def two_dimensional(shape: Dims) -> Dims:

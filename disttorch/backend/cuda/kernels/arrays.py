@@ -10,9 +10,10 @@ import cupy
 
 from ... import dtypes as dt
 from ...kernels import PLAIN
+from ...layout import last_axes
 from ...namespace import NAMESPACES
 
-__all__ = ["ELEMENT", "THREADS", "WIDE", "blocks", "contiguous", "plain", "split_at"]
+__all__ = ["ELEMENT", "THREADS", "WIDE", "blocks", "contiguous", "empty", "in_order", "plain", "split_at"]
 
 #: dtype -> its name in the sources; other dtypes are left to the plain kernels
 ELEMENT = {d.numpy: d.numpy.name for d in (dt.float16, dt.bfloat16, dt.float32, dt.float64)}
@@ -32,6 +33,27 @@ def plain(name: str, *args: Any) -> Any:
 def contiguous(a: Any) -> Any:
     """The array, or a copy, with its elements in order in memory."""
     return a if a.flags.c_contiguous else cupy.ascontiguousarray(a)
+
+
+def in_order(a: Any, last: bool) -> Any:
+    """The array (N, C, *spatial), or a copy, with its elements in C order, or with channels last."""
+    if not last:
+        return contiguous(a)
+    return cupy.moveaxis(cupy.ascontiguousarray(cupy.moveaxis(a, 1, -1)), -1, 1)
+
+
+def empty(shape: Sequence[int], dtype: Any, last: bool) -> Any:
+    """A new array (N, C, *spatial) in C order, or with channels last; no view of another one."""
+    made = cupy.empty(tuple(shape), dtype)
+    if not last:
+        return made
+    order, back = last_axes(len(shape))
+    strides: list[int] = []
+    step = made.itemsize
+    for d in reversed(order):
+        strides.insert(0, step)
+        step *= shape[d]
+    return cupy.ndarray(made.shape, made.dtype, memptr=made.data, strides=tuple([strides[i] for i in back]))
 
 
 def blocks(elements: int, of_a_thread: int = 1) -> int:

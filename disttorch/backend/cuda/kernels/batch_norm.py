@@ -7,7 +7,7 @@ from typing import Any
 
 import cupy
 
-from .arrays import ELEMENT, WIDE, contiguous, plain
+from .arrays import ELEMENT, WIDE, contiguous, empty, in_order, plain
 from .compilation import ELEMENTS, declare, function, launch
 
 __all__ = ["batch_norm", "batch_norm_backward", "batch_norm_stats"]
@@ -42,13 +42,11 @@ class Layout:
 
     def of(self, a: Any) -> Any:
         """The array, or a copy, lying so."""
-        return cupy.moveaxis(cupy.ascontiguousarray(cupy.moveaxis(a, 1, -1)), -1, 1) if self.last else contiguous(a)
+        return in_order(a, self.last)
 
     def empty(self, dtype: Any) -> Any:
         """A new array of the same shape, lying so."""
-        if not self.last:
-            return cupy.empty(self.shape, dtype)
-        return cupy.moveaxis(cupy.empty((self.shape[0], *self.shape[2:], self.channels), dtype), -1, 1)
+        return empty(self.shape, dtype, self.last)
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
-import cupy
 import numpy
 
 from ...choices import CHOICES
 from ...dtypes import int64
 from ...kernels.pooling import pool_shape
 from ...kernels.windows import Dims
-from .arrays import ELEMENT, THREADS, WIDE, blocks, contiguous, plain
+from ...layout import is_channels_last
+from .arrays import ELEMENT, THREADS, WIDE, blocks, empty, in_order, plain
 from .compilation import ELEMENTS, declare, function, launch
 
 __all__ = ["avg_pool", "avg_pool_backward", "max_pool", "max_pool_backward"]
@@ -47,10 +47,11 @@ def max_pool(x: Any, kernel: Dims, stride: Dims, padding: Dims, dilation: Dims, 
     shape = pool_shape(spatial, kernel, stride, padding, dilation, ceil_mode)
     if not takes(x, spatial):
         return plain("max_pool", x, kernel, stride, padding, dilation, ceil_mode)
-    out = cupy.empty((*x.shape[:2], *shape), x.dtype)
-    indices = cupy.empty(out.shape, INT64)
-    arguments = (contiguous(x), out, indices, out.size, window(spatial, shape, kernel, stride, padding, dilation))
-    launch(function(SOURCE, "max_pool", ELEMENT=ELEMENT[x.dtype]), blocks(out.size), THREADS, arguments)
+    last = is_channels_last(x)
+    out = empty((*x.shape[:2], *shape), x.dtype, last)
+    indices = empty(out.shape, INT64, last)
+    sizes = (out.size, window(spatial, shape, kernel, stride, padding, dilation), x.shape[1] if last else 1)
+    launch(function(SOURCE, "max_pool", ELEMENT=ELEMENT[x.dtype]), blocks(out.size), THREADS, (in_order(x, last), out, indices, *sizes))
     return out, indices
 
 
@@ -58,12 +59,14 @@ def max_pool_backward(g: Any, indices: Any, x_shape: Dims) -> Any:
     spatial = tuple(x_shape[2:])
     if g.shape != indices.shape or not takes(g, spatial) or indices.dtype != INT64:
         return plain("max_pool_backward", g, indices, x_shape)
-    gx = cupy.zeros(tuple(x_shape), WIDE[g.dtype])
+    last = is_channels_last(indices) or is_channels_last(g)  # as the input did, of which these were the maxima
+    gx = empty(tuple(x_shape), WIDE[g.dtype], last)
+    gx.fill(0)
     planes = x_shape[0] * x_shape[1]
-    sizes = (planes, prod(g.shape[2:]), prod(spatial), int(CHOICES.deterministic))
+    sizes = (planes, prod(g.shape[2:]), prod(spatial), x_shape[1] if last else 1, int(CHOICES.deterministic))
     threads = planes if CHOICES.deterministic else g.size
     kernel = function(SOURCE, "max_pool_backward", ELEMENT=ELEMENT[g.dtype])
-    launch(kernel, blocks(threads), THREADS, (contiguous(g), contiguous(indices), gx, *sizes))
+    launch(kernel, blocks(threads), THREADS, (in_order(g, last), in_order(indices, last), gx, *sizes))
     return gx.astype(g.dtype, copy=False)
 
 
@@ -80,9 +83,11 @@ def avg_pool(
     shape = pool_shape(spatial, kernel, stride, padding, ones, ceil_mode)
     if not takes(x, spatial):
         return plain("avg_pool", x, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    out = cupy.empty((*x.shape[:2], *shape), x.dtype)
-    sizes = (out.size, window(spatial, shape, kernel, stride, padding, ones), int(count_include_pad), divisor_override or 0)
-    launch(function(SOURCE, "avg_pool", ELEMENT=ELEMENT[x.dtype]), blocks(out.size), THREADS, (contiguous(x), out, *sizes))
+    last = is_channels_last(x)
+    out = empty((*x.shape[:2], *shape), x.dtype, last)
+    width, counting = x.shape[1] if last else 1, (int(count_include_pad), divisor_override or 0)
+    sizes = (out.size, window(spatial, shape, kernel, stride, padding, ones), width, *counting)
+    launch(function(SOURCE, "avg_pool", ELEMENT=ELEMENT[x.dtype]), blocks(out.size), THREADS, (in_order(x, last), out, *sizes))
     return out
 
 
@@ -101,7 +106,9 @@ def avg_pool_backward(
     gx_size = prod(x_shape)
     if tuple(g.shape) != (*x_shape[:2], *shape) or not takes(g, spatial) or not gx_size:
         return plain("avg_pool_backward", g, x_shape, kernel, stride, padding, ceil_mode, count_include_pad, divisor_override)
-    gx = cupy.empty(tuple(x_shape), g.dtype)
-    sizes = (gx_size, window(spatial, shape, kernel, stride, padding, ones), int(count_include_pad), divisor_override or 0)
-    launch(function(SOURCE, "avg_pool_backward", ELEMENT=ELEMENT[g.dtype]), blocks(gx_size), THREADS, (contiguous(g), gx, *sizes))
+    last = is_channels_last(g)
+    gx = empty(tuple(x_shape), g.dtype, last)
+    width, counting = x_shape[1] if last else 1, (int(count_include_pad), divisor_override or 0)
+    sizes = (gx_size, window(spatial, shape, kernel, stride, padding, ones), width, *counting)
+    launch(function(SOURCE, "avg_pool_backward", ELEMENT=ELEMENT[g.dtype]), blocks(gx_size), THREADS, (in_order(g, last), gx, *sizes))
     return gx

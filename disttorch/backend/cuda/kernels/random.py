@@ -13,6 +13,7 @@ import cupy
 
 from ... import dtypes as dt
 from .. import capturing
+from ..layouts import in_one_order
 from .arrays import ELEMENT, THREADS, blocks, contiguous
 from .compilation import ELEMENTS, declare, function, launch
 
@@ -98,6 +99,9 @@ class Philox:
 
     def dropout(self, x: Any, p: float, scale: float) -> tuple[Any, Any]:
         """The array with each element times 0 with probability p, else times `scale`; and which were kept."""
+        return in_one_order(self._dropout)(x, p, scale)
+
+    def _dropout(self, x: Any, p: float, scale: float) -> tuple[Any, Any]:
         x = contiguous(x)
         out, kept = cupy.empty(x.shape, x.dtype), cupy.empty(x.shape, BOOL)
         if x.size:
