@@ -8,7 +8,7 @@ from typing import Any
 from ..autograd.variable import Tensor, wrap
 from ..backend import cpu, namespace
 from ..backend.dtypes import float32
-from ..backend.layout import is_dense
+from ..backend.layout import is_dense, strides_in
 
 __all__ = ["Params", "betas_in_range", "computed", "non_negative", "number", "zeros_like"]
 
@@ -20,7 +20,7 @@ def zeros_like(param: Tensor) -> Tensor:
     a = param._array
     xp = namespace(a)
     with xp.on(xp.device_of(a)):
-        if a.flags.c_contiguous or not is_dense(a):
+        if a.strides == strides_in(a.shape, a.itemsize, "contiguous_format") or not is_dense(a):
             return wrap(xp.zeros(a.shape, a.dtype))
         made = xp.empty_strided(a.shape, a.dtype, a.strides)
         made.fill(0)
