@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_the_examples_run(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "gpu.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     script = tmp_path / "page.py"
     script.write_text("\n".join(["from tests import stand_in", "stand_in.install()", *blocks, "stand_in.check()", 'print("to the end")']))
     ended = subprocess.run(

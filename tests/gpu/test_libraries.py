@@ -64,6 +64,7 @@ def test_convolution_is_the_plain_one(shape, weight, options, dtype, device):
     for last in channels_last:
         given = x.to(memory_format=disttorch.channels_last) if last else x
         found = convolve(given, w, b, **options)
+        assert not last or found.is_contiguous(memory_format=disttorch.channels_last)
         gradients = disttorch.autograd.grad(found, [x, w, b], g)
         for f, e in zip([found, *gradients], [expected, *expected_gradients]):
             scale = max(1.0, float(np.abs(exact(e)).max()))
