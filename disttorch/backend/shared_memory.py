@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy
 
+from .layout import is_dense, strides_like
+
 __all__ = ["OnBlock", "for_pickle", "is_shared", "shared"]
 
 _ALIGNMENT = 64  # a cache line, and the widest vector register
@@ -43,7 +45,7 @@ def shared(arrays: Sequence[Any]) -> list[Any]:
     block = _mapped(descriptor)
     copies = []
     for a, begin in zip(arrays, begins):
-        copy = numpy.frombuffer(block, numpy.uint8, a.nbytes, begin).view(a.dtype).reshape(a.shape)
+        copy = numpy.ndarray(a.shape, a.dtype, block, begin, strides_like(a, a.itemsize) if is_dense(a) else None)
         copy[...] = a
         copies.append(copy)
     return copies
