@@ -194,6 +194,38 @@ def test_storage():
     assert storage != disttorch.zeros(2).untyped_storage() and hash(storage) == hash(x.untyped_storage())
 
 
+def test_storage_of_a_file(tmp_path):
+    path = tmp_path / "bytes"
+    path.write_bytes(b"abcdef")
+    private = disttorch.UntypedStorage.from_file(path, False, 4)
+    assert (len(private), private[0], private[1:3].tolist(), private.untyped() is private) == (4, 97, [98, 99], True)
+    private[:2].fill_(0)
+    assert private.tolist() == [0, 0, 99, 100] and path.read_bytes() == b"abcdef"
+    shared = disttorch.UntypedStorage.from_file(str(path), shared=True, nbytes=8)
+    shared[5:7].fill_(120)
+    assert path.read_bytes() == b"abcdexx\0"
+    assert disttorch.UntypedStorage.from_file(path).nbytes() == 0
+    with pytest.raises(RuntimeError, match="it has 8 bytes, and 9 are asked for"):
+        disttorch.UntypedStorage.from_file(path, nbytes=9)
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "xpu"])
+def test_devices_that_can_be_named(name):
+    where = disttorch.device(name, 0)
+    assert (str(where), where.type, disttorch.ones(1).device == disttorch.device(name)) == (f"{name}:0", name, False)
+    for make in (lambda: disttorch.ones(1, device=where), lambda: disttorch.ones(1).to(name), lambda: disttorch.set_default_device(name)):
+        with pytest.raises(RuntimeError, match=f"device '{name}.*': no tensor can be there; there are cpu and cuda"):
+            make()
+
+
+def test_the_cpu_as_an_accelerator():
+    cpu = disttorch.cpu
+    assert cpu.is_initialized() and cpu.set_device(0) is None and isinstance(cpu.current_stream(), cpu.Stream)
+    with cpu.stream(cpu.Stream()) as nothing:
+        cpu.current_stream().wait_stream(cpu.Stream())
+    assert nothing is None and cpu.Stream().wait_event(cpu.Stream().record_event()) is None
+
+
 def test_dtypes_of_mixed_data():
     assert disttorch.tensor([disttorch.tensor(1), 2.5]).dtype is disttorch.float32
     small = [disttorch.tensor(1, dtype=disttorch.int8), disttorch.tensor(2, dtype=disttorch.int16)]

@@ -44,6 +44,8 @@ def for_device(where: Any = None) -> tuple[Namespace, device]:
     where = _default_device.get() if where is None else as_device(where)
     if where.type == "cpu":
         return cpu, cpu.check_device(where)
+    if where.type != "cuda":
+        raise RuntimeError(f"device '{where}': no tensor can be there; there are cpu and cuda")
     try:
         from .cuda import cuda
     except ImportError as error:

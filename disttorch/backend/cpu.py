@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import mmap
+import os
 from contextlib import nullcontext
 from typing import Any
 
@@ -299,6 +301,19 @@ class CPU(Namespace):
     def is_shared(self, a: Any) -> bool:
         """Whether an array lies in such memory."""
         return is_shared(memory_of(a))
+
+    def mapped_file(self, path: Any, shared: bool, nbytes: int) -> Any:
+        """The first bytes of a file as an array; what is written to it reaches the file only if `shared`."""
+        with open(path, "r+b" if shared else "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < nbytes and shared:
+                os.ftruncate(file.fileno(), nbytes)
+            elif size < nbytes:
+                raise RuntimeError(f"mmapping file {os.fsdecode(path)!r} failed: it has {size} bytes, and {nbytes} are asked for")
+            if not nbytes:
+                return numpy.empty(0, numpy.uint8)
+            block = mmap.mmap(file.fileno(), nbytes, access=mmap.ACCESS_WRITE if shared else mmap.ACCESS_COPY)
+        return numpy.frombuffer(block, numpy.uint8)
 
     def for_pickle(self, a: Any) -> Any:
         """What stands for an array in a pickle, where one in such memory is not to be copied to another process."""

@@ -10,6 +10,8 @@ from typing import Any
 __all__ = ["as_device", "device"]
 
 _TYPES = ("cpu", "cuda")
+#: PyTorch's that have a name, which programs compare with, and no tensors
+_NAMED = ("meta", "mps", "xpu")
 #: of the with-blocks of devices in this thread, the default devices before them
 _outer: ContextVar[tuple[device, ...]] = ContextVar("disttorch.outer_devices", default=())
 
@@ -20,7 +22,8 @@ class device:
     Parameters
     ----------
     type : str or device or int
-        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a CUDA device's number.
+        ``"cpu"``, ``"cuda"``, ``"cuda:1"``, or a CUDA device's number. PyTorch's ``"meta"``, ``"mps"`` and ``"xpu"`` can be named and
+        compared with; no tensor is there.
     index : int, optional
         The device's number, where `type` does not have it.
 
@@ -48,7 +51,7 @@ class device:
         elif isinstance(type, int):
             type, index = "cuda", type
         kind, colon, number = str(type).partition(":")
-        if kind not in _TYPES:
+        if kind not in _TYPES and kind not in _NAMED:
             raise RuntimeError(f"expected one of {', '.join(_TYPES)} device type at start of device string: {type!r}")
         if colon:
             if index is not None:

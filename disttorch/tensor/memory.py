@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..autograd.variable import Tensor, share_version, wrap
-from ..backend import cuda_is_available, for_device, namespace
+from ..backend import cpu, cuda_is_available, for_device, namespace
 from ..backend import dtypes as dt
 from ..backend.layout import LAYOUTS, is_in_format, kept_format
 from ..ops.dims import normal_dim
@@ -103,6 +103,30 @@ class UntypedStorage:
         self.device = tensor.device
         self._start, self._bytes = namespace(tensor._array).storage_of(tensor._array)
 
+    @classmethod
+    def from_file(cls, filename: Any, shared: bool = False, nbytes: int = 0) -> UntypedStorage:
+        """The bytes of a file, mapped into memory; as ``torch.UntypedStorage.from_file``.
+
+        Parameters
+        ----------
+        filename : path
+        shared : bool
+            Whether what is written to the memory is written to the file, which is made as long as is asked for.
+        nbytes : int
+            How many, from the file's begin.
+
+        Raises
+        ------
+        RuntimeError
+            If the file is shorter.
+        """
+        return cls(wrap(cpu.mapped_file(filename, shared, nbytes)))
+
+    def __getitem__(self, index: Any) -> Any:
+        """A byte as a number, or some of them as a tensor on the same memory."""
+        part = self.bytes()[index]
+        return part if isinstance(index, slice) else part.item()
+
     def data_ptr(self) -> int:
         """The address of the first byte."""
         return self._start if self._bytes else 0
@@ -116,6 +140,10 @@ class UntypedStorage:
     def element_size(self) -> int:
         """Of a byte: 1."""
         return 1
+
+    def untyped(self) -> UntypedStorage:
+        """Itself, as PyTorch's storages of one type have it."""
+        return self
 
     def is_shared(self) -> bool:
         """Whether other processes see what is written here."""

@@ -158,7 +158,7 @@ torch._dynamo.config.suppress_errors = True
 torch._dynamo.reset()
 torch._C._log_api_usage_once("train.script")
 model = torch.nn.Linear(1, 1)
-print(torch._inductor.config.coordinate_descent_tuning, isinstance(model, torch._dynamo.OptimizedModule))
+print(torch._inductor.config.coordinate_descent_tuning, isinstance(model, torch._dynamo.eval_frame.OptimizedModule))
 print(torch.xpu.is_available(), torch.xpu.device_count(), torch.mps.device_count(), torch.backends.mps.is_available())
 print(isinstance(model.register_forward_hook(print), hooks.RemovableHandle), torch.utils._pytree.tree_leaves([model.in_features]))
 torch.testing.assert_close(torch.ones(1), torch.ones(1) + 1e-7)
@@ -167,6 +167,29 @@ torch.testing.assert_close(torch.ones(1), torch.ones(1) + 1e-7)
 
 def test_what_scripts_ask_and_set_besides(tmp_path):
     assert run(tmp_path, SURROUNDINGS) == ("True False\nFalse 0 0 False\nTrue [1]\n", "")
+
+
+SAFETENSORS = """
+import safetensors, torch
+import safetensors.torch as st
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+saved = {**model.state_dict(), "half": torch.ones(2, dtype=torch.bfloat16), "empty": torch.zeros(0, 3)}
+st.save_file(saved, "f.safetensors", metadata={"a": "b"})
+loaded = st.load_file("f.safetensors")
+assert saved.keys() == loaded.keys() and all(torch.equal(saved[k], loaded[k]) and saved[k].dtype == loaded[k].dtype for k in saved)
+assert torch.equal(st.load(st.save(saved))["0.weight"], model[0].weight)
+st.save_model(model, "m.safetensors")
+print(st.load_model(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)), "m.safetensors"))
+with safetensors.safe_open("f.safetensors", "pt") as f:
+    print(f.metadata(), f.get_tensor("0.bias").shape, torch.equal(f.get_slice("0.weight")[1:, :2], model[0].weight[1:, :2]))
+"""
+
+
+def test_safetensors_for_pytorch(tmp_path):
+    pytest.importorskip("safetensors.numpy")
+    out, err = run(tmp_path, SAFETENSORS)
+    assert (out, err) == ("(set(), [])\n{'a': 'b'} torch.Size([4]) True\n", "")
 
 
 def test_tensorboard_is_tensorboardx(tmp_path):
