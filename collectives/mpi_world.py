@@ -132,7 +132,11 @@ def _flush_into_launcher(stream: Any, seconds: float = 2.0) -> None:
 
 
 def _end(MPI: Any, started_here: bool) -> None:
-    if os.getpid() != _process or MPI.Is_finalized() or os.environ.get(FAILED):
+    if os.getpid() != _process or MPI.Is_finalized():
+        return
+    if os.environ.get(FAILED):
+        if started_here and MPI.COMM_WORLD.size == 1:
+            MPI.Finalize()  # nobody else to wait for: gives back MPI's memory in /dev/shm
         return
     if _exit_code not in (None, 0):
         code = _exit_code if isinstance(_exit_code, int) else 1

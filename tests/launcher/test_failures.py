@@ -213,6 +213,15 @@ def test_the_shared_memory_of_mpi_is_given_back(session, say):
     assert not [file for file in files if os.path.exists(file)]
 
 
+def test_the_shared_memory_of_mpi_is_given_back_by_a_rank_alone(session, say):
+    connect = "import collectives\nworld = collectives.connect()\n"
+    mapped = 'say("start", files=[line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/" in line])\n'
+    job = session.run("-n", 1, session.script(say + connect + mapped + "raise KeyError('lr')\n"))
+    assert job.returncode == 1 and "KeyError: 'lr'" in job.stderr
+    (start,) = session.files("start.*.json", 1)
+    assert not [file for file in start["files"] if os.path.exists(file)]
+
+
 def test_the_shared_memory_of_mpi_is_given_back_where_no_rank_is_left_to_ask(session, say):
     """All ranks get SIGKILL at once, as where memory runs out."""
     job = session.start("-n", 2, session.script(say + SHARES + WAITS))
