@@ -199,7 +199,9 @@ def kept(xp: Any, copy: Any, a: Any) -> Any:
     """A new copy of an array, with its strides if they are dense. The libraries keep the order of dimensions, but not the strides of
     those of size 1, by which `is_channels_last` tells how the others of a layer lie; and they put dimensions that are expanded innermost.
     """
-    if (copy.ndim < 4 and copy.flags.c_contiguous) or hides_samples(a):
+    if copy.flags.c_contiguous and (copy.ndim < 4 or (1 not in copy.shape and a.flags.c_contiguous)):
+        return copy
+    if hides_samples(a):
         return copy
     strides = strides_like(a, copy.itemsize)
     if copy.strides != strides and not is_dense(a):
