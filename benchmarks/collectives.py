@@ -53,7 +53,8 @@ def contenders(world, comm, gloo, count):
     import numpy as np
     from mpi4py import MPI
 
-    ours, theirs, source, target = (np.zeros(count, np.float32) for _ in range(4))
+    # Written, so that each has memory of its own: of new zeros the system shows one page again and again, and a copy would read none.
+    ours, theirs, source, target = (np.full(count, 0, np.float32) for _ in range(4))
     inside = world.allocate(count)
     functions = {
         "ours": lambda: world.all_reduce(ours),
