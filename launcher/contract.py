@@ -13,7 +13,8 @@ LOCAL_WORLD_SIZE      how many ranks run on this host
 MASTER_ADDR           a name or address of the host of rank 0 that every rank can reach: the first of ``--hosts`` or
                       of the Slurm allocation, else 127.0.0.1; ``--master-addr`` (kept if already set)
 MASTER_PORT           a TCP port that was free at the start; ``--master-port`` (kept if already set)
-OMP_NUM_THREADS       threads a rank: the cores it may use // the ranks that share them, at least 1, or ``--threads``
+OMP_NUM_THREADS       threads a rank: the cores it may use // the ranks that share them, at least 1, and no more than its
+                      part of a container's quota; or ``--threads``
 OPENBLAS_NUM_THREADS  the same for OpenBLAS, which is inside NumPy's wheels
 MKL_NUM_THREADS       the same for MKL
 OPENBLAS_CORETYPE     ``Haswell`` on AMD's Zen 4, where OpenBLAS does not take the fastest kernels by itself
@@ -137,7 +138,7 @@ def place_variables(place: Place) -> dict[str, str]:
 
 
 def thread_variables(
-    asked: int | None, cores: int, local_world_size: int, environ: Mapping[str, str]
+    asked: int | None, cores: int, local_world_size: int, environ: Mapping[str, str], at_a_time: float | None = None
 ) -> dict[str, str]:
     """The thread counts that have to be set for a rank, without those that the user has set already.
 
@@ -151,6 +152,8 @@ def thread_variables(
         Ranks that share these cores.
     environ : mapping
         The environment as the user made it.
+    at_a_time : float, optional
+        How many processors' time the rank may use, where a container's quota says so (`launcher.control_groups`).
 
     Examples
     --------
@@ -161,7 +164,10 @@ def thread_variables(
         return dict.fromkeys(THREAD_VARIABLES, str(asked))
     # OpenMP allows a list, one number for each nesting level: "4,2".
     outer = environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    default = outer if outer.isdigit() and int(outer) > 0 else str(max(1, cores // max(1, local_world_size)))
+    fitting = cores // max(1, local_world_size)
+    if at_a_time is not None:
+        fitting = min(fitting, int(at_a_time))
+    default = outer if outer.isdigit() and int(outer) > 0 else str(max(1, fitting))
     return {name: default for name in THREAD_VARIABLES if not environ.get(name)}
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 if not __package__:
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-from launcher import binding, contract, gpus, logs, output, process, processor, record, run_directories
+from launcher import binding, contract, control_groups, gpus, logs, output, process, processor, record, run_directories
 
 WORDS = 300  # lines of stderr that are kept; a deep program's traceback has many
 WORDS_BYTES = 16384
@@ -155,7 +155,8 @@ class Supervisor:
                 gpus.variables(self.options.gpus, found, ranks_here, self.options.oversubscribe, os.uname().nodename)
             )
         cores, sharing = binding.bind(self.options.bind, local_rank, ranks_here)
-        environ.update(contract.thread_variables(self.options.threads, cores, sharing, environ))
+        at_a_time = control_groups.cpu_share(ranks_here)
+        environ.update(contract.thread_variables(self.options.threads, cores, sharing, environ, at_a_time))
         environ.update(processor.core_type_variables(environ))
 
         err_read, err_write = os.pipe()

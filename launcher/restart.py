@@ -22,7 +22,7 @@ import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
-from launcher import contract, logs, remote, report, run_directories
+from launcher import contract, control_groups, logs, remote, report, run_directories
 from launcher.command_line import Request
 from launcher.console import tell
 from launcher.engines import Engine
@@ -111,7 +111,8 @@ class Runner:
         launch, environ = self._launch(shares, 0, "RUN_DIRECTORY", links)
         added = {name: value for name, value in environ.items() if self.environ.get(name) != value or name in self.request.env}
         here = next((share.ranks for share in shares if is_here(share.host)), self.request.ranks)
-        threads = contract.thread_variables(self.request.threads, contract.usable_cores(), here, self.environ)
+        at_a_time = control_groups.cpu_share(here)
+        threads = contract.thread_variables(self.request.threads, contract.usable_cores(), here, self.environ, at_a_time)
         print(f"# {self.engine.what}")
         for share in shares:
             print(f"# {share.host}: ranks {share.first} to {share.first + share.ranks - 1}")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from launcher import binding, contract
+from launcher import binding, contract, control_groups
 from launcher.diagnosis.words import runs, short
 from launcher.inventory.probe import size
 
@@ -61,7 +61,7 @@ def processors(
     each = []
     for rank in range(ranks):
         mine, sharing = (sorted(usable), ranks) if bind == "none" else binding.share(bind, topology, rank, ranks)
-        threads = contract.thread_variables(None, len(mine), sharing, environ)
+        threads = contract.thread_variables(None, len(mine), sharing, environ, control_groups.cpu_share(ranks, root))
         count = threads.get("OMP_NUM_THREADS") or environ.get("OMP_NUM_THREADS", "")
         each.append({"local_rank": rank, "processors": mine, "shared_by": sharing, "threads": count})
     return {
@@ -69,7 +69,7 @@ def processors(
         "usable": sorted(usable),
         "cores": len(topology.cores),
         "online": len(_numbers(root / "sys/devices/system/cpu/online")) or os.cpu_count(),
-        "quota": _quota(root),
+        "quota": control_groups.cpu_quota(root),
         "numa": nodes,
         "bind": bind,
         "ranks": each,
@@ -83,7 +83,7 @@ def memory(root: Path = Path("/")) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "total": found.get("MemTotal"),
         "available": found.get("MemAvailable"),
-        "limit": _memory_limit(root),
+        "limit": control_groups.memory_limit(root),
         "shm": None,
         "shm_error": None,
     }
@@ -163,10 +163,12 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     quota = found["processors"]["quota"]
     if ranks > usable:
         said.append(f"{ranks} ranks share {usable} processors, so each runs slower than it would alone.")
-    if quota is not None and quota < usable:
+    threads = sum(_outer(rank["threads"]) for rank in found["processors"]["ranks"])
+    if quota is not None and quota < threads:
+        fits = f" dlaunch --threads {int(quota / ranks)} fits." if quota >= ranks else ""
         said.append(
-            f"The container's quota ({quota:g} processors) is less than what the ranks count on ({usable}): their threads will "
-            f"stand still in turn. dlaunch --threads {max(1, int(quota / ranks))} fits."
+            f"The container's quota ({quota:g} processors) is less than the threads that the ranks start ({threads}), which will stand "
+            f"still in turn.{fits}"
         )
     shm = found["memory"]["shm"]
     if shm is None or found["memory"]["shm_error"]:
@@ -185,6 +187,12 @@ def remarks(found: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _outer(threads: str) -> int:
+    """The number of threads of the outermost level in an OMP_NUM_THREADS; 0 where it is not known."""
+    first = threads.split(",")[0].strip()
+    return int(first) if first.isdigit() else 0
+
+
 def _processors(numbers: Collection[int]) -> str:
     return f"{'processor' if len(numbers) == 1 else 'processors'} {', '.join(runs(numbers))}"
 
@@ -201,46 +209,6 @@ def _node_memory(path: Path) -> int | None:
 def _model(cpuinfo: Path) -> str | None:
     found = re.search(r"^(?:model name|Model|cpu)\s*:\s*(.+)$", _read(cpuinfo) or "", re.MULTILINE)
     return found[1].strip() if found else None
-
-
-def _group_directories(root: Path, controller: str) -> list[Path]:
-    """This process's control group and those above it, for cgroup versions 2 and 1."""
-    found = []
-    for line in (_read(root / "proc/self/cgroup") or "").splitlines():
-        number, names, path = (line.split(":", 2) + ["", ""])[:3]
-        if number == "0" and not names:
-            top = root / "sys/fs/cgroup"
-        elif controller in names.split(","):
-            top = root / "sys/fs/cgroup" / controller
-        else:
-            continue
-        # Inside a container the path may be that of the host, and what holds here is at the top.
-        parts = [part for part in path.split("/") if part and part != ".."]
-        found += [top.joinpath(*parts[:length]) for length in range(len(parts), -1, -1)]
-    return found
-
-
-def _quota(root: Path) -> float | None:
-    """How many processors' time the control groups allow; None where they allow all."""
-    found = []
-    for directory in _group_directories(root, "cpu"):
-        words = (_read(directory / "cpu.max") or "").split()
-        if not words and (quota := _read(directory / "cpu.cfs_quota_us")):
-            words = [quota.strip(), (_read(directory / "cpu.cfs_period_us") or "100000").strip()]
-        if len(words) == 2 and words[0].isdigit() and words[1].isdigit() and int(words[1]):
-            found.append(int(words[0]) / int(words[1]))
-    return min(found, default=None)
-
-
-def _memory_limit(root: Path) -> int | None:
-    """The least limit of the control groups in bytes; None where there is none."""
-    found = []
-    for directory in _group_directories(root, "memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            text = (_read(directory / name) or "").strip()
-            if text.isdigit() and int(text) < 1 << 60:  # version 1 writes "no limit" as a number near 2**63
-                found.append(int(text))
-    return min(found, default=None)
 
 
 def _numbers(path: Path) -> set[int]:

@@ -87,20 +87,25 @@ def test_what_the_user_sets_wins(session, say, options, environ, expected):
 
 
 THREADS = [
-    # asked, cores, ranks here, environment, result
-    (None, 8, 1, {}, {OMP: "8", BLAS: "8", MKL: "8"}),
-    (None, 8, 3, {}, {OMP: "2", BLAS: "2", MKL: "2"}),
-    (None, 2, 4, {}, {OMP: "1", BLAS: "1", MKL: "1"}),
-    (None, 8, 2, {BLAS: "1"}, {OMP: "4", MKL: "4"}),
-    (None, 8, 2, {OMP: "3"}, {BLAS: "3", MKL: "3"}),
-    (None, 8, 2, {OMP: "false"}, {BLAS: "4", MKL: "4"}),
-    (3, 8, 2, {OMP: "1"}, {OMP: "3", BLAS: "3", MKL: "3"}),
+    # asked, cores, ranks here, environment, processors' time of a rank, result
+    (None, 8, 1, {}, None, {OMP: "8", BLAS: "8", MKL: "8"}),
+    (None, 8, 3, {}, None, {OMP: "2", BLAS: "2", MKL: "2"}),
+    (None, 2, 4, {}, None, {OMP: "1", BLAS: "1", MKL: "1"}),
+    (None, 8, 2, {BLAS: "1"}, None, {OMP: "4", MKL: "4"}),
+    (None, 8, 2, {OMP: "3"}, None, {BLAS: "3", MKL: "3"}),
+    (None, 8, 2, {OMP: "false"}, None, {BLAS: "4", MKL: "4"}),
+    (3, 8, 2, {OMP: "1"}, None, {OMP: "3", BLAS: "3", MKL: "3"}),
+    (None, 8, 1, {}, 2.5, {OMP: "2", BLAS: "2", MKL: "2"}),
+    (None, 8, 2, {}, 6.0, {OMP: "4", BLAS: "4", MKL: "4"}),
+    (None, 8, 1, {}, 0.5, {OMP: "1", BLAS: "1", MKL: "1"}),
+    (None, 8, 1, {OMP: "4"}, 2.0, {BLAS: "4", MKL: "4"}),
+    (6, 8, 1, {}, 2.0, {OMP: "6", BLAS: "6", MKL: "6"}),
 ]
 
 
-@pytest.mark.parametrize(("asked", "cores", "ranks", "environ", "expected"), THREADS)
-def test_threads(asked, cores, ranks, environ, expected):
-    assert contract.thread_variables(asked, cores, ranks, environ) == expected
+@pytest.mark.parametrize(("asked", "cores", "ranks", "environ", "at_a_time", "expected"), THREADS)
+def test_threads(asked, cores, ranks, environ, at_a_time, expected):
+    assert contract.thread_variables(asked, cores, ranks, environ, at_a_time) == expected
 
 
 PMI = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "1", "MPI_LOCALNRANKS": "2"}

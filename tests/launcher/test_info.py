@@ -148,6 +148,16 @@ def test_limits_of_containers(tmp_path, files, quota, limit):
     assert host.memory(tmp_path)["limit"] == limit
 
 
+def test_ranks_start_no_more_threads_than_a_container_may_run(tmp_path):
+    tree(tmp_path, {"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "500000 100000\n"})
+
+    def threads(ranks, bind="none", environ=None):
+        return {rank["threads"] for rank in host.processors(ranks, bind, environ or {}, set(range(64)), tmp_path)["ranks"]}
+
+    assert (threads(1), threads(2), threads(2, "cores"), threads(8)) == ({"5"}, {"2"}, {"2"}, {"1"})
+    assert threads(2, environ={"OMP_NUM_THREADS": "9"}) == {"9"}
+
+
 def test_memory(tmp_path):
     tree(tmp_path, {"proc/meminfo": "MemTotal:  8388608 kB\nMemFree: 1 kB\nMemAvailable:  4194304 kB\n", "dev/shm/file": ""})
     found = host.memory(tmp_path)
@@ -167,7 +177,7 @@ def test_memory_and_limits_of_this_host():
 def situation(**changes):
     """What `host.remarks` is told, of a host about which there is nothing to say."""
     found = {
-        "processors": {"ranks": [{}] * 2, "usable": [0, 1, 2, 3], "quota": None},
+        "processors": {"ranks": [{"threads": "2"}] * 2, "usable": [0, 1, 2, 3], "quota": None},
         "memory": {"shm": {"size": 8 << 30, "free": 8 << 30}, "shm_error": None},
         "limits": {"locked memory": 8 << 20},
         "fabrics": [],
@@ -180,8 +190,10 @@ def situation(**changes):
 REMARKS = [
     # situation, words of the only remark, or none
     (situation(), None),
-    (situation(processors={"ranks": [{}] * 8}), "8 ranks share 4 processors"),
-    (situation(processors={"quota": 2.0}), "quota (2 processors) is less than what the ranks count on (4)"),
+    (situation(processors={"ranks": [{"threads": "1"}] * 8}), "8 ranks share 4 processors"),
+    (situation(processors={"quota": 3.0}), "quota (3 processors) is less than the threads that the ranks start (4)"),
+    (situation(processors={"quota": 3.0}), "dlaunch --threads 1 fits"),
+    (situation(processors={"quota": 1.5, "ranks": [{"threads": "1,4"}] * 2}), "the threads that the ranks start (2)"),
     (situation(processors={"quota": 4.0}), None),
     (situation(memory={"shm": {"size": 64 << 20, "free": 0}}), "/dev/shm has 64 MiB"),
     (situation(memory={"shm": None, "shm_error": "No such file or directory"}), "/dev/shm: No such file or directory"),
