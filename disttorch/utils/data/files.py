@@ -59,6 +59,9 @@ class NpyDataset(TensorDataset):
             if "" not in f.arrays:
                 raise ValueError(f"NpyDataset: {f.path} is not a .npy file")
         self._resident = resident
+        shapes = [list(f.arrays[""].shape) for f in self._files]
+        if any(not shape or shape[0] != shapes[0][0] for shape in shapes):
+            raise ValueError(f"NpyDataset: the files need the same size of the first dimension, and have shapes {shapes}")
         super().__init__(*(wrap(f.arrays[""]) for f in self._files))
         self._row_bytes = [t.numel() // max(len(t), 1) * t.element_size() for t in self.tensors]
 
@@ -149,7 +152,7 @@ class ShardedFiles(IterableDataset[Any]):
         self.rows = [_rows(MappedArrays(f)) for f in self.files]
         self.num_replicas, self.rank = replicas_or_group(num_replicas, rank)
         self.shuffle, self.window, self.seed, self.tail, self.resident = shuffle, window, seed, tail, resident
-        self._epoch = cpu.shared(cpu.zeros((1,), int64.numpy))
+        (self._epoch,) = cpu.shared([cpu.zeros((1,), int64.numpy)])
 
     @property
     def epoch(self) -> int:
@@ -175,7 +178,7 @@ class ShardedFiles(IterableDataset[Any]):
 
 def _arrived(kind: Any, kept: dict[str, Any], epoch: int) -> Any:
     dataset = kind.__new__(kind)
-    dataset.__dict__.update(kept, _epoch=cpu.shared(cpu.full((1,), epoch, int64.numpy)))
+    dataset.__dict__.update(kept, _epoch=cpu.shared([cpu.full((1,), epoch, int64.numpy)])[0])
     return dataset
 
 
