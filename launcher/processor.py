@@ -7,7 +7,7 @@ where there is any (releases 0.3.27 to 0.3.31 do so on AMD and Intel). That is r
   halves the speed of every matrix product without a word. Ranks start without such a value, and the user hears about it;
   ``--env`` keeps it for those who mean it.
 - AMD's Zen 4 has AVX-512, but carries it out in halves, so those kernels gain nothing there, and the older ones, for AVX2, are
-  faster: in float32 by 5 %, with batches of 64 rows by 20 %, and as fast in float64. Ranks on such a processor start with these.
+  faster in float32, most so for few rows (docs/architecture.md has figures). Ranks on such a processor start with these.
 """
 
 from collections.abc import Mapping

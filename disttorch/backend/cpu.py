@@ -13,6 +13,7 @@ import numpy
 
 from .cpu_kernels import CPU_KERNELS
 from .cpu_kernels.indexing import accumulate_at
+from .cpu_kernels.layouts import empty_strided
 from .cpu_kernels.selecting import where
 from .device import device
 from .dtypes import DTYPES, HALF
@@ -273,7 +274,7 @@ class CPU(Namespace):
 
     def empty_strided(self, shape: tuple[int, ...], dtype: Any, strides: tuple[int, ...]) -> Any:
         """A new array with the strides, in bytes, of a dense one."""
-        return numpy.ndarray(shape, dtype, None, 0, strides)
+        return empty_strided(shape, dtype, strides)
 
     def restride(self, a: Any, shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0, dtype: Any = None) -> Any:
         """A view of the memory around an array: any shape, strides and offset from its first element (in bytes), any dtype."""

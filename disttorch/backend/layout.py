@@ -13,9 +13,9 @@ from typing import Any
 from .choices import CHOICES
 
 __all__ = [
-    "CHANNELS_LAST", "FOLLOWING", "LAYOUTS", "MEMORY_FORMATS", "along_axes", "check_layout", "hides_samples", "in_format",
+    "CHANNELS_LAST", "FOLLOWING", "LAYOUTS", "MEMORY_FORMATS", "along_axes", "check_layout", "following", "hides_samples", "in_format",
     "is_channels_last", "is_dense", "is_expanded", "is_in_format", "is_writeable", "kept", "kept_format", "laid_out_like",
-    "last_axes", "layout", "memory_format", "order_in_memory", "shaped_like", "strides_in", "strides_like", "turned",
+    "last_axes", "layout", "memory_format", "order_in_memory", "shaped_like", "strides_along", "strides_in", "strides_like", "turned",
     "with_channels_last",
 ]  # fmt: skip
 
@@ -61,8 +61,9 @@ def _constant(name: str) -> _Named:
 CHANNELS_LAST = {"channels_last": (4, (0, 2, 3, 1)), "channels_last_3d": (5, (0, 2, 3, 4, 1))}
 
 
-#: number of dimensions -> those of an array with channels last from the innermost to the outermost
-INNERMOST_FIRST: dict[int, tuple[int, ...]] = {4: (1, 3, 2, 0), 5: (1, 4, 3, 2, 0)}
+#: number of dimensions -> the format with channels last, and its dimensions from the innermost to the outermost
+FORMAT_OF = {ndim: name for name, (ndim, _) in CHANNELS_LAST.items()}
+INNERMOST_FIRST: dict[int, tuple[int, ...]] = {ndim: order[::-1] for ndim, order in CHANNELS_LAST.values()}
 
 
 def kept_format(given: Any, unless: str = "preserve_format") -> str:
@@ -88,16 +89,20 @@ def strides_in(shape: tuple[int, ...], itemsize: int, name: str) -> tuple[int, .
     RuntimeError
         If the format is for another number of dimensions.
     """
-    order: Any = range(len(shape))
-    if name in CHANNELS_LAST:
-        rank, order = CHANNELS_LAST[name]
-        if len(shape) != rank:
-            raise RuntimeError(f"required rank {rank} tensor to use {name} format, but got a tensor of size {list(shape)}")
-    least = 0 if name in CHANNELS_LAST else 1
+    if name not in CHANNELS_LAST:
+        return strides_along(range(len(shape)), [max(n, 1) for n in shape], itemsize)
+    rank, order = CHANNELS_LAST[name]
+    if len(shape) != rank:
+        raise RuntimeError(f"required rank {rank} tensor to use {name} format, but got a tensor of size {list(shape)}")
+    return strides_along(order, shape, itemsize)
+
+
+def strides_along(order: Sequence[int], shape: Sequence[int], itemsize: int) -> tuple[int, ...]:
+    """The strides of a dense array whose dimensions lie in this order, the outermost first."""
     strides, step = [0] * len(shape), itemsize
     for d in reversed(order):
         strides[d] = step
-        step *= max(shape[d], least)
+        step *= shape[d]
     return tuple(strides)
 
 
@@ -169,10 +174,30 @@ def in_format(xp: Any, a: Any, name: str) -> Any:
     return made
 
 
-def with_channels_last(xp: Any, a: Any) -> Any:
-    """An array of 4 or 5 dimensions, or a copy, with channels last; others as they are."""
-    name = {4: "channels_last", 5: "channels_last_3d"}.get(a.ndim)
-    return a if name is None or a.strides == strides_in(a.shape, a.itemsize, name) else in_format(xp, a, name)
+def with_channels_last(a: Any, empty_strided: Callable[..., Any]) -> Any:
+    """An array of 4 or 5 dimensions, or a copy made by ``empty_strided(shape, dtype, strides)``, with channels last; others as they are."""
+    name = FORMAT_OF.get(a.ndim)
+    if name is None or a.strides == (strides := strides_in(a.shape, a.itemsize, name)):
+        return a
+    made = empty_strided(a.shape, a.dtype, strides)
+    made[...] = a
+    return made
+
+
+def following(kernel: Callable[..., Any], deciding: Sequence[int], empty_strided: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel whose results of 4 or 5 dimensions lie with channels last, by a copy if need be, if one of certain arguments does."""
+
+    def laid_out(*args: Any) -> Any:
+        result = kernel(*args)
+        if not any(is_channels_last(args[i]) for i in deciding):
+            return result
+        if isinstance(result, tuple):
+            return tuple([with_channels_last(r, empty_strided) for r in result])
+        return with_channels_last(result, empty_strided)
+
+    laid_out.__name__ = laid_out.__qualname__ = getattr(kernel, "__name__", "kernel")
+    laid_out.__doc__ = kernel.__doc__
+    return laid_out
 
 
 #: kernel of the table -> which arguments, if one lies with channels last, say that the results do; of a maximum the indices tell how its

@@ -6,11 +6,15 @@ Only what is measured to be faster than its plain implementation is here.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
-from ..layout import FOLLOWING, along_axes
-from .layouts import following, plain
+import numpy
+
+from ..kernels import PLAIN
+from ..layout import FOLLOWING, along_axes, following
+from .layouts import empty_strided
 
 __all__ = ["CPU_KERNELS"]
 
@@ -40,5 +44,5 @@ for _family in (
     CPU_KERNELS.update((_name, getattr(_module, _name)) for _name in _module.__all__)
 for _name, _deciding in FOLLOWING.items():
     if not _name.startswith("convolution"):  # which sees to it itself
-        CPU_KERNELS[_name] = following(CPU_KERNELS.get(_name) or plain(_name), _deciding)
+        CPU_KERNELS[_name] = following(CPU_KERNELS.get(_name) or partial(PLAIN[_name], numpy), _deciding, empty_strided)
 CPU_KERNELS["resample"] = along_axes(CPU_KERNELS["resample"])

@@ -13,10 +13,10 @@ from typing import Any
 import cupy
 
 from ..dtypes import HALF
-from ..layout import is_channels_last, is_expanded, last_axes, with_channels_last
-from ..namespace import IN_ONE_ORDER, NAMESPACES
+from ..layout import is_channels_last, is_expanded, last_axes
+from ..namespace import IN_ONE_ORDER
 
-__all__ = ["Elementwise", "following", "in_one_order"]
+__all__ = ["Elementwise", "in_one_order"]
 
 
 def leader(values: Sequence[Any]) -> Any:
@@ -46,19 +46,6 @@ def in_one_order(function: Callable[..., Any]) -> Callable[..., Any]:
 
     laid_out.__name__ = laid_out.__qualname__ = getattr(function, "__name__", "elementwise")
     laid_out.__doc__ = function.__doc__
-    return laid_out
-
-
-def following(kernel: Callable[..., Any], deciding: Sequence[int]) -> Callable[..., Any]:
-    """A kernel whose results of 4 or 5 dimensions lie with channels last, by a copy if need be, if one of certain arguments does."""
-
-    def laid_out(*args: Any) -> Any:
-        results = kernel(*args)
-        if not any(is_channels_last(args[i]) for i in deciding):
-            return results
-        xp = NAMESPACES[cupy.ndarray]
-        return tuple([with_channels_last(xp, r) for r in results]) if isinstance(results, tuple) else with_channels_last(xp, results)
-
     return laid_out
 
 

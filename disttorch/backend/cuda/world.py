@@ -9,7 +9,7 @@ import numpy
 
 from .. import in_use
 from ..device import device
-from ..layout import FOLLOWING, along_axes
+from ..layout import FOLLOWING, along_axes, following
 from ..namespace import NAMESPACES, Namespace, move
 from . import capturing, memory, transfers
 from .cudnn import CUDNN_KERNELS
@@ -18,7 +18,7 @@ from .fused import FUSED_KERNELS
 from .kernels import CUDA_KERNELS
 from .kernels.random import Philox
 from .kernels.scatter import accumulate_at
-from .layouts import Elementwise, following, in_one_order
+from .layouts import Elementwise, in_one_order
 from .linalg import LINALG
 from .products import CUDA_PRODUCTS
 
@@ -45,7 +45,7 @@ class CUDA(Namespace):
         self.__dict__.update(CUDA_PRODUCTS)
         self.__dict__.update(FUSED_KERNELS)
         self.__dict__.update({name: in_one_order(self.__dict__[name]) for name in ELEMENTWISE})
-        self.__dict__.update({name: following(self.__dict__[name], deciding) for name, deciding in FOLLOWING.items()})
+        self.__dict__.update({name: following(self.__dict__[name], deciding, self.empty_strided) for name, deciding in FOLLOWING.items()})
         self.resample = along_axes(self.__dict__["resample"])
         self.linalg = LINALG
         self.from_dlpack = transfers.from_dlpack

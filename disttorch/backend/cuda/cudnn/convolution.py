@@ -15,7 +15,7 @@ from ...choices import CHOICES
 from ...dtypes import float32
 from ...kernels.convolution import check_gradient, convolution_shape
 from ...kernels.windows import Dims
-from ...layout import is_channels_last
+from ...layout import is_channels_last, last_axes, strides_along
 from ..kernels.arrays import ELEMENT, empty, in_order, plain
 from .library import usable
 from .plans import Unsupported, data_type, run, tensor
@@ -124,9 +124,4 @@ def two_dimensional(shape: Dims) -> Dims:
 
 def strides_of(shape: Dims, last: bool) -> Dims:
     """The distances in elements of an array of this shape, in the usual order or with channels last."""
-    order = [0, *range(2, len(shape)), 1] if last else list(range(len(shape)))
-    strides, step = [0] * len(shape), 1
-    for axis in reversed(order):
-        strides[axis] = step
-        step *= shape[axis]
-    return tuple(strides)
+    return strides_along(last_axes(len(shape))[0] if last else range(len(shape)), shape, 1)

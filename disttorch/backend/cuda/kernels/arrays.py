@@ -10,7 +10,7 @@ import cupy
 
 from ... import dtypes as dt
 from ...kernels import PLAIN
-from ...layout import last_axes
+from ...layout import last_axes, strides_along
 from ...namespace import NAMESPACES
 
 __all__ = ["ELEMENT", "THREADS", "WIDE", "blocks", "contiguous", "empty", "in_order", "plain", "split_at"]
@@ -47,13 +47,8 @@ def empty(shape: Sequence[int], dtype: Any, last: bool) -> Any:
     made = cupy.empty(tuple(shape), dtype)
     if not last:
         return made
-    order, back = last_axes(len(shape))
-    strides: list[int] = []
-    step = made.itemsize
-    for d in reversed(order):
-        strides.insert(0, step)
-        step *= shape[d]
-    return cupy.ndarray(made.shape, made.dtype, memptr=made.data, strides=tuple([strides[i] for i in back]))
+    strides = strides_along(last_axes(len(shape))[0], shape, made.itemsize)
+    return cupy.ndarray(made.shape, made.dtype, memptr=made.data, strides=strides)
 
 
 def blocks(elements: int, of_a_thread: int = 1) -> int:
